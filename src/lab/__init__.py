@@ -1,0 +1,1 @@
+"""Models, data and training of lab, a research template on Hydra and PyTorch Lightning."""

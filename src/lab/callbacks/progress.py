@@ -1,0 +1,86 @@
+"""What a run shows while it runs."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+log = logging.getLogger(__name__)
+
+
+class Progress(ProgressBar):
+    """A line in the log for each epoch, and on a terminal a bar within the epoch.
+
+    Lightning's own bars read every metric at every step, which costs a small model more than its training does.
+
+    Args:
+        interval: seconds between two updates of the bar.
+    """
+
+    def __init__(self, interval: float = 0.2) -> None:
+        super().__init__()
+        self.interval = interval
+        self._enabled = True
+        self._bar: RichProgress | None = None
+
+    def disable(self) -> None:  # on every rank but 0
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._enabled and sys.stdout.isatty():
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[loss]}"),
+                refresh_per_second=1 / self.interval,
+                transient=True,
+            )
+            self._bar.start()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = self._next = time.monotonic()
+        if self._bar is not None:
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            self._task = self._bar.add_task(_epoch(trainer), total=self.total_train_batches, loss="")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._bar is not None and time.monotonic() >= self._next:
+            loss = trainer.callback_metrics.get("train/loss")
+            shown = "" if loss is None else f"train/loss {loss:.4f}"
+            self._bar.update(self._task, completed=batch_idx + 1, loss=shown)
+            self._next = time.monotonic() + self.interval
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._enabled:
+            metrics = {name: value for name, value in trainer.callback_metrics.items() if not name.startswith("lr")}
+            figures = "  ".join(f"{name} {float(value):.4g}" for name, value in sorted(metrics.items()))
+            log.info("%s  %s  %.1f s", _epoch(trainer), figures, time.monotonic() - self._start)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _epoch(trainer: pl.Trainer) -> str:
+    last = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+    return f"epoch {trainer.current_epoch + 1}{last}"

@@ -1,0 +1,31 @@
+"""Training speed."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class Throughput(pl.Callback):
+    """Logs `train/samples_per_second` of each epoch: all ranks together, validation not counted."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._samples = 0
+        self._seconds = 0.0
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._samples += len(batch[0])
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._seconds += time.perf_counter() - self._since
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds = self._seconds + time.perf_counter() - self._since
+        pl_module.log("train/samples_per_second", self._samples * trainer.world_size / seconds)

@@ -1,0 +1,89 @@
+"""What image datasets share: bytes to normalised floats, and random affine maps, a batch at a time on its device."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lab.data.module import Batch, Key, TensorDataModule, generator
+
+
+def random_affine(
+    images: Tensor,
+    generator: torch.Generator,
+    degrees: float = 10.0,
+    scale: float = 0.1,
+    shear: float = 0.2,
+    translate: float = 2.0,
+) -> Tensor:
+    """Turns, scales, shears and shifts each image by its own draw.
+
+    Args:
+        images: (B, C, H, W), any float type; what comes into the frame is zero.
+        generator: on the CPU, so that every device sees the same draw.
+        degrees: largest turn either way.
+        scale: sides grow or shrink by up to this share.
+        shear: largest horizontal shift for each unit of height.
+        translate: largest shift along each axis, in pixels.
+
+    Returns:
+        (B, C, H, W)
+    """
+    batch, _, height, width = images.shape
+    draw = torch.rand(6, batch, generator=generator) * 2 - 1  # (6, B) in [-1, 1)
+    angle = draw[0] * math.radians(degrees)
+    sx, sy = 1 + scale * draw[1], 1 + scale * draw[2]
+    slant = shear * draw[3]
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    theta = torch.stack(  # (B, 2, 3), from output to input coordinates in [-1, 1]
+        [
+            torch.stack([cos * sx, (slant * cos - sin) * sy, draw[4] * translate * 2 / width], -1),
+            torch.stack([sin * sx, (slant * sin + cos) * sy, draw[5] * translate * 2 / height], -1),
+        ],
+        1,
+    ).to(images)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)  # (B, H, W, 2)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+class ImageDataModule(TensorDataModule):
+    """Images kept as bytes (N, C, H, W) with labels (N,); batches are floats normalised by the training statistics.
+
+    Args:
+        mean: of the training pixels in [0, 1].
+        std: likewise.
+        num_val: training images held out for validation.
+        augment: whether each training image passes through `random_affine`.
+        seed: of the split.
+        **loading: see `TensorDataModule`.
+    """
+
+    def __init__(
+        self, mean: float, std: float, num_val: int, augment: bool = False, seed: int = 0, **loading: Any
+    ) -> None:
+        super().__init__(**loading)
+        self.mean = mean
+        self.std = std
+        self.num_val = num_val
+        self.augment = augment
+        self.seed = seed
+
+    def split(self, images: Tensor, labels: Tensor) -> dict[str, Batch]:
+        """Holds `num_val` of (N, C, H, W) images and (N,) labels out as `val`, at random; the rest is `train`."""
+        if not 0 < self.num_val < len(images):
+            raise ValueError(f"num_val={self.num_val}: give a number between 0 and the {len(images)} training images")
+        order = torch.randperm(len(images), generator=generator(self.seed))
+        val, train = order[: self.num_val], order[self.num_val :]
+        return {"train": (images[train], labels[train]), "val": (images[val], labels[val])}
+
+    def train_transform(self, batch: Batch, key: Key) -> Batch:
+        images, labels = batch
+        if self.augment:
+            images = random_affine(images.float(), generator(*key))
+        return self.eval_transform((images, labels), key)
+
+    def eval_transform(self, batch: Batch, key: Key) -> Batch:
+        images, labels = batch
+        return images.mul(1 / (255 * self.std)).sub_(self.mean / self.std), labels

@@ -1,0 +1,136 @@
+"""MNIST: fetched once, checked before every use."""
+
+import gzip
+import hashlib
+import logging
+import os
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torchvision
+from filelock import FileLock
+
+from lab.data.images import ImageDataModule
+from lab.data.module import Batch
+from lab.errors import RunFailed
+
+log = logging.getLogger(__name__)
+
+# SHA-256 of each file as it is served (.gz) and as it is read
+FILES = {
+    "train-images-idx3-ubyte": (
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    "train-labels-idx1-ubyte": (
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    "t10k-images-idx3-ubyte": (
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    "t10k-labels-idx1-ubyte": (
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+}
+
+
+class MNIST(ImageDataModule):
+    """Handwritten digits: images (B, 1, 28, 28), labels (B,) in [0, 10).
+
+    60,000 training images, `num_val` of them held out for validation, and the 10,000 test images.
+
+    Args:
+        data_dir: the files lie in its folder MNIST/raw, where torchvision puts them too.
+        mirrors: addresses (`https://`, `http://`, `file://`) of folders with the four .gz files, tried in turn after
+            MNIST_MIRROR from the environment.
+        num_val: training images held out.
+        timeout: seconds that a mirror may stay silent.
+        **images: see `ImageDataModule`.
+
+    Raises:
+        RunFailed: when no mirror serves the files.
+
+    Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits.
+    """
+
+    def __init__(
+        self,
+        data_dir: str,
+        mirrors: Sequence[str] = (),
+        num_val: int = 5000,
+        timeout: float = 30.0,
+        **images: Any,
+    ) -> None:
+        super().__init__(mean=0.1307, std=0.3081, num_val=num_val, **images)  # over the 60,000 training images
+        self.data_dir = Path(data_dir)
+        self.mirrors = list(mirrors)
+        self.timeout = timeout
+
+    def prepare_data(self) -> None:
+        folder = self.data_dir / "MNIST" / "raw"
+        folder.mkdir(parents=True, exist_ok=True)
+        mirrors = [m for m in [os.environ.get("MNIST_MIRROR"), *self.mirrors] if m]
+        with FileLock(folder / ".lock"):  # a second process waits here, and then finds the files
+            for name, (_, digest) in FILES.items():
+                path = folder / name
+                if path.exists() and _sha256(path.read_bytes()) != digest:
+                    log.warning("%s has a wrong checksum: fetching it again", path)
+                    path.unlink()
+                if not path.exists():
+                    _place(path, self._fetch(name, folder, mirrors))
+
+    def load(self) -> dict[str, Batch]:
+        train, test = (torchvision.datasets.MNIST(self.data_dir, train=train) for train in (True, False))
+        return {
+            **self.split(train.data.unsqueeze(1), train.targets),  # (60000, 28, 28) -> (60000, 1, 28, 28)
+            "test": (test.data.unsqueeze(1), test.targets),
+        }
+
+    def _fetch(self, name: str, folder: Path, mirrors: Sequence[str]) -> bytes:
+        """The content of one file, from the first source that has it whole."""
+        packed_digest, digest = FILES[name]
+        tried = []
+        for source in [folder.resolve().as_uri(), *mirrors]:
+            url = f"{source.rstrip('/')}/{name}.gz"
+            try:
+                with urllib.request.urlopen(url, timeout=self.timeout) as response:
+                    packed = response.read()
+            except (OSError, ValueError) as error:
+                if source in mirrors:
+                    tried.append(f"{url}: {getattr(error, 'reason', error)}")
+                continue
+            if _sha256(packed) != packed_digest:
+                log.warning("%s has a wrong checksum: not used", url)
+                tried.append(f"{url}: wrong checksum")
+                continue
+            content = gzip.decompress(packed)
+            assert _sha256(content) == digest
+            return content
+        raise RunFailed(
+            f"MNIST cannot be had: {name}.gz came from none of\n"
+            + "".join(f"  {line}\n" for line in tried)
+            + f"Put the four .gz files into {folder}, or name another mirror with\n"
+            "data.mirrors=[URL] or MNIST_MIRROR=URL (https://, http:// or file://). data=digits needs no download."
+        )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _place(path: Path, content: bytes) -> None:
+    """Writes `path` so that it is there whole or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""LeNet-5."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lab.models.classifier import Classifier
+
+
+class LeNet(Classifier):
+    """Two convolutions, each halved by pooling, then two hidden layers.
+
+    As in the paper but for what the field has learned since: ReLU for the scaled tanh, max-pooling for the trainable
+    average, full connections between the feature maps, softmax for the radial basis functions. Padding by 2 gives
+    28x28 images the 32x32 frame that the paper has.
+
+    Args:
+        image: (channels, height, width) of the input; height and width are multiples of 4, at least 12.
+        num_classes: K.
+        channels: feature maps of the two convolutions.
+        hidden_sizes: units of the two hidden layers.
+        **task: see `Classifier`.
+
+    Source: LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998, figure 2.
+    """
+
+    def __init__(
+        self,
+        image: Sequence[int] = (1, 28, 28),
+        num_classes: int = 10,
+        channels: Sequence[int] = (6, 16),
+        hidden_sizes: Sequence[int] = (120, 84),
+        **task: Any,
+    ) -> None:
+        super().__init__(num_classes=num_classes, **task)
+        in_channels, height, width = image
+        if height % 4 or width % 4 or min(height, width) < 12:
+            raise ValueError(f"image={list(image)}: LeNet needs height and width that are multiples of 4, at least 12")
+        if len(channels) != 2 or len(hidden_sizes) != 2:
+            raise ValueError(
+                f"channels={list(channels)}, hidden_sizes={list(hidden_sizes)}: LeNet has two convolutions and two"
+                " hidden layers, so give two numbers for each"
+            )
+        c1, c2 = channels
+        h1, h2 = hidden_sizes
+        flat = c2 * (height // 4 - 2) * (width // 4 - 2)
+
+        self.features = nn.Sequential(
+            nn.Conv2d(in_channels, c1, kernel_size=5, padding=2),  # (B, C, 28, 28) -> (B, 6, 28, 28)
+            nn.MaxPool2d(2),  # -> (B, 6, 14, 14); pooling and ReLU commute, and pooling first is less work
+            nn.ReLU(),
+            nn.Conv2d(c1, c2, kernel_size=5),  # -> (B, 16, 10, 10)
+            nn.MaxPool2d(2),  # -> (B, 16, 5, 5)
+            nn.ReLU(),
+        )
+        self.head = nn.Sequential(
+            nn.Linear(flat, h1),  # (B, 400) -> (B, 120)
+            nn.ReLU(),
+            nn.Linear(h1, h2),  # -> (B, 84)
+            nn.ReLU(),
+            nn.Linear(h2, num_classes),  # -> (B, K)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)  # (B, C, H, W) -> (B, 16, H/4 - 2, W/4 - 2)
+        return self.head(x.flatten(1))  # -> (B, K)

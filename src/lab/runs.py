@@ -1,0 +1,136 @@
+"""A run directory as an object: what a run was, what it measured, and the model it made."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lab.config import ROOT, nearest
+from lab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Args:
+        dir: holds `.hydra/config.yaml`, `run.json`, `metrics.json`, `checkpoints/`.
+    """
+
+    dir: Path
+
+    @classmethod
+    def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs") -> "Run":
+        """The run at `path`, or with `latest` the one begun last under `log_dir`.
+
+        Raises:
+            UserError: when there is no run.
+        """
+        directory = Path(log_dir) / "latest" if str(path) == "latest" else Path(path)
+        if not (directory / ".hydra" / "config.yaml").is_file():
+            if str(path) == "latest":
+                raise UserError(f"run=latest: no run under {log_dir} yet; `make train` makes one")
+            siblings = [str(p) for p in directory.parent.glob("*")] if directory.parent.is_dir() else []
+            raise UserError(
+                f"run={path} is no run directory: it holds no .hydra/config.yaml{nearest(str(path), siblings)}"
+            )
+        return cls(directory.resolve())
+
+    @property
+    def config(self) -> DictConfig:
+        """The composed config of the run, its paths those of this checkout and this directory."""
+        config = OmegaConf.load(self.dir / ".hydra" / "config.yaml")
+        assert isinstance(config, DictConfig)
+        config.paths.run_dir = str(self.dir)
+        return config
+
+    @property
+    def status(self) -> str:
+        """running, completed or failed."""
+        return str(self._read("run.json").get("status", "unknown"))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final figures; none before the run has completed."""
+        return self._read("metrics.json")
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """The path of the `best` or the `last` checkpoint.
+
+        Raises:
+            UserError: when the run has none.
+        """
+        path = self.dir / "checkpoints" / f"{which}.ckpt"
+        if not path.is_file():
+            found = [p.stem for p in sorted(path.parent.glob("*.ckpt"))]
+            raise UserError(
+                f"no checkpoint {which!r} in {self.dir} (status {self.status})\n"
+                + (f"it has: {', '.join(found)}" if found else "it has none: train it again, with callbacks=default")
+            )
+        return path
+
+    def start(self, config: DictConfig) -> None:
+        """Marks the run as running and makes it the latest."""
+        self._write(
+            "run.json",
+            {
+                "status": "running",
+                "started": _now(),
+                "argv": sys.argv,
+                "git": _git(),
+                "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")}
+                | {"python": sys.version.split()[0]},
+                "seed": config.seed,
+            },
+        )
+        link = Path(config.paths.log_dir) / "latest"
+        fresh = link.with_name(f".latest-{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(self.dir, link.parent))
+        fresh.replace(link)
+
+    def note(self, **facts: Any) -> None:
+        """Adds `facts` to `run.json`."""
+        self._write("run.json", self._read("run.json") | facts)
+
+    def finish(self, status: str, **facts: Any) -> None:
+        """Records how the run ended."""
+        self.note(status=status, finished=_now(), **facts)
+
+    def save_metrics(self, metrics: dict[str, float], name: str = "metrics.json") -> None:
+        """Writes `metrics` as the final figures, or under another `name`."""
+        self._write(name, metrics)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.dir / name
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        partial = self.dir / f".{name}.part"
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.replace(self.dir / name)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of the checkout and whether files differ from it; None outside a repository."""
+
+    def ask(*command: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *command], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

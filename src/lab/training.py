@@ -1,0 +1,113 @@
+"""One run, from its config to its figures."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, read_write
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torchmetrics import Metric, MetricCollection
+
+from lab.build import instantiate
+from lab.callbacks import Meter
+from lab.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Fits, tests the best checkpoint, writes `metrics.json`.
+
+    Returns:
+        The objective at the best checkpoint, for a sweeper; None where nothing was validated.
+    """
+    run = Run(Path(cfg.paths.run_dir))
+    first = rank_zero_only.rank == 0
+    if first:
+        run.start(cfg)
+    else:
+        logging.getLogger().setLevel(logging.WARNING)
+    try:
+        metrics = _train(cfg, run)
+    except BaseException as error:
+        if first:
+            run.finish("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    if first:
+        run.save_metrics(metrics)
+        run.finish("completed")
+        log.info("%s", "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        log.info("run directory: %s", run.dir)
+    return metrics.get(cfg.objective.metric)
+
+
+def _train(cfg: DictConfig, run: Run) -> dict[str, float]:
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    data = instantiate(cfg.data)
+    model = instantiate(cfg.model, optimizer=instantiate(cfg.optimizer), scheduler=instantiate(cfg.scheduler))
+    if cfg.compile:
+        compile_layers(model)
+    loggers = _each(cfg.logger)
+    trainer = instantiate(cfg.trainer, callbacks=[Meter(), *_each(cfg.callbacks)], logger=loggers or False)
+    _lead_ranks_here(run)
+    if trainer.is_global_zero:
+        run.note(devices=f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}")
+
+    metrics: dict[str, float] = {}
+    best = None
+    if cfg.fit:
+        trainer.fit(model, datamodule=data, weights_only=True)
+        checkpoint = trainer.checkpoint_callback
+        best = getattr(checkpoint, "best_model_path", None) or None
+        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        objective = checkpoint.best_model_score if best else trainer.callback_metrics.get(cfg.objective.metric)
+        if objective is not None:
+            metrics[cfg.objective.metric] = float(objective)
+    if cfg.test:
+        metrics |= trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
+    for logger in loggers:
+        _log_hyperparameters(logger, cfg, metrics)
+    return metrics
+
+
+def _each(group: DictConfig | None) -> list[Any]:
+    """What a group of named things builds; those set to null are left out."""
+    return [instantiate(config) for config in (group or {}).values() if config is not None]
+
+
+def compile_layers(model: pl.LightningModule) -> None:
+    """Compiles each layer of `model` in place: no name in its state changes."""
+    for layer in model.children():
+        if not isinstance(layer, Metric | MetricCollection):
+            layer.compile()
+
+
+def _lead_ranks_here(run: Run) -> None:
+    """Gives the processes that Lightning starts for the other ranks this very job and directory.
+
+    It repeats this process's command line, in which a sweep would start again from its beginning, and asks Hydra for
+    `hydra.run.dir`.
+    """
+    if HydraConfig.initialized():
+        config = HydraConfig.get()
+        sys.argv[1:] = list(config.overrides.task)
+        with read_write(config):
+            config.run.dir = str(run.dir)
+
+
+def _log_hyperparameters(logger: Logger, cfg: DictConfig, metrics: dict[str, float]) -> None:
+    """What was chosen beside what came of it, for TensorBoard's HPARAMS page and its like."""
+    chosen = {
+        name: OmegaConf.to_container(cfg[name], resolve=True) if OmegaConf.is_config(cfg[name]) else cfg[name]
+        for name in ("data", "model", "optimizer", "scheduler", "seed")
+    }
+    trainer = {name: cfg.trainer[name] for name in ("max_epochs", "precision", "accumulate_grad_batches")}
+    chosen["trainer"] = trainer
+    if isinstance(logger, TensorBoardLogger):
+        logger.log_hyperparams(chosen, {f"final/{name}": value for name, value in metrics.items()})
+    else:
+        logger.log_hyperparams(chosen)

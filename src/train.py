@@ -1,0 +1,20 @@
+"""Trains any model on any dataset that fits it: python src/train.py model=lenet data=mnist"""
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from lab.config import check, explained
+
+
+@hydra.main(config_path="../configs", config_name="train", version_base="1.3")
+def main(cfg: DictConfig) -> float | None:
+    check(cfg, HydraConfig.get().overrides.task)
+    from lab.training import train  # torch and Lightning load here, once the config is known to be right
+
+    return train(cfg)
+
+
+if __name__ == "__main__":
+    with explained():
+        main()
