@@ -62,5 +62,5 @@ def _authorize(target: str) -> None:
     if not any(f"{defined}.".startswith(f"{package}.") for package in ALLOWED):
         raise UserError(
             f"_target_: {target} is not allowed\n"
-            f"A config may name what stands in {', '.join(ALLOWED)}; add a package of your own to ALLOWED in lab/build.py."
+            f"a config may name what stands in {', '.join(ALLOWED)}; ALLOWED in lab/build.py takes your own package"
         )

@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lab.catalog import classes
@@ -36,7 +36,18 @@ ALSO: dict[str, tuple[Any, ...]] = {
 }
 CHOICES = {
     "trainer.accelerator": ["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
-    "trainer.precision": ["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "16", "bf16", "64"],
+    "trainer.precision": [
+        "32-true",
+        "bf16-mixed",
+        "16-mixed",
+        "bf16-true",
+        "16-true",
+        "64-true",
+        "32",
+        "16",
+        "bf16",
+        "64",
+    ],
     "objective.mode": ["min", "max"],
 }
 
@@ -72,12 +83,13 @@ class Check(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with explained():
-            check(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), config.hydra.overrides.task)
+            job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            check(job, config.hydra.overrides.task)
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns errors that a user can mend into a few lines and an exit status: 2 for a command, 1 for a run that failed."""
+    """Turns errors that a user can mend into a few lines and an exit status: 2 for a command, 1 for a failed run."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:
         yield
@@ -86,6 +98,46 @@ def explained() -> Iterator[None]:
             raise
         print(f"error: {_explain(error)}", file=sys.stderr)
         sys.exit(1 if isinstance(error, RunFailed) else 2)
+
+
+def parse_arguments(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Splits a script's words into its own arguments, over their `defaults`, and overrides of the run's config."""
+    arguments, overrides = dict(defaults), []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{word!r} is no argument: write key=value, such as {next(iter(defaults))}=…")
+        if name in defaults:
+            arguments[name] = value
+        else:
+            overrides.append(word)
+    return arguments, overrides
+
+
+def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> tuple[DictConfig, str]:
+    """A run's config with overrides: `data=NAME` takes the whole dataset from configs/data, the rest are single values.
+
+    Returns:
+        The new config and the name of its dataset, `data` where none is given.
+    """
+    chosen = [word for word in overrides if word.startswith("data=")]
+    single = [word for word in overrides if not word.startswith("data=")]
+    if chosen:
+        data = chosen[-1].partition("=")[2]
+        fresh = _compose([chosen[-1]])
+        with open_dict(config):
+            config.data, config.dims = fresh.data, fresh.dims
+    OmegaConf.set_struct(config, True)
+    for word in single:
+        key, _, value = word.partition("=")
+        known = [name for name, _ in _leaves(config)]
+        if key not in known:
+            raise UserError(f"{key}: no such key{nearest(key, known)}")
+        value = OmegaConf.from_dotlist([f"value={value}"]).value
+        if expected := _mismatch(key, OmegaConf.select(config, key), value):
+            raise UserError(f"{word}: expected {expected}")
+        OmegaConf.update(config, key, value)
+    return config, data
 
 
 def _explain(error: Exception) -> str:
@@ -99,7 +151,10 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} is no override: write key=value (quote what the shell would take apart)"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
-        return f"{error.filename}: {error.strerror}\nruns are written under paths.log_dir, datasets under paths.data_dir: choose another"
+        return (
+            f"{error.filename}: {error.strerror}\n"
+            "runs are written under paths.log_dir, datasets under paths.data_dir: choose another"
+        )
     return text
 
 
@@ -192,13 +247,14 @@ def _check_dims(cfg: DictConfig) -> None:
     needs = set(re.findall(r"\$\{dims\.(\w+)", raw))
     lacking = sorted(needs - set(cfg.dims))
     if lacking:
-        fitting = []
-        for path in sorted((CONFIGS / "data").glob("*.yaml")):
-            if needs <= set(OmegaConf.load(path).get("dims", {})):
-                fitting.append(path.stem)
+        fitting = [
+            path.stem
+            for path in sorted((CONFIGS / "data").glob("*.yaml"))
+            if needs <= set(OmegaConf.select(OmegaConf.load(path), "dims") or ())
+        ]
         raise UserError(
-            f"{_short(cfg.model)} does not fit {_short(cfg.data)}: it needs dims.{', dims.'.join(lacking)}, and the data"
-            f" offers {', '.join(cfg.dims)}\ndata that fits: {', '.join(fitting) or 'none'}"
+            f"{_short(cfg.model)} does not fit {_short(cfg.data)}: it needs dims.{', dims.'.join(lacking)},"
+            f" and the data offers {', '.join(cfg.dims)}\ndata that fits: {', '.join(fitting) or 'none'}"
         )
 
 
@@ -213,7 +269,7 @@ def _check_missing(cfg: DictConfig) -> None:
 
 
 def _check_arguments(group: str, node: DictConfig) -> None:
-    """The keys of a node of ours are arguments of its class, values of a Literal among its choices: read, not imported."""
+    """Holds a node's keys and values against the arguments of its class and their `Literal`s: read, not imported."""
     package, _, name = str(node.get("_target_")).rpartition(".")
     if package not in ("lab.models", "lab.data"):
         return
@@ -221,21 +277,23 @@ def _check_arguments(group: str, node: DictConfig) -> None:
     if name not in known:
         raise UserError(f"{group}._target_={package}.{name}: no such class{nearest(name, known)}")
     arguments, required = _arguments(name, known)
-    given = {key: node[key] for key in node if not key.startswith("_")}
+    given = {str(key): node[key] for key in node if not str(key).startswith("_")}
     for key, value in given.items():
         if key not in arguments:
             raise UserError(f"{group}.{key}: {name} takes no such argument{nearest(key, arguments)}")
         choices = _literals(arguments[key])
         if choices and value not in choices:
             text = ", ".join(map(str, choices))
-            raise UserError(f"{group}.{key}={value}: no such choice{nearest(str(value), map(str, choices))}\nchoices: {text}")
+            raise UserError(
+                f"{group}.{key}={value}: no such choice{nearest(str(value), map(str, choices))}\nchoices: {text}"
+            )
     for key in required:
         if key not in given:
             raise UserError(f"{group}.{key} has no value, and {name} needs one: give {group}.{key}=…")
 
 
 def _arguments(name: str, known: dict[str, tuple[Path, ast.ClassDef]]) -> tuple[dict[str, ast.expr | None], list[str]]:
-    """The annotations of what `__init__` takes, its bases' arguments too where it passes `**kwargs` on, and the required."""
+    """What `__init__` takes, with annotations, and what it needs; its bases' too where it passes `**kwargs` on."""
     found: dict[str, ast.expr | None] = {}
     required: list[str] = []
     node = known[name][1]
@@ -264,11 +322,10 @@ def _super_keywords(init: ast.FunctionDef) -> list[ast.keyword]:
 
 def _literals(annotation: ast.expr | None) -> list[Any]:
     """The choices of a `Literal[…]`, none for any other annotation."""
-    if isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name):
-        if annotation.value.id == "Literal":
-            elements = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
-            return [element.value for element in elements if isinstance(element, ast.Constant)]
-    return []
+    if not isinstance(annotation, ast.Subscript) or ast.unparse(annotation.value) != "Literal":
+        return []
+    elements = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+    return [element.value for element in elements if isinstance(element, ast.Constant)]
 
 
 def _check_devices(trainer: DictConfig) -> None:
@@ -279,13 +336,13 @@ def _check_devices(trainer: DictConfig) -> None:
     found = count_gpus()
     if found < wanted:
         raise UserError(
-            f"trainer.accelerator={trainer.accelerator}, trainer.devices={trainer.devices}: this machine has {found} GPUs\n"
+            f"trainer.accelerator={trainer.accelerator}, devices={trainer.devices}: this machine has {found} GPUs\n"
             "use trainer=auto or trainer=cpu for one process, trainer=ddp_cpu for two processes without a GPU"
         )
 
 
 def count_gpus() -> int:
-    """GPUs that torch will see here: NVIDIA's by their driver, as CUDA_VISIBLE_DEVICES narrows them; others are trusted."""
+    """GPUs that torch will see: NVIDIA's by their driver, narrowed by CUDA_VISIBLE_DEVICES; others are trusted."""
     if sys.platform == "darwin" or Path("/dev/kfd").exists():
         return 1
     try:
@@ -296,4 +353,8 @@ def count_gpus() -> int:
     if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)):
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return count.value if visible is None else min(count.value, len([v for v in visible.split(",") if v not in ("", "-1")]))
+    return (
+        count.value
+        if visible is None
+        else min(count.value, len([v for v in visible.split(",") if v not in ("", "-1")]))
+    )

@@ -18,7 +18,7 @@ def log_image(module: pl.LightningModule, tag: str, image: Tensor) -> None:
 
 
 def draw_confusion(counts: Tensor, cell: int = 36) -> Tensor:
-    """The confusion matrix `counts` (K, K), true classes down and predicted ones across, each row shaded by its share."""
+    """The confusion matrix `counts` (K, K), true classes down, predicted ones across, each row shaded by its share."""
     size = counts.shape[0]
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     canvas = Image.new("RGB", ((size + 1) * cell, (size + 1) * cell), "white")
@@ -59,7 +59,7 @@ class Mistakes:
         return len(self._found)
 
     def update(self, images: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Takes in a batch: images (B, C, H, W) with C of 1 or 3, logits (B, K), labels (B,). Other inputs are passed over."""
+        """Takes in images (B, C, H, W) with C of 1 or 3, logits (B, K), labels (B,); other inputs are passed over."""
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             return
         confidence, predicted = logits.float().softmax(1).max(1)  # (B, K) -> (B,), (B,)
@@ -73,7 +73,7 @@ class Mistakes:
         self._found = [self._found[i] for i in best]
 
     def draw(self, columns: int = 6, cell: int = 84) -> Tensor:
-        """A grid of the images, each under `true → predicted (confidence)`."""
+        """A grid of the images, each under `true > predicted (confidence)`."""
         rows = -(-len(self) // columns)
         canvas = Image.new("RGB", (columns * cell, rows * (cell + 14)), "white")
         draw = ImageDraw.Draw(canvas)

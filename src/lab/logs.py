@@ -2,7 +2,11 @@
 
 import logging
 import sys
+import warnings
 from typing import TextIO
+
+# Lightning 2.6 and torch 2.15 disagree on the name of a check; nobody can act on it.
+warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
 
 
 class Console(logging.StreamHandler):  # type: ignore[type-arg]
@@ -16,3 +20,8 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stdout
+
+
+def quiet() -> None:
+    """Keeps what Lightning has to say of itself from a script's output; its warnings stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -16,14 +16,14 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 def _build(
-    algorithm: type[Optimizer],
+    algorithm: Callable[..., Optimizer],
     params: Iterable[nn.Parameter],
     *,
     weight_decay: float,
     decay_biases_and_norms: bool = True,
     **options: Any,
 ) -> Optimizer:
-    """`algorithm` over `params`; biases and norms (every parameter below two dimensions) keep free of decay on demand."""
+    """`algorithm` over `params`; on demand biases and norms (parameters below two dimensions) do not decay."""
     params = list(params)
     if decay_biases_and_norms:
         groups: list[Any] = params
@@ -82,8 +82,8 @@ def configure(
     Args:
         module: its parameters are optimized.
         optimizer: called with the parameters.
-        scheduler: Lightning's own dictionary (`interval`, `frequency`, `monitor`), where `scheduler` is a factory, called
-            with the optimizer and, where it takes one, `total_steps`. None for a constant rate.
+        scheduler: Lightning's own dictionary (`interval`, `frequency`, `monitor`), where `scheduler` is a factory,
+            called with the optimizer and, where it takes one, `total_steps`. None for a constant rate.
     """
     if optimizer is None:
         raise ValueError(f"{type(module).__name__} was built without an optimizer: pass optimizer=… to train it")
@@ -93,7 +93,7 @@ def configure(
     factory = scheduler["scheduler"]
     if "total_steps" in inspect.signature(factory).parameters:
         factory = partial(factory, total_steps=_num_steps(module.trainer))
-    return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": factory(built)}}
+    return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": factory(built)}}  # type: ignore[return-value]
 
 
 def _num_steps(trainer: pl.Trainer) -> int:
@@ -105,8 +105,8 @@ def _num_steps(trainer: pl.Trainer) -> int:
     batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if trainer.overfit_batches > 0:
-        batches = min(batches, math.ceil(trainer.overfit_batches))
+    if overfit := trainer.overfit_batches:  # type: ignore[attr-defined]
+        batches = min(batches, overfit) if isinstance(overfit, int) else math.ceil(batches * overfit)
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
     if steps <= 0 and trainer.max_steps <= 0:
         raise ValueError("this schedule needs an end: set trainer.max_epochs or trainer.max_steps, or scheduler=none")

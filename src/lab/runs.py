@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from lab.config import ROOT, nearest
 from lab.errors import UserError
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl  # takes seconds: imported where it is needed
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,10 @@ class Run:
         config.paths.run_dir = str(self.dir)
         return config
 
+    def choice(self, group: str) -> str:
+        """What the run chose from a config group, such as `mnist` from `data`."""
+        return str(OmegaConf.load(self.dir / ".hydra" / "hydra.yaml").hydra.runtime.choices[group])
+
     @property
     def status(self) -> str:
         """running, completed or failed."""
@@ -75,6 +82,19 @@ class Run:
                 + (f"it has: {', '.join(found)}" if found else "it has none: train it again, with callbacks=default")
             )
         return path
+
+    def model(self, which: str = "best") -> "pl.LightningModule":
+        """The model with the weights of the `best` or the `last` checkpoint, ready to evaluate."""
+        from hydra.utils import get_object
+
+        path = self.checkpoint(which)
+        return get_object(self.config.model._target_).load_from_checkpoint(path, map_location="cpu", weights_only=True)
+
+    def datamodule(self, config: DictConfig | None = None) -> "pl.LightningDataModule":
+        """The data of the run, or of `config` where another is given."""
+        from lab.build import instantiate
+
+        return instantiate((config or self.config).data)
 
     def start(self, config: DictConfig) -> None:
         """Marks the run as running and makes it the latest."""

@@ -1,7 +1,9 @@
 """One run, from its config to its figures."""
 
 import logging
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,16 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torchmetrics import Metric, MetricCollection
 
+from lab import logs  # noqa: F401  (its filter of warnings)
 from lab.build import instantiate
 from lab.callbacks import Meter
 from lab.runs import Run
 
 log = logging.getLogger(__name__)
+
+# Lightning asks for this so that a process can fork after it looked for GPUs. None forks here, and every step of Adam
+# looks for GPUs: asking the driver anew costs it 50 microseconds.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -26,7 +33,7 @@ def train(cfg: DictConfig) -> float | None:
         The objective at the best checkpoint, for a sweeper; None where nothing was validated.
     """
     run = Run(Path(cfg.paths.run_dir))
-    first = rank_zero_only.rank == 0
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if first:
         run.start(cfg)
     else:
@@ -45,23 +52,28 @@ def train(cfg: DictConfig) -> float | None:
     return metrics.get(cfg.objective.metric)
 
 
-def _train(cfg: DictConfig, run: Run) -> dict[str, float]:
+def build(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> tuple[Any, Any, pl.Trainer]:
+    """Seeds, then makes the model, the data and the trainer of `cfg`, with more `callbacks` than it names."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
     model = instantiate(cfg.model, optimizer=instantiate(cfg.optimizer), scheduler=instantiate(cfg.scheduler))
     if cfg.compile:
         compile_layers(model)
     loggers = _each(cfg.logger)
-    trainer = instantiate(cfg.trainer, callbacks=[Meter(), *_each(cfg.callbacks)], logger=loggers or False)
+    trainer = instantiate(cfg.trainer, callbacks=[Meter(), *_each(cfg.callbacks), *callbacks], logger=loggers or False)
+    return model, data, trainer
+
+
+def _train(cfg: DictConfig, run: Run) -> dict[str, float]:
+    model, data, trainer = build(cfg)
     _lead_ranks_here(run)
     if trainer.is_global_zero:
         run.note(devices=f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}")
-
     metrics: dict[str, float] = {}
     best = None
     if cfg.fit:
         trainer.fit(model, datamodule=data, weights_only=True)
-        checkpoint = trainer.checkpoint_callback
+        checkpoint: Any = trainer.checkpoint_callback
         best = getattr(checkpoint, "best_model_path", None) or None
         metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
         objective = checkpoint.best_model_score if best else trainer.callback_metrics.get(cfg.objective.metric)
@@ -69,7 +81,7 @@ def _train(cfg: DictConfig, run: Run) -> dict[str, float]:
             metrics[cfg.objective.metric] = float(objective)
     if cfg.test:
         metrics |= trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
-    for logger in loggers:
+    for logger in trainer.loggers:
         _log_hyperparameters(logger, cfg, metrics)
     return metrics
 
@@ -95,7 +107,7 @@ def _lead_ranks_here(run: Run) -> None:
     if HydraConfig.initialized():
         config = HydraConfig.get()
         sys.argv[1:] = list(config.overrides.task)
-        with read_write(config):
+        with read_write(config):  # type: ignore[arg-type]
             config.run.dir = str(run.dir)
 
 

@@ -34,7 +34,7 @@ class Meter(pl.Callback):
                 self._sums[name] = value.detach().clone()
         self._count += 1
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if stepped and trainer.global_step % trainer.log_every_n_steps == 0:
+        if stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log_dict(self._means(trainer))
             self._sums, self._count = {}, 0
 
@@ -60,7 +60,7 @@ def _check(trainer: pl.Trainer, values: dict[str, float]) -> None:
         if name.endswith("/loss") and not math.isfinite(value):
             kept = getattr(trainer.checkpoint_callback, "best_model_path", "")
             raise RunFailed(
-                f"{name} is {value} at step {trainer.global_step} (epoch {trainer.current_epoch}): the run cannot go on\n"
+                f"{name} is {value} at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): the run ends\n"
                 f"the last good checkpoint: {kept or 'none yet'}\n"
                 "try a lower optimizer.lr, trainer.gradient_clip_val=1.0, or trainer.detect_anomaly=true to find where"
             )

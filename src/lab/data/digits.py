@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +174,15 @@ def _pen(strokes: list[Stroke], count: int, generator: torch.Generator) -> tuple
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
 
-    lengths = [sum(math.dist(a, b) for a, b in zip(s[:-1], s[1:], strict=True)) for s in strokes]
+    lengths = [sum(math.dist(a, b) for a, b in pairwise(s)) for s in strokes]
     ends = [round(sum(lengths[: i + 1]) / sum(lengths) * POINTS) for i in range(len(strokes))]
     counts = [b - a for a, b in zip([0, *ends[:-1]], ends, strict=True)]
     control = torch.tensor([point for stroke in strokes for point in stroke])  # (C, 2)
     weights = torch.block_diag(*[_spline(len(s), n) for s, n in zip(strokes, counts, strict=True)])  # (POINTS, C)
     # Equal corners move together: where a stroke begins at the end of another, both are one control point.
     unique, same = torch.unique(control, dim=0, return_inverse=True)
-    control = control + (0.09 * normal(len(unique), 2))[:, same]  # (count, C, 2)
+    # Some hands are steady, some are not.
+    control = control + (uniform(0.02, 0.09, 1, 1) * normal(len(unique), 2))[:, same]  # (count, C, 2)
     points = weights @ control - 0.5  # (count, POINTS, 2)
 
     # Curvature: a slow wave bends the whole digit.

@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ class Batches:
         if self.shuffle_seed is None:
             edges = np.linspace(0, self.size, self.world_size * len(self) + 1).round().astype(int).tolist()
             mine = edges[self.rank * len(self) : (self.rank + 1) * len(self) + 1]
-            return [slice(a, b) for a, b in zip(mine[:-1], mine[1:], strict=True)]
+            return [slice(a, b) for a, b in pairwise(mine)]
         order = torch.randperm(self.size, generator=generator(self.shuffle_seed, epoch))
         shared = order[: len(self) * self.batch_size].view(len(self), self.world_size, -1)
         return shared[:, self.rank].to(self.tensors[0].device)
@@ -145,12 +146,10 @@ class TensorDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         if not self._splits:
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-            self._splits = {
-                name: tuple(t.to(device) for t in tensors) for name, tensors in self.load().items()
-            }
+            self._splits = {name: tuple(t.to(device) for t in tensors) for name, tensors in self.load().items()}
 
     def train_dataloader(self) -> Batches:
-        overfitting = self.trainer is not None and self.trainer.overfit_batches > 0
+        overfitting = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return self._batches(
             "train",
             self.batch_size,

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,7 +20,7 @@ from lab.figures import Mistakes, draw_confusion, log_image
 
 
 class Classifier(pl.LightningModule):
-    """Learns to tell `num_classes` classes apart; an architecture adds its layers and a `forward` from inputs to logits.
+    """Learns to tell `num_classes` classes apart; an architecture adds layers and a `forward` from inputs to logits.
 
     Batches are pairs of inputs (B, ...) and labels (B,) in [0, num_classes).
 

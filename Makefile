@@ -1,0 +1,72 @@
+# Every habit of the project as a target. `make help` lists them.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: setup
+setup: .venv/.ready ## make .venv from requirements.lock
+
+.PHONY: train
+train: setup ## train: make train ARGS="model=mlp data=mnist"
+	$(BIN)/python src/train.py $(ARGS)
+
+.PHONY: test
+test: setup ## the tests that take minutes at most
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: setup ## every test
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: setup ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: setup ## mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: setup ## check types
+	$(BIN)/mypy
+
+.PHONY: tensorboard
+tensorboard: setup ## watch all runs at http://localhost:6006
+	$(BIN)/tensorboard --logdir logs --host 127.0.0.1
+
+.PHONY: sweep
+sweep: setup ## a sweep: make sweep ARGS="sweep=lr model=lenet"
+	$(BIN)/python src/train.py -m $(if $(ARGS),$(ARGS),sweep=lr)
+
+.PHONY: bench
+bench: setup ## what the template costs over a hand-written loop
+	$(BIN)/python scripts/benchmark.py $(ARGS)
+
+.PHONY: reproduce
+reproduce: setup ## run the published results again: make reproduce ARGS="mnist_lenet --seeds 5"
+	$(BIN)/python scripts/reproduce.py $(ARGS)
+
+.PHONY: lock
+lock: ## renew requirements.lock (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+
+.PHONY: clean
+clean: ## remove caches; runs, data and .venv stay
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find src scripts tests -name __pycache__ -prune -exec rm -rf {} +
