@@ -8,27 +8,28 @@ from torch import Tensor, nn
 from lab.models.classifier import Classifier
 
 
-def conv_block(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3x3 convolution, batch norm, ReLU; keeps height and width."""
+def conv_block(in_channels: int, out_channels: int, kernel_size: int = 3, pool: bool = False) -> nn.Sequential:
+    """Convolution, halving where `pool` is set, batch norm, ReLU; pooling first leaves a quarter to normalise."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
+        nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+        nn.MaxPool2d(2) if pool else nn.Identity(),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(),
     )
 
 
 class CNN(Classifier):
-    """Stages of one convolution block each, halved by max-pooling in between, averaged over space at the end.
+    """A 5x5 stem, then stages of two 3x3 convolutions; the stem and every stage halve height and width.
 
     Args:
-        image: (channels, height, width) of the input; every stage but the last halves height and width.
+        image: (channels, height, width) of the input.
         num_classes: K.
-        channels: feature maps of each stage.
+        channels: feature maps of the stem and of each stage.
         dropout: probability of dropping a feature before the last layer, in [0, 1).
         **task: see `Classifier`.
 
-    Source: the plain net of Simonyan and Zisserman 2015 with the batch norm of Ioffe and Szegedy 2015 and the global
-    average pooling of Lin, Chen and Yan, Network in Network, 2014, section 3.2.
+    Source: the stacked 3x3 convolutions of Simonyan and Zisserman 2015, section 2, with the batch norm of Ioffe and
+    Szegedy 2015 in place of their hidden layers.
     """
 
     def __init__(
@@ -42,24 +43,24 @@ class CNN(Classifier):
         super().__init__(num_classes=num_classes, **task)
         in_channels, height, width = image
         if not channels or min(channels) < 1:
-            raise ValueError(f"channels={list(channels)}: at least one stage, each of at least one channel")
-        if min(height, width) >> (len(channels) - 1) < 1:
-            raise ValueError(f"image={list(image)} cannot be halved {len(channels) - 1} times: give fewer channels")
+            raise ValueError(f"channels={list(channels)}: give the stem and each stage at least one")
+        height, width = height >> len(channels), width >> len(channels)
+        if min(height, width) < 1:
+            raise ValueError(f"image={list(image)} cannot be halved {len(channels)} times: give fewer channels")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
 
-        stages: list[nn.Module] = []
-        for i, out_channels in enumerate(channels):
-            if i > 0:
-                stages.append(nn.MaxPool2d(2))
-            stages.append(conv_block(in_channels, out_channels))
-            in_channels = out_channels
-        self.stages = nn.Sequential(*stages)
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        stem, *stages = channels
+        layers = [conv_block(in_channels, stem, kernel_size=5, pool=True)]  # (B, C, H, W) -> (B, 16, H/2, W/2)
+        previous = stem
+        for size in stages:
+            layers.append(conv_block(previous, size))
+            layers.append(conv_block(size, size, pool=True))  # -> (B, 32, H/4, W/4) -> (B, 64, H/8, W/8)
+            previous = size
+        self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(in_channels, num_classes)
+        self.head = nn.Linear(previous * height * width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stages(x)  # (B, C, H, W) -> (B, channels[-1], H / 2^(n-1), W / 2^(n-1))
-        x = self.pool(x).flatten(1)  # -> (B, channels[-1])
-        return self.head(self.dropout(x))  # -> (B, K)
+        x = self.features(x)  # (B, C, H, W) -> (B, channels[-1], H / 2^n, W / 2^n), n = len(channels)
+        return self.head(self.dropout(x.flatten(1)))  # -> (B, K)
