@@ -12,6 +12,8 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lab.errors import UserError
+
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
@@ -93,7 +95,13 @@ def configure(
     factory = scheduler["scheduler"]
     if "total_steps" in inspect.signature(factory).parameters:
         factory = partial(factory, total_steps=_num_steps(module.trainer))
-    return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": factory(built)}}  # type: ignore[return-value]
+    try:
+        schedule = factory(built)
+    except ValueError as error:
+        raise UserError(
+            f"{type(built).__name__} does not go with this scheduler: {error}; try scheduler=none"
+        ) from error
+    return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": schedule}}  # type: ignore[return-value]
 
 
 def _num_steps(trainer: pl.Trainer) -> int:
@@ -109,5 +117,5 @@ def _num_steps(trainer: pl.Trainer) -> int:
         batches = min(batches, overfit) if isinstance(overfit, int) else math.ceil(batches * overfit)
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
     if steps <= 0 and trainer.max_steps <= 0:
-        raise ValueError("this schedule needs an end: set trainer.max_epochs or trainer.max_steps, or scheduler=none")
+        raise UserError("this schedule needs an end: set trainer.max_epochs or trainer.max_steps, or scheduler=none")
     return steps if trainer.max_steps <= 0 else min(steps, trainer.max_steps) if steps > 0 else trainer.max_steps

@@ -127,7 +127,7 @@ class Digits(ImageDataModule):
     def __init__(
         self, data_dir: str, num_samples: int = 60_000, num_val: int = 5000, seed: int = 0, **images: Any
     ) -> None:
-        super().__init__(mean=0.14, std=0.31, num_val=num_val, seed=seed, **images)
+        super().__init__(mean=0.15, std=0.319, num_val=num_val, seed=seed, **images)
         if num_samples < 2:
             raise ValueError(f"num_samples={num_samples}: at least two are needed, one to train on and one to validate")
         self.num_samples = num_samples

@@ -74,8 +74,8 @@ class Batches:
     def __len__(self) -> int:
         if self.shuffle_seed is not None:
             return self.size // self.batch_size
-        longest = math.ceil(self.size / self.world_size)  # samples of a rank
-        return math.ceil(longest / self.batch_size)
+        batches = math.ceil(self.size / (self.world_size * self.batch_size))
+        return min(batches, self.size // self.world_size)  # none is empty; with tiny ones some hold one sample more
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.epoch(), 0

@@ -1,0 +1,82 @@
+"""What the tests share: composed configs, small data, and runs of the command line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from lab.config import CONFIGS, ROOT
+
+SMALL = ["data.num_samples=600", "data.num_val=100"]  # of digits: drawn in a blink
+
+Compose = Callable[..., DictConfig]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def choices(group: str) -> list[str]:
+    """Every file of a config group: a new one is tested because it is there."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Datasets of this session."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_hydra() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def cfg(tmp_path: Path, data_dir: Path) -> Compose:
+    """Composes the config as the command line does, its paths under `tmp_path`."""
+
+    def make(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            return compose(
+                "train",
+                [
+                    f"paths.data_dir={data_dir}",
+                    f"paths.log_dir={tmp_path}",
+                    f"paths.run_dir={tmp_path}/run",
+                    *overrides,
+                ],
+            )
+
+    (tmp_path / "run").mkdir()
+    return make
+
+
+def run_script(script: str, *words: str, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+    """Runs a script of the project in a fresh process, warnings shown."""
+    environment = os.environ | {"PYTHONWARNINGS": "default", "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+@pytest.fixture
+def train_command(tmp_path: Path, data_dir: Path) -> Command:
+    """`python src/train.py …` in a process of its own, its paths under `tmp_path`."""
+
+    def run(*overrides: str, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+        paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs"]
+        return run_script("src/train.py", *paths, *overrides, timeout=timeout)
+
+    return run
