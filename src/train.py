@@ -4,7 +4,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lab.config import check, explained
+from lab.config import check, explained, rank_directory
 
 
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")
@@ -16,5 +16,5 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with explained():
+    with explained(), rank_directory():
         main()

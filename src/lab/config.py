@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -138,6 +139,21 @@ def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> 
             raise UserError(f"{word}: expected {expected}")
         OmegaConf.update(config, key, value)
     return config, data
+
+
+@contextmanager
+def rank_directory() -> Iterator[None]:
+    """Keeps a process that torchrun or srun started beside rank 0 from making a run directory of its own.
+
+    It writes nothing but what Hydra insists on, into a temporary one. The ranks that Lightning starts are given the
+    directory of rank 0.
+    """
+    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0:
+        yield
+        return
+    with TemporaryDirectory() as elsewhere:
+        sys.argv += ["hydra.output_subdir=null", f"hydra.run.dir={elsewhere}"]
+        yield
 
 
 def _explain(error: Exception) -> str:

@@ -7,6 +7,8 @@ from typing import TextIO
 
 # Lightning 2.6 and torch 2.15 disagree on the name of a check; nobody can act on it.
 warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
+# Meter logs the training curve of epochs however short.
+warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
 
 
 class Console(logging.StreamHandler):  # type: ignore[type-arg]

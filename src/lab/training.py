@@ -37,7 +37,8 @@ def train(cfg: DictConfig) -> float | None:
     if first:
         run.start(cfg)
     else:
-        logging.getLogger().setLevel(logging.WARNING)
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.WARNING)
     try:
         metrics = _train(cfg, run)
     except BaseException as error:

@@ -11,7 +11,8 @@ from lab.errors import RunFailed
 
 
 class Meter(pl.Callback):
-    """Averages what `training_step` returns and logs it as `train/…` every `trainer.log_every_n_steps` steps.
+    """Averages what `training_step` returns and logs it as `train/…` every `trainer.log_every_n_steps` steps,
+    or once an epoch where that is shorter.
 
     Sums stay on the device, and ranks are averaged over only when a line is logged: a `self.log` in each
     `training_step` would cost a small model a quarter of its speed.
@@ -35,6 +36,11 @@ class Meter(pl.Callback):
         self._count += 1
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            pl_module.log_dict(self._means(trainer))
+            self._sums, self._count = {}, 0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.num_training_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             pl_module.log_dict(self._means(trainer))
             self._sums, self._count = {}, 0
 
