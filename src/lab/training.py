@@ -14,7 +14,10 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torchmetrics import Metric, MetricCollection
 
-from lab import logs  # noqa: F401  (its filter of warnings)
+from lab import (
+    logs,  # noqa: F401  (its filter of warnings)
+    loop,
+)
 from lab.build import instantiate
 from lab.callbacks import Meter
 from lab.runs import Run
@@ -62,6 +65,8 @@ def build(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> tuple[Any, 
         compile_layers(model)
     loggers = _each(cfg.logger)
     trainer = instantiate(cfg.trainer, callbacks=[Meter(), *_each(cfg.callbacks), *callbacks], logger=loggers or False)
+    if cfg.quick_loop:
+        loop.install(trainer)
     return model, data, trainer
 
 

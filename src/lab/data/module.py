@@ -121,7 +121,7 @@ class TensorDataModule(pl.LightningDataModule):
         shuffle_seed: of the order of the training batches and of augmentation.
     """
 
-    def __init__(self, batch_size: int, eval_batch_size: int = 1000, shuffle_seed: int = 0) -> None:
+    def __init__(self, batch_size: int, eval_batch_size: int = 2500, shuffle_seed: int = 0) -> None:
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
