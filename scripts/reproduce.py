@@ -1,4 +1,4 @@
-"""Runs published results again and holds them against what they claim: python scripts/reproduce.py mnist_lenet --seeds 5
+"""Runs published results again, against what they claim: python scripts/reproduce.py mnist_lenet --seeds 5
 
 Without names, every experiment. Prints the mean and the standard deviation over the seeds beside the expected figure
 that the experiment's header names, and exits with 1 where one is missed. --write puts the table into README.md.

@@ -91,7 +91,7 @@ def test_onecycle_ends_with_the_fit(overrides: list[str], steps: int, cfg: Compo
     )
     trainer.fit(module, datamodule=data)
     assert trainer.global_step == steps
-    assert trainer.lr_scheduler_configs[0].scheduler.total_steps == steps
+    assert trainer.lr_scheduler_configs[0].scheduler.total_steps == steps  # type: ignore[union-attr]
 
 
 def test_a_schedule_without_an_end_is_refused(cfg: Compose) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -94,11 +95,23 @@ def explained() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:
         yield
-    except (UserError, RunFailed, HydraException, OmegaConfBaseException, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, HydraException) and error.filename is None:
+    except Exception as error:
+        if not _can_be_mended(error):
             raise
         print(f"error: {_explain(error)}", file=sys.stderr)
         sys.exit(1 if isinstance(error, RunFailed) else 2)
+
+
+def _can_be_mended(error: Exception) -> bool:
+    """Whether a user can act on `error`; anything else is a fault of the program and shows its traceback."""
+    if isinstance(error, UserError | RunFailed | HydraException | OmegaConfBaseException):
+        return True
+    if isinstance(error, OSError):
+        return error.filename is not None
+    *_, last = traceback.walk_tb(error.__traceback__)
+    ours = Path(last[0].f_code.co_filename).is_relative_to(ROOT / "src")
+    lightnings = type(error).__name__ == "MisconfigurationException"
+    return lightnings or (isinstance(error, ValueError) and ours)
 
 
 def parse_arguments(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -348,7 +361,8 @@ def _check_devices(trainer: DictConfig) -> None:
     """A GPU that is asked for must be there; NVIDIA's are counted through their driver, since torch takes seconds."""
     if trainer.accelerator not in ("gpu", "cuda"):
         return
-    wanted = trainer.devices if isinstance(trainer.devices, int) else 1
+    devices = trainer.devices
+    wanted = devices if isinstance(devices, int) else max(devices) + 1 if isinstance(devices, ListConfig) else 1
     found = count_gpus()
     if found < wanted:
         raise UserError(

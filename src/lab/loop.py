@@ -46,7 +46,7 @@ def is_plain(trainer: pl.Trainer) -> bool:
     return (
         type(trainer.strategy) is SingleDeviceStrategy
         and type(trainer.precision_plugin) is Precision
-        and type(trainer.profiler) is PassThroughProfiler
+        and type(trainer.profiler) is PassThroughProfiler  # type: ignore[attr-defined]
         and trainer.accumulate_grad_batches == 1
         and not trainer.gradient_clip_val
         and not trainer._detect_anomaly
@@ -56,7 +56,7 @@ def is_plain(trainer: pl.Trainer) -> bool:
         and isinstance(data, TensorDataModule)  # its batches are on the device already
         and not _overridden(module, pl.LightningModule, MODULE_HOOKS)
         and not _overridden(data, pl.LightningDataModule, DATA_HOOKS)
-        and not any(_overridden(callback, pl.Callback, CALLBACK_HOOKS) for callback in trainer.callbacks)
+        and not any(_overridden(callback, pl.Callback, CALLBACK_HOOKS) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     )
 
 

@@ -40,9 +40,9 @@ class Run:
         if not (directory / ".hydra" / "config.yaml").is_file():
             if str(path) == "latest":
                 raise UserError(f"run=latest: no run under {log_dir} yet; `make train` makes one")
-            siblings = [str(p) for p in directory.parent.glob("*")] if directory.parent.is_dir() else []
+            runs = [str(found.parent) for found in directory.parent.glob("*/.hydra")]
             raise UserError(
-                f"run={path} is no run directory: it holds no .hydra/config.yaml{nearest(str(path), siblings)}"
+                f"run={path} is no run directory: it holds no .hydra/config.yaml{nearest(str(path), [*runs, 'latest'])}"
             )
         return cls(directory.resolve())
 

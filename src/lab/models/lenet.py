@@ -43,6 +43,8 @@ class LeNet(Classifier):
                 f"channels={list(channels)}, hidden_sizes={list(hidden_sizes)}: LeNet has two convolutions and two"
                 " hidden layers, so give two numbers for each"
             )
+        if min(*channels, *hidden_sizes) < 1:
+            raise ValueError(f"channels={list(channels)}, hidden_sizes={list(hidden_sizes)}: at least one of each")
         c1, c2 = channels
         h1, h2 = hidden_sizes
         flat = c2 * (height // 4 - 2) * (width // 4 - 2)
