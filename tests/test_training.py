@@ -277,6 +277,7 @@ def test_two_ranks_train_as_one(launcher: str, train_command: Command, data_dir:
             "tests/torchrun.py", f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs", *one, "trainer=ddp_cpu"
         )
     assert done.returncode == 0, done.stderr
+    assert "recommended" not in done.stderr
     both = Run.open("latest", tmp_path / "logs")
     assert both.dir != alone.dir
     assert len(list((tmp_path / "logs" / "runs").glob("*/*"))) == 2, "one directory for both ranks"
@@ -286,3 +287,15 @@ def test_two_ranks_train_as_one(launcher: str, train_command: Command, data_dir:
     first, second = (torch.load(run.checkpoint("last"), weights_only=True)["state_dict"] for run in (alone, both))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_jobs_of_two_ranks_in_a_sweep_each_have_their_directory(data_dir: Path, tmp_path: Path) -> None:
+    paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs"]
+    done = run_script("src/train.py", "-m", "sweep=lr", "trainer=ddp_cpu", *paths, *SMALL, "model=mlp", "logger=none")
+    assert done.returncode == 0, done.stderr
+    jobs = sorted((tmp_path / "logs" / "sweeps").glob("*/*/*/run.json"))
+    assert [job.parent.name for job in jobs] == ["0", "1", "2"]
+    assert len(list((tmp_path / "logs").rglob("metrics.json"))) == 3
+    assert [Run(job.parent).config.optimizer.lr for job in jobs] == [0.001, 0.003, 0.01]
+    assert all(json.loads(job.read_text())["devices"] == "2 x cpu" for job in jobs)

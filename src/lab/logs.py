@@ -5,11 +5,6 @@ import sys
 import warnings
 from typing import TextIO
 
-# Lightning 2.6 and torch 2.15 disagree on the name of a check; nobody can act on it.
-warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
-# Meter logs the training curve of epochs however short.
-warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
-
 
 class Console(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to whatever `sys.stdout` is when the line comes, so that lines pass above a live progress bar."""
@@ -24,6 +19,15 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]
         return sys.stdout
 
 
+def ignore_known_warnings() -> None:
+    """Silences warnings that nobody can act on; every other one stays."""
+    # Lightning 2.6 and torch 2.15 disagree on the name of a check.
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
+    # Meter logs the training curve of epochs however short.
+    warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
+
+
 def quiet() -> None:
     """Keeps what Lightning has to say of itself from a script's output; its warnings stay."""
+    ignore_known_warnings()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -9,20 +9,22 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import distributed
 from torchmetrics import Metric, MetricCollection
 
-from lab import (
-    logs,  # noqa: F401  (its filter of warnings)
-    loop,
-)
+from lab import loop
 from lab.build import instantiate
 from lab.callbacks import Meter
+from lab.logs import ignore_known_warnings
 from lab.runs import Run
 
 log = logging.getLogger(__name__)
+
+ignore_known_warnings()
 
 # Lightning asks for this so that a process can fork after it looked for GPUs. None forks here, and every step of Adam
 # looks for GPUs: asking the driver anew costs it 50 microseconds.
@@ -48,6 +50,8 @@ def train(cfg: DictConfig) -> float | None:
         if first:
             run.finish("failed", error=f"{type(error).__name__}: {error}")
         raise
+    finally:
+        _release_ranks()
     if first:
         run.save_metrics(metrics)
         run.finish("completed")
@@ -112,9 +116,17 @@ def _lead_ranks_here(run: Run) -> None:
     """
     if HydraConfig.initialized():
         config = HydraConfig.get()
-        sys.argv[1:] = list(config.overrides.task)
+        sys.argv[1:] = [*config.overrides.task, "hydra.mode=RUN"]
         with read_write(config):  # type: ignore[arg-type]
             config.run.dir = str(run.dir)
+
+
+def _release_ranks() -> None:
+    """Ends the group of processes that Lightning started, so that the next job of a sweep can start its own."""
+    if distributed.is_initialized() and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        distributed.destroy_process_group()
+        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
 
 
 def _log_hyperparameters(logger: Logger, cfg: DictConfig, metrics: dict[str, float]) -> None:
@@ -123,8 +135,7 @@ def _log_hyperparameters(logger: Logger, cfg: DictConfig, metrics: dict[str, flo
         name: OmegaConf.to_container(cfg[name], resolve=True) if OmegaConf.is_config(cfg[name]) else cfg[name]
         for name in ("data", "model", "optimizer", "scheduler", "seed")
     }
-    trainer = {name: cfg.trainer[name] for name in ("max_epochs", "precision", "accumulate_grad_batches")}
-    chosen["trainer"] = trainer
+    chosen["trainer"] = {name: cfg.trainer[name] for name in ("max_epochs", "precision", "accumulate_grad_batches")}
     if isinstance(logger, TensorBoardLogger):
         logger.log_hyperparams(chosen, {f"final/{name}": value for name, value in metrics.items()})
     else:

@@ -28,4 +28,4 @@ class Throughput(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         seconds = self._seconds + time.perf_counter() - self._since
-        pl_module.log("train/samples_per_second", self._samples * trainer.world_size / seconds)
+        pl_module.log("train/samples_per_second", self._samples * trainer.world_size / seconds, sync_dist=True)
