@@ -21,7 +21,7 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 from lab.build import instantiate
-from lab.config import CONFIGS
+from lab.compose import CONFIGS
 from lab.data.module import generator
 from lab.training import build
 

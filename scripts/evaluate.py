@@ -6,7 +6,8 @@ written to evaluation-<data>.json in the run directory.
 
 import sys
 
-from lab.config import check, explained, merge_overrides, parse_arguments
+from lab.answers import explained
+from lab.config import check, merge_overrides, parse_arguments
 from lab.runs import Run
 
 

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.config import CONFIGS, ROOT
+from lab.compose import CONFIGS, ROOT
 from lab.runs import Run
 
 EXPERIMENTS = CONFIGS / "experiment"

@@ -4,7 +4,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lab.config import check, explained, rank_directory
+from lab.answers import explained, rank_directory
+from lab.config import check
 
 
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")

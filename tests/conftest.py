@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from lab.config import CONFIGS, ROOT
+from lab.compose import CONFIGS, ROOT
 
 SMALL = ["data.num_samples=600", "data.num_val=100"]  # of digits: drawn in a blink
 

@@ -9,7 +9,8 @@ from pytorch_lightning import Trainer
 
 from lab import config
 from lab.build import instantiate
-from lab.config import CONFIGS, ROOT, check
+from lab.compose import CONFIGS, ROOT
+from lab.config import check
 from lab.errors import UserError
 from tests.conftest import Compose, choices, run_script
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lab.config import ROOT, nearest
+from lab.compose import ROOT, nearest
 from lab.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from lab.build import instantiate
-from lab.config import CONFIGS, ROOT
+from lab.compose import CONFIGS, ROOT
 from lab.models import CNN, MLP, LeNet, LogisticRegression
 from lab.training import build, compile_layers
 from tests.conftest import SMALL, Compose, choices

@@ -1,0 +1,87 @@
+"""Errors told in a few lines, and what surrounds the entry point."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from lab.compose import CONFIGS, ROOT, compose, leaves, nearest, options
+from lab.errors import RunFailed, UserError
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns errors that a user can mend into a few lines and an exit status: 2 for a command, 1 for a failed run."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    try:
+        yield
+    except Exception as error:
+        if not _can_be_mended(error):
+            raise
+        print(f"error: {_explain(error)}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, RunFailed) else 2)
+
+
+@contextmanager
+def rank_directory() -> Iterator[None]:
+    """Keeps a process that torchrun or srun started beside rank 0 from making a run directory of its own.
+
+    It writes nothing but what Hydra insists on, into a temporary one. The ranks that Lightning starts are given the
+    directory of rank 0.
+    """
+    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0:
+        yield
+        return
+    with TemporaryDirectory() as elsewhere:
+        sys.argv += ["hydra.output_subdir=null", f"hydra.run.dir={elsewhere}"]
+        yield
+
+
+def _can_be_mended(error: Exception) -> bool:
+    """Whether a user can act on `error`; anything else is a fault of the program and shows its traceback."""
+    if isinstance(error, UserError | RunFailed | HydraException | OmegaConfBaseException):
+        return True
+    if isinstance(error, OSError):
+        return error.filename is not None
+    *_, last = traceback.walk_tb(error.__traceback__)
+    ours = Path(last[0].f_code.co_filename).is_relative_to(ROOT / "src")
+    lightnings = type(error).__name__ == "MisconfigurationException"
+    return lightnings or (isinstance(error, ValueError) and ours)
+
+
+def _explain(error: Exception) -> str:
+    text = str(error).strip()
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        return f"{group}={choice}: no such choice{nearest(choice, error.options)}\nchoices: {', '.join(error.options)}"
+    if match := re.match(r"Could not override '([^']+)'", text):
+        key = match[1].partition("@")[0]
+        return f"{key}: no such key{nearest(key, _known_keys())}\n`python src/train.py --cfg job` shows every key"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} is no override: write key=value (quote what the shell would take apart)"
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return (
+            f"{error.filename}: {error.strerror}\n"
+            "runs are written under paths.log_dir, datasets under paths.data_dir: choose another"
+        )
+    return text
+
+
+def _known_keys() -> list[str]:
+    """Every key of the config that the valid choices on the command line make, and every group."""
+    choices = [word for word in sys.argv[1:] if "=" in word and options(word.split("=")[0])]
+    for overrides in (choices, []):
+        try:
+            cfg = compose(overrides)
+        except HydraException:
+            continue
+        groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
+        return [*groups, *(key for key, _ in leaves(cfg))]
+    return []

@@ -1,0 +1,47 @@
+"""Composing configs outside of Hydra's own main, and looking into what comes out."""
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+ROOT = Path(__file__).resolve().parents[2]  # the checkout
+CONFIGS = ROOT / "configs"
+
+OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), use_cache=True, replace=True)
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The whole config that `overrides` make."""
+    if GlobalHydra.instance().is_initialized():
+        return hydra_compose("train", list(overrides))
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra_compose("train", list(overrides))
+
+
+def options(group: str) -> list[str]:
+    """The choices of a config group, none where `group` is no group."""
+    return [path.stem for path in sorted((CONFIGS / group).glob("*.yaml"))]
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key below `node`, dotted, with its value; inner nodes too."""
+    if isinstance(node, DictConfig):
+        node = OmegaConf.to_container(node, resolve=False)
+    for name, value in node.items():
+        yield f"{prefix}{name}", value
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` for the known word that `word` looks like, or nothing."""
+    match = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]}?" if match else ""
