@@ -15,7 +15,9 @@ def main(words: list[str]) -> None:
     arguments, overrides = parse_arguments(words, {"run": "latest", "checkpoint": "best"})
     run = Run.open(arguments["run"])
     path = run.checkpoint(arguments["checkpoint"])
-    config, data = merge_overrides(run.config, run.choice("data"), overrides)
+    config = run.config
+    config.trainer.accelerator, config.trainer.devices = "auto", 1  # this machine need not be the one it was trained on
+    config, data = merge_overrides(config, run.choice("data"), overrides)
     check(config)
 
     import pytorch_lightning as pl  # seconds: once the arguments are known to be right
@@ -27,7 +29,7 @@ def main(words: list[str]) -> None:
     quiet()
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
-        devices=1,
+        devices=config.trainer.devices,
         precision=config.trainer.precision,
         logger=False,
         enable_checkpointing=False,
