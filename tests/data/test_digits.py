@@ -45,7 +45,7 @@ def test_drawn_once_and_kept(tmp_path: Path) -> None:
     assert data.path.stat().st_mtime_ns == written
     assert [p.suffix for p in sorted(data.path.parent.iterdir())] == [".lock", ".pt"]
     data.setup("fit")
-    assert (len(data.train_dataloader()), len(data.val_dataloader()), len(data.test_dataloader())) == (10, 1, 10)
+    assert (len(data.train_dataloader()), len(data.val_dataloader()), len(data.test_dataloader())) == (10, 1, 4)
 
 
 def test_statistics_are_those_of_the_images() -> None:
