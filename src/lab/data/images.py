@@ -86,4 +86,4 @@ class ImageDataModule(TensorDataModule):
 
     def eval_transform(self, batch: Batch, key: Key) -> Batch:
         images, labels = batch
-        return images.mul(1 / (255 * self.std)).sub_(self.mean / self.std), labels
+        return images.float().mul(1 / (255 * self.std)).sub_(self.mean / self.std), labels
