@@ -97,9 +97,9 @@ def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> 
         with open_dict(config):
             config.data, config.dims = fresh.data, fresh.dims
     OmegaConf.set_struct(config, True)
+    known = [name for name, _ in leaves(config)]
     for word in single:
         key, _, value = word.partition("=")
-        known = [name for name, _ in leaves(config)]
         if key not in known:
             raise UserError(f"{key}: no such key{nearest(key, known)}")
         value = OmegaConf.from_dotlist([f"value={value}"]).value
