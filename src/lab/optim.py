@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -74,6 +75,21 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     return LambdaLR(optimizer, factor)
+
+
+def penalty(module: nn.Module, l1: float, l2: float) -> Tensor | float:
+    """`l1` times the sum of |w|, plus `l2` / 2 times the sum of w^2, over weights (parameters of two dimensions or more).
+
+    Unlike `weight_decay` it stands in the loss itself, so that any optimizer, L-BFGS too, sees it.
+
+    Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, section 3.4.
+    """
+    if l1 < 0 or l2 < 0:
+        raise ValueError(f"l1={l1}, l2={l2}: a penalty is no reward, so give numbers from 0")
+    if l1 == 0 and l2 == 0:
+        return 0.0
+    weights = [p for p in module.parameters() if p.ndim >= 2]
+    return sum(l1 * w.abs().sum() + l2 / 2 * w.square().sum() for w in weights)
 
 
 def configure(

@@ -56,14 +56,15 @@ class Meter(pl.Callback):
         """The averages so far, over all ranks."""
         means = trainer.strategy.reduce(torch.stack(list(self._sums.values())) / self._count, reduce_op="mean")
         values = {f"train/{name}": value for name, value in zip(self._sums, means.tolist(), strict=True)}
-        values["train/loss"] *= trainer.accumulate_grad_batches  # Lightning hands it over divided
+        if "train/loss" in values:
+            values["train/loss"] *= trainer.accumulate_grad_batches  # Lightning hands it over divided
         _check(trainer, values)
         return values
 
 
 def _check(trainer: pl.Trainer, values: dict[str, float]) -> None:
     for name, value in values.items():
-        if name.endswith("/loss") and not math.isfinite(value):
+        if name.partition("/")[2].startswith("loss") and not math.isfinite(value):
             kept = getattr(trainer.checkpoint_callback, "best_model_path", "")
             raise RunFailed(
                 f"{name} is {value} at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): the run ends\n"

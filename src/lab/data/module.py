@@ -131,6 +131,11 @@ class TensorDataModule(pl.LightningDataModule):
         self.shuffle_seed = shuffle_seed
         self._splits: dict[str, Batch] = {}
 
+    @property
+    def optimum(self) -> dict[str, float]:
+        """The best that a model can reach on the test set, by metric, where that is known; after `setup`."""
+        return {}
+
     @abstractmethod
     def load(self) -> dict[str, Batch]:
         """The tensors of `train`, `val` and `test`, on the CPU."""

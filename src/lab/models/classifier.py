@@ -16,18 +16,21 @@ from torchmetrics.classification import (
 )
 
 from lab import optim
+from lab.data.module import Batch
 from lab.figures import Mistakes, draw_confusion, log_image
 
 
 class Classifier(pl.LightningModule):
     """Learns to tell `num_classes` classes apart; an architecture adds layers and a `forward` from inputs to logits.
 
-    Batches are pairs of inputs (B, ...) and labels (B,) in [0, num_classes).
+    Batches are inputs (B, ...), one or more, and last the labels (B,) in [0, num_classes).
 
     Args:
         num_classes: at least two.
         label_smoothing: share of the target spread over all classes, in [0, 1] (Szegedy et al. 2016, section 7);
             training only, so that `val/loss` stays the plain cross-entropy, in nats.
+        l1: weight of the penalty on the weights' absolute values, see `lab.optim.penalty`; training only.
+        l2: weight of the penalty on half the weights' squares, likewise.
         optimizer: factory, called with the parameters; needed to train.
         scheduler: see `lab.optim.configure`.
     """
@@ -36,6 +39,8 @@ class Classifier(pl.LightningModule):
         self,
         num_classes: int,
         label_smoothing: float = 0.0,
+        l1: float = 0.0,
+        l2: float = 0.0,
         optimizer: optim.OptimizerFactory | None = None,
         scheduler: dict[str, Any] | None = None,
     ) -> None:
@@ -47,6 +52,8 @@ class Classifier(pl.LightningModule):
         # Called here it sees the arguments of the subclass as well. Plain values only: the factories stay out.
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.label_smoothing = label_smoothing
+        self.l1 = l1
+        self.l2 = l2
         self.optimizer = optimizer
         self.scheduler = scheduler
 
@@ -66,18 +73,19 @@ class Classifier(pl.LightningModule):
         self.test_confusion = MulticlassConfusionMatrix(**options)
         self.test_mistakes = Mistakes()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        inputs, labels = batch
-        logits = self(inputs)  # (B, ...) -> (B, num_classes)
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        *inputs, labels = batch
+        logits = self(*inputs)  # (B, ...) -> (B, num_classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        loss = loss + optim.penalty(self, self.l1, self.l2)
         return {"loss": loss, "acc": (logits.argmax(1) == labels).float().mean()}
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val", self.val_loss, self.val_metrics)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self._evaluate(batch, "test", self.test_loss, self.test_metrics)
-        inputs, labels = batch
+        inputs, *_, labels = batch
         self.test_confusion.update(logits, labels)
         self.test_mistakes.update(inputs, logits, labels)
 
@@ -88,11 +96,9 @@ class Classifier(pl.LightningModule):
         self.test_confusion.reset()
         self.test_mistakes.reset()
 
-    def _evaluate(
-        self, batch: tuple[Tensor, Tensor], stage: str, mean_loss: MeanMetric, metrics: MetricCollection
-    ) -> Tensor:
-        inputs, labels = batch
-        logits = self(inputs)
+    def _evaluate(self, batch: Batch, stage: str, mean_loss: MeanMetric, metrics: MetricCollection) -> Tensor:
+        *inputs, labels = batch
+        logits = self(*inputs)
         mean_loss.update(F.cross_entropy(logits, labels), weight=len(labels))
         metrics.update(logits, labels)
         self.log(f"{stage}/loss", mean_loss)
