@@ -14,6 +14,14 @@ from omegaconf import DictConfig
 from lab.compose import CONFIGS, ROOT
 
 SMALL = ["data.num_samples=600", "data.num_val=100"]  # of digits: drawn in a blink
+GENERATED = [*SMALL, "data.num_test=100"]  # of every other dataset that is made up
+SMALL_DATA = {
+    "digits": [*SMALL, "data.eval_batch_size=100"],
+    "mnist": ["data.eval_batch_size=100"],
+    "text": ["data.num_tokens=20000"],
+    "csv": [f"data.path={Path(__file__).parent / 'iris.csv'}", "data.target=species"],
+}
+SMALL_MODEL = {"vae": ["model.nll_samples=10"]}
 
 Compose = Callable[..., DictConfig]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -22,6 +30,17 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def choices(group: str) -> list[str]:
     """Every file of a config group: a new one is tested because it is there."""
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def small(model: str, data: str) -> list[str]:
+    """Overrides that make a run of this model on this dataset quick."""
+    return [
+        f"model={model}",
+        f"data={data}",
+        "data.batch_size=16",
+        *SMALL_DATA.get(data, GENERATED),
+        *SMALL_MODEL.get(model, []),
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,8 @@ def arguments(name: str, known: dict[str, tuple[Path, ast.ClassDef]]) -> tuple[d
     init = next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
     if init is not None:
         args = init.args.args[1:]
-        found = {a.arg: a.annotation for a in args}
+        aliases = _aliases(known[name][0])
+        found = {a.arg: aliases.get(ast.unparse(a.annotation), a.annotation) if a.annotation else None for a in args}
         required = [a.arg for a in args[: len(args) - len(init.args.defaults)]]
     if init is None or init.args.kwarg is not None:
         for base in node.bases:
@@ -52,6 +53,16 @@ def arguments(name: str, known: dict[str, tuple[Path, ast.ClassDef]]) -> tuple[d
                 found = {k: v for k, v in inherited.items() if k not in passed} | found
                 required += [k for k in needed if k not in passed and k not in required]
     return found, required
+
+
+@cache
+def _aliases(path: Path) -> dict[str, ast.expr]:
+    """What a file calls by a name of its own at its top, such as `Cell = Literal["gru", "lstm"]`."""
+    return {
+        node.targets[0].id: node.value
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
 
 
 def _super_keywords(init: ast.FunctionDef) -> list[ast.keyword]:

@@ -10,11 +10,20 @@ from torchvision.transforms.functional import pil_to_tensor
 
 def log_image(module: pl.LightningModule, tag: str, image: Tensor) -> None:
     """Writes `image` to the run's TensorBoard, where it has one, from rank 0."""
+    for board in _boards(module):
+        board.experiment.add_image(tag, image, module.global_step)
+
+
+def log_text(module: pl.LightningModule, tag: str, text: str) -> None:
+    """Writes `text`, as it stands, to the run's TensorBoard, where it has one, from rank 0."""
+    for board in _boards(module):
+        board.experiment.add_text(tag, f"```\n{text}\n```", module.global_step)
+
+
+def _boards(module: pl.LightningModule) -> list[TensorBoardLogger]:
     if not module.trainer.is_global_zero:
-        return
-    for logger in module.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(tag, image, module.global_step)
+        return []
+    return [logger for logger in module.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def draw_confusion(counts: Tensor, cell: int = 36) -> Tensor:

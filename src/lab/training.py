@@ -91,9 +91,15 @@ def _train(cfg: DictConfig, run: Run) -> dict[str, float]:
             metrics[cfg.objective.metric] = float(objective)
     if cfg.test:
         metrics |= trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
+        metrics |= excess(metrics, data)
     for logger in trainer.loggers:
         _log_hyperparameters(logger, cfg, metrics)
     return metrics
+
+
+def excess(metrics: dict[str, float], data: Any) -> dict[str, float]:
+    """How far each figure lies above what is best for it on this data, where `data.optimum` knows that."""
+    return {f"{name}_excess": metrics[name] - best for name, best in data.optimum.items() if name in metrics}
 
 
 def _each(group: DictConfig | None) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Multilayer perceptron."""
+"""Multilayer perceptron, for classes and for numbers."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -6,6 +6,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from lab.models.classifier import Classifier
+from lab.models.regressor import Regressor
+
+Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -36,28 +39,72 @@ class MLP(Classifier):
         in_features: int,
         num_classes: int,
         hidden_sizes: Sequence[int] = (64, 128, 64),
-        activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid"] = "relu",
+        activation: Activation = "relu",
         dropout: float = 0.0,
         batch_norm: bool = True,
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
-        if any(size < 1 for size in hidden_sizes):
-            raise ValueError(f"hidden_sizes={list(hidden_sizes)}: every layer needs at least one unit")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
-        layers: list[nn.Module] = [nn.Flatten()]
-        size = in_features
-        for hidden in hidden_sizes:
-            layers.append(nn.Linear(size, hidden, bias=not batch_norm))  # batch norm brings its own bias
-            if batch_norm:
-                layers.append(nn.BatchNorm1d(hidden))
-            layers.append(ACTIVATIONS[activation]())
-            if dropout > 0:
-                layers.append(nn.Dropout(dropout))
-            size = hidden
-        layers.append(nn.Linear(size, num_classes))
-        self.layers = nn.Sequential(*layers)
+        self.layers = perceptron(in_features, num_classes, hidden_sizes, activation, dropout, batch_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)  # (B, ...) -> (B, D) -> (B, C)
+
+
+class MLPRegressor(Regressor):
+    """The same layers, for numbers.
+
+    Args:
+        in_features: D, numbers in one sample.
+        num_targets: K.
+        hidden_sizes: see `MLP`, as for the rest.
+        activation: after each hidden layer.
+        dropout: probability of dropping a hidden unit.
+        batch_norm: between each hidden layer and its activation.
+        **task: see `Regressor`.
+
+    Source: Rumelhart, Hinton and Williams 1986.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_targets: int = 1,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        **task: Any,
+    ) -> None:
+        super().__init__(num_targets=num_targets, **task)
+        self.layers = perceptron(in_features, num_targets, hidden_sizes, activation, dropout, batch_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)  # (B, ...) -> (B, D) -> (B, K)
+
+
+def perceptron(
+    in_features: int,
+    out_features: int,
+    hidden_sizes: Sequence[int],
+    activation: Activation,
+    dropout: float,
+    batch_norm: bool,
+) -> nn.Sequential:
+    """The layers of both: from (B, ...) to (B, out_features)."""
+    if any(size < 1 for size in hidden_sizes):
+        raise ValueError(f"hidden_sizes={list(hidden_sizes)}: every layer needs at least one unit")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
+    layers: list[nn.Module] = [nn.Flatten()]
+    size = in_features
+    for hidden in hidden_sizes:
+        layers.append(nn.Linear(size, hidden, bias=not batch_norm))  # batch norm brings its own bias
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(hidden))
+        layers.append(ACTIVATIONS[activation]())
+        if dropout > 0:
+            layers.append(nn.Dropout(dropout))
+        size = hidden
+    layers.append(nn.Linear(size, out_features))
+    return nn.Sequential(*layers)

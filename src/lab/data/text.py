@@ -1,0 +1,131 @@
+"""Text as bytes: from a Markov source, whose entropy rate is known, or from a file."""
+
+from bisect import bisect
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lab.data.module import Batch, Key, TensorDataModule, generator
+
+SYMBOLS = b"\nabcdefghijklmnopqrstuvwxyz .,;:!?-ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+class Text(TensorDataModule):
+    """Tokens (B, T) and the tokens that follow (B, T), all bytes, in [0, 256).
+
+    Without a `path` they come from a Markov chain over `num_symbols` characters: the next hangs on the last one alone,
+    by a matrix whose rows are drawn from a Dirichlet distribution. No model can predict them better than to the entropy
+    rate, -sum_i p_i sum_j P_ij log P_ij, where p is the stationary distribution: that is `optimum`.
+
+    The text is split in its order: the last tenth is the test, the tenth before it validation. Each epoch cuts the
+    training part into windows at other places.
+
+    Args:
+        context: T, tokens that a model sees.
+        path: of a text of your own, of which every byte is a token.
+        num_symbols: characters of the source, at least 2.
+        concentration: of the Dirichlet distribution; the smaller, the more predictable the text.
+        num_tokens: length of the text that the source makes.
+        seed: of the matrix and the text.
+        **loading: see `TensorDataModule`.
+
+    Source: Cover and Thomas, Elements of Information Theory, equation 4.27.
+    """
+
+    def __init__(
+        self,
+        context: int = 64,
+        path: str | None = None,
+        num_symbols: int = 27,
+        concentration: float = 0.3,
+        num_tokens: int = 2_000_000,
+        seed: int = 0,
+        **loading: Any,
+    ) -> None:
+        super().__init__(**loading)
+        if not 2 <= num_symbols <= len(SYMBOLS):
+            raise ValueError(f"num_symbols={num_symbols}: give a number from 2 to {len(SYMBOLS)}")
+        if context < 1 or concentration <= 0:
+            raise ValueError(f"context={context}, concentration={concentration}: give numbers above 0")
+        self.context = context
+        self.path = path
+        self.num_symbols = num_symbols
+        self.concentration = concentration
+        self.num_tokens = num_tokens
+        self.seed = seed
+        self._text = torch.empty(0, dtype=torch.uint8)  # training, validation, test, one after the other
+        self._train_end = 0
+
+    @property
+    def transitions(self) -> Tensor:
+        """The matrix P of the source (num_symbols, num_symbols), float64: row i is what follows symbol i."""
+        concentrations = np.full(self.num_symbols, self.concentration)
+        return torch.from_numpy(np.random.default_rng(self.seed).dirichlet(concentrations, self.num_symbols))
+
+    @property
+    def stationary(self) -> Tensor:
+        """How often the source emits each symbol in the long run (num_symbols,): the p with p P = p."""
+        equations = torch.cat([self.transitions.T - torch.eye(self.num_symbols), torch.ones(1, self.num_symbols)])
+        right = torch.zeros(self.num_symbols + 1, 1, dtype=torch.float64)
+        right[-1] = 1
+        return torch.linalg.lstsq(equations, right).solution.squeeze(1)
+
+    @property
+    def entropy_rate(self) -> float:
+        """Of the source, in nats per token."""
+        return float(self.stationary @ torch.special.entr(self.transitions).sum(1))
+
+    @property
+    def optimum(self) -> dict[str, float]:
+        return {"test/loss": self.entropy_rate} if self.path is None else {}
+
+    def load(self) -> dict[str, Batch]:
+        text = self._emit() if self.path is None else np.fromfile(self.path, dtype=np.uint8)
+        self._text = torch.from_numpy(text)
+        self._train_end, val_end = len(text) * 8 // 10, len(text) * 9 // 10
+        starts = {}
+        for name, first, end in (
+            ("train", 0, self._train_end),
+            ("val", self._train_end, val_end),
+            ("test", val_end, len(text)),
+        ):
+            if end - first <= self.context:
+                raise ValueError(
+                    f"{self.path or 'the text'}: its {name} part has {end - first} bytes, and context={self.context}"
+                    f" needs at least {self.context + 1}: give a longer text or a smaller context"
+                )
+            starts[name] = (torch.arange(first, end - self.context, self.context),)
+        return starts
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self._text = self._text.to(self._splits["train"][0].device)
+
+    def train_transform(self, batch: Batch, key: Key) -> Batch:
+        seed, epoch, *_ = key
+        shift = torch.randint(self.context, (), generator=generator(seed, epoch)).item()
+        return self._windows((batch[0] + shift).clamp(max=self._train_end - self.context - 1))
+
+    def eval_transform(self, batch: Batch, key: Key) -> Batch:
+        return self._windows(batch[0])
+
+    def _windows(self, starts: Tensor) -> Batch:
+        """What stands at `starts` (B,), and what follows it: (B, T) each."""
+        offsets = torch.arange(self.context + 1, device=starts.device)
+        windows = self._text[starts.unsqueeze(1) + offsets].long()  # (B, T + 1)
+        return windows[:, :-1], windows[:, 1:]
+
+    def decode(self, tokens: Tensor) -> str:
+        """The text that `tokens` (T,) stand for."""
+        return bytes(tokens.tolist()).decode(errors="replace")
+
+    def _emit(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """A walk through the chain: bytes (num_tokens,)."""
+        ends = self.transitions.cumsum(1).tolist()
+        state, walk = 0, []
+        for draw in np.random.default_rng([self.seed, 1]).random(self.num_tokens).tolist():
+            state = min(bisect(ends[state], draw), self.num_symbols - 1)  # rows may end a hair below 1
+            walk.append(SYMBOLS[state])
+        return np.array(walk, dtype=np.uint8)

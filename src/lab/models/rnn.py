@@ -1,0 +1,175 @@
+"""Recurrent networks: Elman's, GRU and LSTM, over sequences or over images row by row, for classes and for numbers.
+
+Shapes: B batch, T steps, D numbers in one step, H hidden units.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lab.models.classifier import Classifier
+from lab.models.regressor import Regressor
+
+Cell = Literal["elman", "gru", "lstm"]
+Read = Literal["steps", "numbers"]
+
+CELLS: dict[str, type[nn.RNNBase]] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class Recurrent(nn.Module):
+    """Layers of recurrent cells; a sequence becomes the state after its last step.
+
+    From input x and the state h of the step before, with s the sigmoid and * elementwise:
+
+        elman   h' = tanh(W x + U h + b)
+
+        gru     r = s(Wr x + Ur h + br)                reset
+                z = s(Wz x + Uz h + bz)                keep
+                n = tanh(Wn x + bn + r * (Un h + cn))  candidate
+                h' = (1 - z) * n + z * h
+
+        lstm    i, f, o = s(Wi x + Ui h + bi), s(Wf x + Uf h + bf), s(Wo x + Uo h + bo)
+                c' = f * c + i * tanh(Wc x + Uc h + bc)
+                h' = o * tanh(c')
+
+    Recurrent weights start orthogonal (Saxe, McClelland and Ganguli 2014), one block a gate; the LSTM's forget gate
+    starts open, with a bias of 1 (Jozefowicz, Zaremba and Sutskever 2015).
+
+    Args:
+        input_size: D.
+        cell: `elman`, `gru` or `lstm`.
+        hidden_size: H.
+        num_layers: each reads the states of the one below.
+        bidirectional: a second net reads from the end; its state is appended.
+        dropout: probability of dropping a number between two layers, in [0, 1); needs two layers.
+        read: `steps`, or `numbers`: every single number is a step (images by pixels).
+
+    Source: Elman 1990; Cho et al. 2014, with the reset gate after the product, as cuDNN has it; Hochreiter and
+    Schmidhuber 1997 with the forget gate of Gers, Schmidhuber and Cummins 2000.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        cell: Cell,
+        hidden_size: int,
+        num_layers: int,
+        bidirectional: bool,
+        dropout: float,
+        read: Read,
+    ) -> None:
+        super().__init__()
+        if hidden_size < 1 or num_layers < 1:
+            raise ValueError(f"hidden_size={hidden_size}, num_layers={num_layers}: at least one of each")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
+        if dropout > 0 and num_layers == 1:
+            raise ValueError(f"dropout={dropout} works between layers, and num_layers=1: give two layers or dropout=0")
+        self.read = read
+        self.layers = CELLS[cell](
+            1 if read == "numbers" else input_size,
+            hidden_size,
+            num_layers,
+            batch_first=True,
+            dropout=dropout,
+            bidirectional=bidirectional,
+        )
+        self.out_size = hidden_size * (2 if bidirectional else 1)
+        for name, parameter in self.layers.named_parameters():
+            if name.startswith("weight_hh"):
+                for gate in parameter.split(hidden_size):
+                    nn.init.orthogonal_(gate)
+            elif name.startswith("bias"):
+                nn.init.zeros_(parameter)
+                if cell == "lstm" and name.startswith("bias_ih"):
+                    nn.init.ones_(parameter[hidden_size : 2 * hidden_size])  # torch's order: i, f, c, o
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if x.ndim == 4:
+            x = x.transpose(1, 2).flatten(2)  # images (B, C, T, W) -> (B, T, C * W)
+        if self.read == "numbers":
+            lengths = None if lengths is None else lengths * x.shape[2]
+            x = x.flatten(1).unsqueeze(2)  # (B, T, D) -> (B, T * D, 1)
+        if lengths is not None:  # what lies behind a sequence's end is not read
+            x = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        _, state = self.layers(x)
+        h = state[0] if isinstance(state, tuple) else state  # (layers * directions, B, H), after the last step
+        directions = 2 if self.layers.bidirectional else 1
+        return torch.cat(tuple(h[-directions:]), dim=1)  # (B, H * directions)
+
+
+class RNN(Classifier):
+    """A class for each sequence, from the state after its last step.
+
+    Args:
+        input_size: D, numbers in one step; an image's row is one step.
+        num_classes: C.
+        cell: see `Recurrent`, as for the rest.
+        hidden_size: H.
+        num_layers: one above the other.
+        bidirectional: read from both ends.
+        dropout: between layers.
+        read: `steps`, or `numbers`, one at a time.
+        **task: see `Classifier`.
+
+    Source: see `Recurrent`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        num_classes: int,
+        cell: Cell = "lstm",
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        read: Read = "steps",
+        **task: Any,
+    ) -> None:
+        super().__init__(num_classes=num_classes, **task)
+        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read)
+        self.head = nn.Linear(self.encoder.out_size, num_classes)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        h = self.encoder(x, lengths)  # (B, T, D) -> (B, H)
+        return self.head(h)  # -> (B, C)
+
+
+class RNNRegressor(Regressor):
+    """Numbers for each sequence, from the state after its last step.
+
+    Args:
+        input_size: D, numbers in one step.
+        num_targets: K.
+        cell: see `Recurrent`, as for the rest.
+        hidden_size: H.
+        num_layers: one above the other.
+        bidirectional: read from both ends.
+        dropout: between layers.
+        read: `steps`, or `numbers`, one at a time.
+        **task: see `Regressor`.
+
+    Source: see `Recurrent`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        num_targets: int = 1,
+        cell: Cell = "lstm",
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        read: Read = "steps",
+        **task: Any,
+    ) -> None:
+        super().__init__(num_targets=num_targets, **task)
+        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read)
+        self.head = nn.Linear(self.encoder.out_size, num_targets)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        h = self.encoder(x, lengths)  # (B, T, D) -> (B, H)
+        return self.head(h)  # -> (B, K)
