@@ -19,7 +19,7 @@ SMALL_DATA = {
     "digits": [*SMALL, "data.eval_batch_size=100"],
     "mnist": ["data.eval_batch_size=100"],
     "text": ["data.num_tokens=20000"],
-    "csv": [f"data.path={Path(__file__).parent / 'iris.csv'}", "data.target=species"],
+    "csv": ["data.path=${paths.data_dir}/table.csv", "data.target=kind"],
 }
 SMALL_MODEL = {"vae": ["model.nll_samples=10"]}
 
@@ -45,8 +45,11 @@ def small(model: str, data: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Datasets of this session."""
-    return tmp_path_factory.mktemp("data")
+    """Datasets of this session, with a table of three kinds of things in table.csv."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = [f"{i % 3 + i / 100},{(i * 7) % 11},{'abc'[i % 3]}" for i in range(90)]
+    (folder / "table.csv").write_text("\n".join(["size,weight,kind", *rows, ""]))
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -81,7 +81,7 @@ WRONG = [
     (["~data.batch_size"], ["data.batch_size", "needs one"]),
     (["foo"], ["'foo'", "key=value"]),
     (["model.hidden_sizes=[1"], ["no override"]),
-    (["~dims.image"], ["LeNet does not fit Digits", "dims.image", "data that fits: "]),
+    (["~dims.image"], ["model=lenet does not fit data=digits", "dims.image", "data that fits lenet: "]),
     (["paths.log_dir=/dev/null/logs"], ["/dev/null", "paths.log_dir"]),
 ]
 

@@ -5,9 +5,11 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -53,8 +55,8 @@ def check(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
     """
     _check_types(overrides)
     _check_choices(cfg)
+    _check_missing(cfg)  # first, since dims may be read from a file that data.path names
     _check_dims(cfg)
-    _check_missing(cfg)
     for group in ("data", "model"):
         _check_arguments(group, cfg[group])
     _check_devices(cfg.trainer)
@@ -93,9 +95,9 @@ def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> 
     single = [word for word in overrides if not word.startswith("data=")]
     if chosen:
         data = chosen[-1].partition("=")[2]
-        fresh = compose([chosen[-1]])
+        fresh: Any = OmegaConf.to_container(compose([chosen[-1]]), resolve=False)
         with open_dict(config):
-            config.data, config.dims = fresh.data, fresh.dims
+            config.data, config.dims = fresh["data"], fresh["dims"]
     OmegaConf.set_struct(config, True)
     known = [name for name, _ in leaves(config)]
     for word in single:
@@ -159,23 +161,39 @@ def _check_choices(cfg: DictConfig) -> None:
 
 def _check_dims(cfg: DictConfig) -> None:
     """What the model reads of `dims` the data must offer."""
-    raw = str(OmegaConf.to_container(cfg.model, resolve=False))
-    needs = set(re.findall(r"\$\{dims\.(\w+)", raw))
-    lacking = sorted(needs - set(cfg.dims))
+    needs, offers = _needs(OmegaConf.to_container(cfg.model, resolve=False)), set(cfg.dims)
+    lacking = sorted(needs - offers)
     if lacking:
-        fitting = [
-            path.stem
-            for path in sorted((CONFIGS / "data").glob("*.yaml"))
-            if needs <= set(OmegaConf.select(OmegaConf.load(path), "dims") or ())
-        ]
+        models, datasets = _files("model"), _files("data")
+        model, data = (_choice(group, cfg[group]._target_) for group in ("model", "data"))
+        fitting_data = [name for name, other in datasets.items() if needs <= _offers(other)]
+        fitting_models = [name for name, other in models.items() if _needs(other["model"]) <= offers]
         raise UserError(
-            f"{_short(cfg.model)} does not fit {_short(cfg.data)}: it needs dims.{', dims.'.join(lacking)},"
-            f" and the data offers {', '.join(cfg.dims)}\ndata that fits: {', '.join(fitting) or 'none'}"
+            f"model={model} does not fit data={data}: it needs dims.{', dims.'.join(lacking)},"
+            f" and the data offers {', '.join(cfg.dims)}\n"
+            f"data that fits {model}: {', '.join(fitting_data) or 'none'}\n"
+            f"models that fit {data}: {', '.join(fitting_models) or 'none'}"
         )
 
 
-def _short(node: DictConfig) -> str:
-    return str(node.get("_target_")).rpartition(".")[2]
+def _needs(model: Any) -> set[str]:
+    return set(re.findall(r"\$\{dims\.(\w+)", str(model)))
+
+
+def _offers(config: dict[str, Any]) -> set[str]:
+    return set(config["dims"]) if isinstance(config["dims"], dict) else set()  # else a file must be read for it
+
+
+@cache
+def _files(group: str) -> dict[str, dict[str, Any]]:
+    """Every choice of a group as it stands in its file; OmegaConf would take seven times as long to read them."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return {path.stem: yaml.load(path.read_text(), loader) for path in sorted((CONFIGS / group).glob("*.yaml"))}
+
+
+def _choice(group: str, target: str) -> str:
+    """The name of the choice that has this class."""
+    return next((name for name, config in _files(group).items() if config[group]["_target_"] == target), target)
 
 
 def _check_missing(cfg: DictConfig) -> None:

@@ -38,7 +38,14 @@ def test_huber_is_quadratic_then_linear() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_lbfgs_finds_the_least_squares_solution(seed: int, cfg: Compose) -> None:
     module, datamodule, trainer = build(
-        cfg("model=linear_regression", "data=linear", *CLOSED, f"data.seed={seed}", "callbacks=none", "trainer.max_epochs=5")
+        cfg(
+            "model=linear_regression",
+            "data=linear",
+            *CLOSED,
+            f"data.seed={seed}",
+            "callbacks=none",
+            "trainer.max_epochs=5",
+        )
     )
     trainer.fit(module, datamodule=datamodule)
     weights, bias = datamodule.solution
@@ -67,8 +74,13 @@ def test_lbfgs_finds_the_regularised_logistic_optimum(seed: int, cfg: Compose) -
 
     module, datamodule, trainer = build(
         cfg(
-            "model=logistic_regression", "data=logistic", *CLOSED, f"data.seed={seed}", "model.l2=0.01",
-            "callbacks=none", "trainer.max_epochs=5",
+            "model=logistic_regression",
+            "data=logistic",
+            *CLOSED,
+            f"data.seed={seed}",
+            "model.l2=0.01",
+            "callbacks=none",
+            "trainer.max_epochs=5",
         )  # fmt: skip
     )
     trainer.fit(module, datamodule=datamodule)
@@ -95,8 +107,13 @@ def test_l1_makes_coefficients_vanish(cfg: Compose) -> None:
     def weights(l1: float) -> torch.Tensor:
         module, datamodule, trainer = build(
             cfg(
-                *small("linear_regression", "linear"), "optimizer=sgd", "optimizer.lr=0.01", f"model.l1={l1}",
-                "callbacks=none", "logger=none", "trainer.max_epochs=20",
+                *small("linear_regression", "linear"),
+                "optimizer=sgd",
+                "optimizer.lr=0.01",
+                f"model.l1={l1}",
+                "callbacks=none",
+                "logger=none",
+                "trainer.max_epochs=20",
             )  # fmt: skip
         )
         trainer.fit(module, datamodule=datamodule)

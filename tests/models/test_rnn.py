@@ -39,7 +39,14 @@ STEPS: dict[str, tuple[Step, int]] = {"elman": (elman, 1), "gru": (gru, 3), "lst
 
 
 def recurrent(cell: str = "lstm", **options: object) -> Recurrent:
-    plain = {"input_size": 3, "hidden_size": 5, "num_layers": 1, "bidirectional": False, "dropout": 0.0, "read": "steps"}
+    plain = {
+        "input_size": 3,
+        "hidden_size": 5,
+        "num_layers": 1,
+        "bidirectional": False,
+        "dropout": 0.0,
+        "read": "steps",
+    }
     torch.manual_seed(0)
     return Recurrent(cell=cell, **(plain | options))  # type: ignore[arg-type]
 

@@ -40,7 +40,7 @@ class Meter(pl.Callback):
             self._sums, self._count = {}, 0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.num_training_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if self._count and trainer.num_training_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             pl_module.log_dict(self._means(trainer), sync_dist=True)  # the same on every rank already
             self._sums, self._count = {}, 0
 

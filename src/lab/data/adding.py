@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.data.module import Batch, TensorDataModule, generator
+from lab.data.module import Batch, TensorDataModule, generator, sizes
 
 
 class Adding(TensorDataModule):
@@ -42,7 +42,9 @@ class Adding(TensorDataModule):
         if min_length is None:
             min_length = length
         if not 2 <= min_length <= length:
-            raise ValueError(f"length={length}, min_length={min_length}: two steps are marked, so give 2 <= min_length <= length")
+            raise ValueError(
+                f"length={length}, min_length={min_length}: two steps are marked, so give 2 <= min_length <= length"
+            )
         self.length = length
         self.min_length = min_length
         self.sizes = sizes(num_samples, num_val, num_test)
@@ -66,13 +68,3 @@ class Adding(TensorDataModule):
         sums = (numbers * marks).sum(1, keepdim=True)  # (count, 1)
         inside = torch.arange(self.length) < lengths.unsqueeze(1)
         return torch.stack([numbers * inside, marks], -1), lengths, sums
-
-
-def sizes(num_samples: int, num_val: int, num_test: int) -> dict[str, int]:
-    """How many samples each split of a generated dataset has."""
-    if not 0 < num_val < num_samples or num_test < 1:
-        raise ValueError(
-            f"num_samples={num_samples}, num_val={num_val}, num_test={num_test}: every split needs a sample, and"
-            " num_val is a part of num_samples"
-        )
-    return {"train": num_samples - num_val, "val": num_val, "test": num_test}

@@ -22,6 +22,16 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed))
 
 
+def sizes(num_samples: int, num_val: int, num_test: int) -> dict[str, int]:
+    """How many samples each split of a generated dataset has."""
+    if not 0 < num_val < num_samples or num_test < 1:
+        raise ValueError(
+            f"num_samples={num_samples}, num_val={num_val}, num_test={num_test}: every split needs a sample, and"
+            " num_val is a part of num_samples"
+        )
+    return {"train": num_samples - num_val, "val": num_val, "test": num_test}
+
+
 class Batches:
     """Iterates over tensors in batches, one index operation each.
 

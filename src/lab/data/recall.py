@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-from lab.data.adding import sizes
-from lab.data.module import Batch, TensorDataModule, generator
+from lab.data.module import Batch, TensorDataModule, generator, sizes
 from lab.models.language_model import IGNORED
 
 
@@ -39,7 +38,9 @@ class Recall(TensorDataModule):
     ) -> None:
         super().__init__(**loading)
         if not 1 <= num_pairs <= num_keys:
-            raise ValueError(f"num_pairs={num_pairs}, num_keys={num_keys}: keys differ, so give 1 <= num_pairs <= num_keys")
+            raise ValueError(
+                f"num_pairs={num_pairs}, num_keys={num_keys}: keys differ, so give 1 <= num_pairs <= num_keys"
+            )
         self.num_pairs = num_pairs
         self.num_keys = num_keys
         self.sizes = sizes(num_samples, num_val, num_test)

@@ -1,0 +1,283 @@
+"""CSV files: read as they should be, prepared by the training rows, and what is wrong with one told at once."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_diabetes, load_iris
+
+from lab.build import instantiate
+from lab.config import check, merge_overrides
+from lab.data.csv import CSV
+from lab.data.files import facts, read_table
+from lab.errors import UserError
+from tests.conftest import Compose, run_script
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def iris(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """150 flowers, three classes; one row is there twice."""
+    found = load_iris()
+    lines = [
+        ",".join([*map(str, x), str(found.target_names[y])]) for x, y in zip(found.data, found.target, strict=True)
+    ]
+    return write(tmp_path_factory.mktemp("csv") / "iris.csv", "\n".join(["a,b,c,d,species", *lines]))
+
+
+@pytest.fixture(scope="session")
+def diabetes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """442 patients, 10 features, a value to predict."""
+    found = load_diabetes(scaled=False)
+    lines = [",".join(map(str, [*x, y])) for x, y in zip(found.data, found.target, strict=True)]
+    header = ",".join([*found.feature_names, "progression"])
+    return write(tmp_path_factory.mktemp("csv") / "diabetes.csv", "\n".join([header, *lines]))
+
+
+def table(tmp_path: Path, text: str, target: str = "y", **options: Any) -> Any:
+    return read_table(write(tmp_path / "table.csv", text), target, **options)
+
+
+def test_words_numbers_and_booleans_become_columns(tmp_path: Path) -> None:
+    found = table(
+        tmp_path,
+        "size, height ,sold,checked,code,empty,y\n"
+        "large,1.5,true,True, 1,,b\n"
+        "small, NA,false,False, 2,,a\n"
+        "?,inf,,True,NA,, b\n"
+        "small,-2,true,,3,,\n"
+        "large,0,true,,3,,a\n",
+    )
+    nan = float("nan")
+    assert found.columns == ["size=large", "size=small", "height", "sold", "checked", "code"]
+    np.testing.assert_equal(
+        found.features,
+        [
+            [1, 0, 1.5, 1, 1, 1],
+            [0, 1, nan, 0, 0, 2],
+            [nan, nan, nan, nan, 1, nan],
+            [0, 1, -2, 1, nan, 3],
+            [1, 0, 0, 1, nan, 3],
+        ],
+    )
+    assert found.classes == ["a", "b"]
+    assert found.target.tolist() == [1, 0, 1, -1, 0]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_and_a_byte_order_mark(separator: str, tmp_path: Path) -> None:
+    found = table(tmp_path, "\ufeffx,y\n1,u\n2,v\n3,u\n4,v\n".replace(",", separator))
+    assert found.columns == ["x"]
+    assert found.features[:, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_a_late_row_changes_the_type_of_its_column(tmp_path: Path) -> None:
+    rows = [f"{i},1,{'uv'[i % 2]}" for i in range(11_000)]
+    found = table(tmp_path, "\n".join(["x,z,y", *rows, "0.5,few,u"]))
+    assert found.columns == ["x", "z=1", "z=few"]
+    assert found.features[-1].tolist() == [0.5, 0, 1]
+
+
+AUTO = [
+    ("u v u v", ["u", "v"]),
+    ("true false true false", ["False", "True"]),
+    ("3 1 3 1", ["1", "3"]),
+    ("1.5 2.5 1.5 2.5", None),
+    (" ".join(map(str, [*range(20), *range(20)])), [str(i) for i in range(20)]),
+    (" ".join(map(str, [*range(21), *range(21)])), None),
+]
+
+
+@pytest.mark.parametrize(("column", "classes"), AUTO, ids=[column[:20] for column, _ in AUTO])
+def test_the_target_tells_the_task(column: str, classes: list[str] | None, tmp_path: Path) -> None:
+    text = "x,y\n" + "".join(f"{i},{value}\n" for i, value in enumerate(column.split()))
+    found = table(tmp_path, text)
+    assert found.classes == classes
+    if classes is None:
+        assert found.target.tolist() == [float(value) for value in column.split()]
+    else:
+        names = [classes[int(i)].lower() for i in found.target]
+        assert names == column.split()
+
+
+def test_the_task_can_be_chosen(tmp_path: Path) -> None:
+    text = "x,y\n" + "1,3\n2,4\n3,3\n4,4\n"
+    assert table(tmp_path, text).classes == ["3", "4"]
+    assert table(tmp_path, text, task="regression").target.tolist() == [3, 4, 3, 4]
+    assert table(tmp_path, "x,y\n1,3.0\n2,\n3,3.0\n4,4.0\n5,4.0\n", task="classification").target.tolist() == [
+        0,
+        -1,
+        0,
+        1,
+        1,
+    ]
+
+
+def test_facts_follow_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "x,y\n1,u\n2,v\n3,u\n4,v\n")
+    assert facts(path, "y", "auto", []) == {"features": 1, "classes": 2}
+    time.sleep(0.02)
+    write(tmp_path / "t.csv", "x,z,y\n1,1,0.5\n2,1,0.7\n")
+    assert facts(path, "y", "auto", []) == {"features": 2, "targets": 1}
+    assert facts(path, "y", "auto", ["z"]) == {"features": 1, "targets": 1}
+
+
+def test_iris(iris: str) -> None:
+    data = CSV(iris, "species", batch_size=16)
+    data.setup("fit")
+    sizes = {name: len(labels) for name, (_, labels) in data._splits.items()}
+    assert sizes == {"val": 22, "test": 22, "train": 105}  # of the 149 that differ
+    for name, (x, labels) in data._splits.items():
+        counts = labels.bincount(minlength=3)
+        assert counts.max() - counts.min() <= 1, f"{name}: stratified"
+        assert x.shape[1] == 4
+    x = data._splits["train"][0]
+    torch.testing.assert_close(x.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x.std(0, correction=0), torch.ones(4), atol=1e-5, rtol=0)
+    assert data.target_scale is None
+
+
+def test_no_row_is_in_two_splits(iris: str) -> None:
+    data = CSV(iris, "species", batch_size=16, standardize=False)
+    data.setup("fit")
+    seen = [(*row, int(y)) for x, labels in data._splits.values() for row, y in zip(x.tolist(), labels, strict=True)]
+    assert len(seen) == len(set(seen)) == 149
+    with_copies = CSV(iris, "species", batch_size=16, duplicates="keep")
+    with_copies.setup("fit")
+    assert sum(len(labels) for _, labels in with_copies._splits.values()) == 150
+
+
+def test_the_split_hangs_on_the_seed(iris: str) -> None:
+    seeds = [CSV(iris, "species", batch_size=16, standardize=False, seed=seed) for seed in (1, 1, 2)]
+    for data in seeds:
+        data.setup("fit")
+    first, same, other = (data._splits["val"][0] for data in seeds)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_values_keep_their_units_and_tell_their_scale(diabetes: str) -> None:
+    data = CSV(diabetes, "progression", batch_size=16, seed=3)
+    assert data.target_scale is None
+    data.setup("fit")
+    values = data._splits["train"][1]
+    assert values.shape == (310, 1)
+    everything = torch.cat([y for _, y in data._splits.values()])
+    assert sorted(everything.squeeze(1).tolist()) == sorted(load_diabetes().target.tolist())
+    assert data.target_scale == pytest.approx((values.mean().item(), values.numpy().std()), rel=1e-5)
+
+
+def test_equal_values_have_scale_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "x,y\n" + "".join(f"{i},2.5\n" for i in range(20)))
+    data = CSV(path, "y", batch_size=4)
+    data.setup("fit")
+    assert data.target_scale == (2.5, 1.0)
+
+
+def test_dims_reach_the_model(cfg: Compose, iris: str, diabetes: str) -> None:
+    composed = cfg("data=csv", f"data.path={iris}", "data.target=species", "data.drop=[a]", "model=mlp")
+    check(composed, ["data=csv", f"data.path={iris}", "data.target=species", "data.drop=[a]", "model=mlp"])
+    assert composed.dims == {"features": 3, "classes": 3}
+    assert (composed.model.in_features, composed.model.num_classes) == (3, 3)
+    data = instantiate(composed.data)
+    data.setup("fit")
+    features, labels = next(iter(data.train_dataloader()))
+    assert features.shape[1] == 3
+    assert set(labels.tolist()) == {0, 1, 2}
+    with pytest.raises(UserError, match=r"it needs dims\.classes, and the data offers features, targets"):
+        check(cfg("data=csv", f"data.path={diabetes}", "data.target=progression", "model=mlp"))
+
+
+def test_a_run_can_be_given_another_file(cfg: Compose, iris: str) -> None:
+    merged, name = merge_overrides(
+        cfg("model=mlp", "data=blobs"), "blobs", ["data=csv", f"data.path={iris}", "data.target=species"]
+    )
+    assert name == "csv"
+    assert merged.dims == {"features": 4, "classes": 3}
+    assert merged.data.path == iris
+
+
+WORDS = "x,w,y\n" + "".join(f"{i},word{i},{i}.5\n" for i in range(60))
+GOOD = "x,w,y\n1,a,u\n2,b,v\n3,a,u\n4,b,v\n"
+BAD = [
+    ("", {}, "is empty"),
+    ("\n\n", {}, "is empty"),
+    ("x,y\n", {}, "column names and no rows"),
+    ("x,y\n1,2,3\n", {}, "cannot be read as CSV"),
+    (GOOD, {"target": "Y"}, "data.target=Y: no such column in table.csv"),
+    (GOOD, {"target": "yy"}, "did you mean y?"),
+    (GOOD, {"drop": ["q"]}, "data.drop=q: no such column in table.csv.*columns: x, w, y"),
+    (GOOD, {"drop": ["y"]}, "y is the target"),
+    (GOOD, {"drop": ["x", "w"]}, "no column to learn from"),
+    ("y\nu\nv\nu\nv\n", {}, "no column to learn from"),
+    (GOOD, {"task": "regresion"}, "data.task=regresion: no such choice; did you mean regression?"),
+    (GOOD, {"task": "regression"}, "data.target=y holds words in table.csv, such as 'u'"),
+    ("x,y\n1,u\n2,u\n", {}, "'u' in every row"),
+    ("x,y\n1,\n2,NA\n", {}, "no row of table.csv has a value"),
+    ("x,y\n1,nan\n2,inf\n", {}, "no row of table.csv has a value"),
+    ("x,y\n1,a\n2,b\n3,c\n", {}, "3 classes in 3 rows"),
+    ("x,y\n1,0.5\n2,0.7\n3,0.5\n4,0.7\n", {"task": "classification"}, "holds fractions in table.csv, such as 0.5"),
+    (WORDS, {}, "column w of table.csv holds 60 different words, such as 'word0'.*leave it out: 'data.drop=.w.'"),
+]
+
+
+@pytest.mark.parametrize(("text", "options", "said"), BAD, ids=[said[:30] for _, _, said in BAD])
+def test_what_is_wrong_with_a_file_is_told(text: str, options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="(?s)" + said.replace("?", r"\?")) as told:
+        table(tmp_path, text, **options)
+    assert len(str(told.value).splitlines()) <= 2
+
+
+def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "iris.csv", GOOD)
+    with pytest.raises(UserError, match=r"irsi\.csv: no such file; did you mean iris\.csv\?"):
+        read_table(str(tmp_path / "irsi.csv"), "y")
+    with pytest.raises(UserError, match=r"no such file$"):
+        read_table(str(tmp_path / "nowhere" / "irsi.csv"), "y")
+    with pytest.raises(UserError, match="Is a directory: give a CSV file"):
+        read_table(str(tmp_path), "y")
+
+
+def test_shares_that_leave_nothing_are_refused(iris: str) -> None:
+    with pytest.raises(ValueError, match=r"val_share=0\.0 is no share"):
+        CSV(iris, "species", val_share=0.0, batch_size=8)
+    with pytest.raises(ValueError, match="nothing is left to train on"):
+        CSV(iris, "species", val_share=0.5, test_share=0.5, batch_size=8)
+
+
+COMMANDS = [
+    ([], ["data.path has no value"]),
+    (["data.path={dir}/iris.csv"], ["data.target has no value"]),
+    (["data.path={dir}/irsi.csv", "data.target=species"], ["irsi.csv: no such file; did you mean iris.csv?"]),
+    (["data.path={dir}/iris.csv", "data.target=speices"], ["data.target=speices", "did you mean species?"]),
+    (
+        ["data.path={dir}/iris.csv", "data.target=species", "model=lenet"],
+        ["it needs dims.image, and the data offers features, classes"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), COMMANDS)
+def test_wrong_commands_are_answered_before_torch(words: list[str], said: list[str], iris: str, tmp_path: Path) -> None:
+    directory = str(Path(iris).parent)
+    overrides = ["data=csv", "model=mlp", f"paths.log_dir={tmp_path}", *(w.format(dir=directory) for w in words)]
+    probe = write(
+        tmp_path.parent / f"{tmp_path.name}.py",
+        f"import runpy, sys\nsys.argv = ['train.py', *{overrides!r}]\n"
+        "try: runpy.run_path('src/train.py', run_name='__main__')\n"
+        "finally: assert not {'torch', 'pytorch_lightning'} & set(sys.modules)\n",
+    )
+    answer = run_script(probe, timeout=30)
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stderr.startswith("error: ")
+    for part in said:
+        assert part in answer.stderr
+    assert len(answer.stderr.splitlines()) <= 3
+    assert not list(tmp_path.iterdir()), "a wrong command leaves nothing behind"
