@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from lab.compose import CONFIGS, ROOT, compose, leaves, nearest, options
 from lab.errors import RunFailed, UserError
@@ -58,6 +58,11 @@ def _can_be_mended(error: Exception) -> bool:
 
 def _explain(error: Exception) -> str:
     text = str(error).strip()
+    if isinstance(error, InterpolationResolutionError):  # OmegaConf wraps what a resolver raises, twice or more
+        raised: BaseException | None = error
+        while raised is not None and not isinstance(raised, UserError):
+            raised = raised.__cause__ or raised.__context__
+        text = str(raised or error).strip()
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice}: no such choice{nearest(choice, error.options)}\nchoices: {', '.join(error.options)}"

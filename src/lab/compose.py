@@ -1,5 +1,6 @@
 """Composing configs outside of Hydra's own main, and looking into what comes out."""
 
+import math
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
@@ -15,7 +16,19 @@ ROOT = Path(__file__).resolve().parents[2]  # the checkout
 CONFIGS = ROOT / "configs"
 
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), use_cache=True, replace=True)
+
+
+def _table(path: str, target: str, task: str, drop: Sequence[str]) -> DictConfig:
+    """The `dims` of a CSV file."""
+    from lab.data.files import facts  # polars: only where a file is asked for
+
+    # A node of its own, since `${dims.features}` looks into nodes only
+    return OmegaConf.create(facts(str(path), str(target), task, [str(name) for name in drop]))
+
+
+OmegaConf.register_new_resolver("table", _table, replace=True)
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

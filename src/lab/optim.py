@@ -93,7 +93,10 @@ def penalty(module: nn.Module, l1: float, l2: float) -> Tensor | float:
 
 
 def configure(
-    module: pl.LightningModule, optimizer: OptimizerFactory | None, scheduler: dict[str, Any] | None
+    module: pl.LightningModule,
+    optimizer: OptimizerFactory | None,
+    scheduler: dict[str, Any] | None,
+    params: Iterable[nn.Parameter] | None = None,
 ) -> OptimizerLRScheduler:
     """What `configure_optimizers` returns, from the factories that a task was built with.
 
@@ -102,10 +105,11 @@ def configure(
         optimizer: called with the parameters.
         scheduler: Lightning's own dictionary (`interval`, `frequency`, `monitor`), where `scheduler` is a factory,
             called with the optimizer and, where it takes one, `total_steps`. None for a constant rate.
+        params: what to optimize of the module; None for all of it.
     """
     if optimizer is None:
         raise ValueError(f"{type(module).__name__} was built without an optimizer: pass optimizer=… to train it")
-    built = optimizer(module.parameters())
+    built = optimizer(module.parameters() if params is None else params)
     if scheduler is None:
         return built
     factory = scheduler["scheduler"]

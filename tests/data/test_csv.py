@@ -48,12 +48,12 @@ def table(tmp_path: Path, text: str, target: str = "y", **options: Any) -> Any:
 def test_words_numbers_and_booleans_become_columns(tmp_path: Path) -> None:
     found = table(
         tmp_path,
-        "size, height ,sold,checked,code,empty,y\n"
-        "large,1.5,true,True, 1,,b\n"
-        "small, NA,false,False, 2,,a\n"
-        "?,inf,,True,NA,, b\n"
-        "small,-2,true,,3,,\n"
-        "large,0,true,,3,,a\n",
+        "size, height ,sold,checked,code,empty,endless,y\n"
+        "large,1.5,true,True, 1,,inf,b\n"
+        "small, NA,false,False, 2,,,a\n"
+        "?,inf,,True,NA,,nan, b\n"
+        "small,-2,true,,3,,-inf,\n"
+        "large,0,true,,3,,,a\n",
     )
     nan = float("nan")
     assert found.columns == ["size=large", "size=small", "height", "sold", "checked", "code"]

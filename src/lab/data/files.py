@@ -1,0 +1,192 @@
+"""Reads a CSV file as numbers; without torch, so that what is wrong with a file is told at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from polars.exceptions import PolarsError
+
+from lab.compose import nearest
+from lab.errors import UserError
+
+TASKS = ("auto", "classification", "regression")
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # words that stand for no value
+MOST_WORDS = 50  # different words of a column that is one-hot encoded
+MOST_INTEGERS = 20  # different whole numbers that task=auto still takes for classes
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a file holds. N rows, D features.
+
+    Args:
+        columns: names of the features; a column `size` of words becomes `size=large`, `size=small`, one for each.
+        features: (N, D) float64, NaN where missing.
+        classes: their names; None where the target is a value.
+        target: (N,) int64, -1 where missing, with classes; else float64, NaN where missing.
+    """
+
+    columns: list[str]
+    features: NDArray[np.float64]
+    classes: list[str] | None
+    target: NDArray[np.int64] | NDArray[np.float64]
+
+
+def facts(path: str, target: str, task: str, drop: Sequence[str]) -> dict[str, int]:
+    """What a model must know of a file: how many `features`, and how many `classes` or `targets`; see `read_table`."""
+    file = Path(path)
+    changed = file.stat().st_mtime_ns if file.is_file() else 0
+    return dict(_facts(path, changed, target, task, tuple(drop)))
+
+
+@cache
+def _facts(path: str, changed: int, target: str, task: str, drop: tuple[str, ...]) -> dict[str, int]:
+    table = read_table(path, target, task, drop)
+    outputs = {"targets": 1} if table.classes is None else {"classes": len(table.classes)}
+    return {"features": len(table.columns), **outputs}
+
+
+def read_table(path: str, target: str, task: str = "auto", drop: Sequence[str] = ()) -> Table:
+    """Reads a CSV file with a header: separated by commas, semicolons or tabs, whichever its header has most of.
+
+    Numbers stay, booleans become 0 and 1, a column of words becomes one column of 0 and 1 for each of them, in sorted
+    order. A missing word is missing in each of these. Columns without any value are left out.
+
+    Args:
+        path: of the file.
+        target: name of the column to predict.
+        task: `classification`, `regression`, or `auto`: classification for words, booleans and whole numbers with at
+            most 20 different values.
+        drop: names of the columns to leave out.
+
+    Raises:
+        UserError: when the file is not there, cannot be read, or holds nothing to learn from.
+    """
+    if task not in TASKS:
+        raise UserError(f"data.task={task}: no such choice{nearest(task, TASKS)}\nchoices: {', '.join(TASKS)}")
+    frame = _read(Path(path))
+    name = Path(path).name
+    for key, column in [("target", target), *(("drop", column) for column in drop)]:
+        if column not in frame.columns:
+            raise UserError(
+                f"data.{key}={column}: no such column in {name}{nearest(column, frame.columns)}\n"
+                f"columns: {', '.join(frame.columns[:30])}{', …' * (len(frame.columns) > 30)}"
+            )
+    if target in drop:
+        raise UserError(f"data.drop={list(drop)}: {target} is the target; take it off the list")
+    classes, values = _target(frame[target], task, name)
+    named = [pair for column in frame.drop(target, *drop) for pair in _features(column, drop, name)]
+    if not named:
+        raise UserError(f"{name} has no column to learn from besides the target {target} and data.drop={list(drop)}")
+    columns, features = zip(*named, strict=True)
+    return Table(list(columns), np.stack(features, 1), classes, values)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    """The file as it stands, surrounding blanks and words for missing values taken off."""
+    if not path.exists():
+        beside = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise UserError(f"data.path={path}: no such file{nearest(path.name, beside)}")
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            header = file.readline()
+    except OSError as error:
+        raise UserError(f"data.path={path}: {error.strerror}: give a CSV file") from error
+    if not header.strip():
+        raise UserError(f"data.path={path} is empty: it needs a line of column names, then rows")
+
+    def parse(looked_at: int | None) -> pl.DataFrame:
+        return pl.read_csv(
+            path,
+            separator=max(",;\t", key=header.count),
+            null_values=list(MISSING),
+            infer_schema_length=looked_at,
+            encoding="utf8-lossy",
+        ).rename(str.strip)
+
+    try:
+        try:
+            frame = parse(10_000)
+        except PolarsError:  # a later row is of another type: all of them decide then, which takes six times as long
+            frame = parse(None)
+    except PolarsError as error:
+        raise UserError(f"data.path={path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
+    if not len(frame):
+        raise UserError(f"data.path={path} holds column names and no rows")
+    return frame.with_columns(_trimmed(column) for column in frame if column.dtype == pl.String)
+
+
+def _trimmed(column: pl.Series) -> pl.Series:
+    """A column of words without blanks around them; of numbers or booleans, if that is what they are then."""
+    words = column.str.strip_chars()
+    words = words.set(words.is_in(MISSING), None)
+    if set(words.drop_nulls().str.to_lowercase().unique()) <= {"true", "false"}:
+        return words.str.to_lowercase() == "true"
+    for kind in (pl.Int64, pl.Float64):
+        numbers = words.cast(kind, strict=False)
+        if numbers.null_count() == words.null_count():
+            return numbers
+    return words
+
+
+def _numbers(column: pl.Series) -> NDArray[np.float64]:
+    values = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _features(column: pl.Series, drop: Sequence[str], name: str) -> list[tuple[str, NDArray[np.float64]]]:
+    """The names and values (N,) of the features that `column` makes."""
+    if column.dtype != pl.String:
+        values = _numbers(column)
+        return [] if np.isnan(values).all() else [(column.name, values)]
+    words = column.drop_nulls().unique().sort().to_list()
+    if len(words) > MOST_WORDS:
+        names = [n if n.isidentifier() else f'"{n}"' for n in (*drop, column.name)]  # Hydra wants others quoted
+        raise UserError(
+            f"column {column.name} of {name} holds {len(words)} different words, such as {words[0]!r}; at most"
+            f" {MOST_WORDS} become features\nleave it out: 'data.drop=[{','.join(names)}]'"
+        )
+    return [(f"{column.name}={word}", _numbers(column == word)) for word in words]
+
+
+def _target(
+    column: pl.Series, task: str, name: str
+) -> tuple[list[str] | None, NDArray[np.int64] | NDArray[np.float64]]:
+    """The classes and targets of a table, see `Table`."""
+    known = column.drop_nulls()
+    if column.dtype.is_float():
+        known = known.filter(known.is_finite())
+    if not len(known):
+        raise UserError(f"data.target={column.name}: no row of {name} has a value there")
+    values = known.unique().sort()
+    if task == "auto":
+        few = column.dtype.is_integer() and len(values) <= MOST_INTEGERS
+        task = "classification" if few or column.dtype in (pl.String, pl.Boolean) else "regression"
+    if task == "regression":
+        if column.dtype == pl.String:
+            raise UserError(
+                f"data.target={column.name} holds words in {name}, such as {values[0]!r}, and data.task=regression"
+                " needs numbers: use data.task=classification or another target"
+            )
+        return None, _numbers(column)
+    if len(values) == 1:
+        raise UserError(
+            f"data.target={column.name} is {values[0]!r} in every row of {name}: there is nothing to tell apart"
+        )
+    if column.dtype.is_float() and (known % 1 != 0).any():
+        raise UserError(
+            f"data.target={column.name} holds fractions in {name}, such as {known.filter(known % 1 != 0)[0]}, and"
+            " data.task=classification needs classes: use data.task=regression or another target"
+        )
+    if 2 * len(values) > len(known):
+        raise UserError(
+            f"data.target={column.name} has {len(values)} classes in {len(known)} rows of {name}, less than two rows"
+            " each: use data.task=regression for numbers, or another target"
+        )
+    index = {value: i for i, value in enumerate(values.to_list())}
+    labels = np.array([index.get(value, -1) for value in column.to_list()], dtype=np.int64)
+    return [str(value) for value in values.to_list()], labels

@@ -1,0 +1,58 @@
+"""Logistic regression's own distribution: two classes whose log-odds are linear."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lab.data.module import Batch, generator
+from lab.data.tables import GeneratedTable
+
+
+class Logistic(GeneratedTable):
+    """Labels in {0, 1}, Bernoulli(sigmoid(X w + b)), of standard normal features (B, D); w and b are drawn by `seed`.
+
+    Args:
+        signal: standard deviation of the log-odds X w; the larger, the easier to tell the classes apart.
+        **table: see `GeneratedTable` and `TableDataModule`.
+
+    Attributes:
+        weights: w, (D,), float64, of the features before `standardize`; a random direction of length `signal`.
+        bias: b, standard normal.
+    """
+
+    def __init__(self, signal: float = 3.0, **table: Any) -> None:
+        super().__init__(**table)
+        if signal < 0:
+            raise ValueError(f"signal={signal} is a standard deviation: give 0 or more")
+        drawn = torch.randn(self.num_features + 1, dtype=torch.float64, generator=generator(self.seed, 3))
+        self.weights, self.bias = signal * F.normalize(drawn[:-1], dim=0), float(drawn[-1])
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        x = torch.randn(count, self.num_features, dtype=torch.float64, generator=generator)
+        chance = torch.sigmoid(x @ self.weights + self.bias)
+        return x, torch.bernoulli(chance, generator=generator).long()
+
+    @property
+    def solution(self) -> tuple[Tensor, float]:
+        """The true coefficients, weights (D,) and bias, for features as the model sees them; after `setup`.
+
+        The log-odds of class 1; a softmax over two logits has them as the difference of its rows.
+        """
+        if self.standardizer is None:
+            return self.weights, self.bias
+        return self.weights * self.standardizer.std, self.bias + float(self.weights @ self.standardizer.mean)
+
+    @property
+    def optimum(self) -> dict[str, float]:
+        """Log-loss in nats and accuracy of the true coefficients on the test split.
+
+        They are the best in expectation: on a finite split a model may come out ahead by chance.
+        """
+        x, labels = self.test_rows()
+        logits = x @ self.weights + self.bias
+        return {
+            "test/loss": float(F.binary_cross_entropy_with_logits(logits, labels.double())),
+            "test/acc": float(((logits > 0) == labels.bool()).double().mean()),
+        }

@@ -1,0 +1,158 @@
+"""What tables share: rows of numbers, cleaned, split, filled and standardised by what the training rows say."""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lab.data.module import Batch, TensorDataModule, generator
+from lab.data.prepare import Standardizer, clean, gap_filler, stratified_split
+
+log = logging.getLogger(__name__)
+
+
+class TableDataModule(TensorDataModule):
+    """Rows of D numbers: batches are features (B, D) with labels (B,) or values (B, 1).
+
+    Prepared in float64 by the functions of `lab.data.prepare`; kept in float32, under `trainer.precision=64-true` in
+    float64.
+
+    Args:
+        missing: what becomes of rows with a missing or infinite feature: `drop`, or filled in with the column's `mean`
+            or `median` over the training rows. Rows without a target are dropped always.
+        duplicates: `drop` leaves one of equal rows, before the split, so that none is trained on and tested on.
+        standardize: scale every column to mean 0 and variance 1 over the training rows.
+        seed: of the split, and of generated tables.
+        **loading: see `TensorDataModule`.
+
+    Attributes:
+        standardizer: what `standardize` applied; None without it and before `setup`.
+    """
+
+    def __init__(
+        self,
+        missing: Literal["drop", "mean", "median"] = "median",
+        duplicates: Literal["drop", "keep"] = "drop",
+        standardize: bool = True,
+        seed: int = 0,
+        **loading: Any,
+    ) -> None:
+        super().__init__(**loading)
+        for name, value, choices in (
+            ("missing", missing, ("drop", "mean", "median")),
+            ("duplicates", duplicates, ("drop", "keep")),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name}={value}: choose one of {', '.join(choices)}")
+        self.missing = missing
+        self.duplicates = duplicates
+        self.standardize = standardize
+        self.seed = seed
+        self.standardizer: Standardizer | None = None
+
+    def prepare(
+        self, features: Tensor, targets: Tensor, held_out: Mapping[str, int | float], **more: Batch
+    ) -> dict[str, Batch]:
+        """Cleans, splits, fills gaps, standardises; says in one line of the log what it did.
+
+        Args:
+            features: (N, D) float64, NaN or infinite where missing.
+            targets: (N,) labels, negative where missing, or (N, 1) values, NaN where missing.
+            held_out: sizes of the splits besides `train`, see `stratified_split`.
+            **more: splits that are neither cleaned nor dealt out, only filled and standardised like the rest.
+        """
+        total = len(features)
+        features, targets, dropped = clean(features, targets, self.missing, self.duplicates)
+        rows = stratified_split(targets, held_out, generator(self.seed, 2))
+        splits = {name: (features[index], targets[index]) for name, index in rows.items()} | more
+        gaps = sum(int(x.isnan().sum()) for x, _ in splits.values())
+        if gaps:
+            filler = gap_filler(splits["train"][0], self.missing)
+            splits = {name: (torch.where(x.isnan(), filler, x), y) for name, (x, y) in splits.items()}
+        if self.standardize:
+            self.standardizer = Standardizer.fit(splits["train"][0])
+            splits = {name: (self.standardizer(x), y) for name, (x, y) in splits.items()}
+        self._tell(total, dropped, gaps, splits)
+        dtype = torch.float64 if self.trainer and self.trainer.precision == "64-true" else torch.float32
+        return {name: (x.to(dtype), y.to(dtype) if y.is_floating_point() else y) for name, (x, y) in splits.items()}
+
+    def _tell(self, total: int, dropped: dict[str, int], gaps: int, splits: dict[str, Batch]) -> None:
+        done = [_count(total, "row"), *(f"{_count(n, what)} dropped" for what, n in dropped.items() if n)]
+        if gaps:
+            done.append(f"{_count(gaps, 'missing value')} imputed by the {self.missing}")
+        sizes = ", ".join(f"{name} {len(splits[name][0]):,}" for name in ("train", "val", "test"))
+        log.info("prepared: %s; %s", ", ".join(done), sizes)
+
+
+class GeneratedTable(TableDataModule):
+    """A table drawn from a known distribution, in memory, so that the best that a model can reach is known.
+
+    Args:
+        num_features: D
+        num_samples: rows to train on, validation included.
+        num_val: rows held out for validation.
+        num_test: rows that come on top.
+        dirty: share in [0, 1) of the features that are made missing or infinite, and of rows that are there twice,
+            all but the test rows, so that there is something to clean.
+        standardize: see `TableDataModule`.
+        **table: see `TableDataModule`.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_samples: int,
+        num_val: int,
+        num_test: int = 10_000,
+        dirty: float = 0.0,
+        standardize: bool = False,
+        **table: Any,
+    ) -> None:
+        super().__init__(standardize=standardize, **table)
+        for name, size in (("num_features", num_features), ("num_test", num_test)):
+            if size < 1:
+                raise ValueError(f"{name}={size}: give at least one")
+        if not 0 < num_val < num_samples:
+            raise ValueError(f"num_val={num_val}: give a number between 0 and num_samples={num_samples}")
+        if not 0 <= dirty < 1:
+            raise ValueError(f"dirty={dirty} is no share: give a number from 0 to below 1")
+        self.num_features = num_features
+        self.num_samples = num_samples
+        self.num_val = num_val
+        self.num_test = num_test
+        self.dirty = dirty
+
+    @abstractmethod
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        """`count` rows of the distribution: features (count, D), float64, and targets."""
+
+    def load(self) -> dict[str, Batch]:
+        features, targets = self.draw(self.num_samples + self.num_test, generator(self.seed, 0))
+        n = self.num_samples
+        rows = soil(features[:n], targets[:n], self.dirty, generator(self.seed, 1))
+        return self.prepare(*rows, {"val": self.num_val}, test=(features[n:], targets[n:]))
+
+    def test_rows(self) -> Batch:
+        """The test split in float64, on the CPU, in the units that it was drawn in; after `setup`."""
+        features, targets = (t.cpu() for t in self._splits["test"])
+        features = features.double()
+        return self.standardizer.inverse(features) if self.standardizer else features, targets
+
+
+def soil(features: Tensor, targets: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Makes a `share` of (N, D) features missing or infinite, then adds copies of as large a share of the rows."""
+    dirt = torch.tensor([torch.nan, torch.inf, -torch.inf]).to(features)
+    hit = torch.rand(features.shape, generator=generator) < share
+    kind = torch.randint(len(dirt), features.shape, generator=generator)
+    features = torch.where(hit, dirt[kind], features)
+    again = torch.randperm(len(features), generator=generator)[: round(share * len(features))]
+    return torch.cat([features, features[again]]), torch.cat([targets, targets[again]])
+
+
+def _count(number: int, what: str) -> str:
+    """Such as `1 row`, `1,000 rows without a target`."""
+    noun, without, rest = what.partition(" without ")
+    return f"{number:,} {noun}{'s' * (number != 1)}{without}{rest}"
