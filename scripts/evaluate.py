@@ -25,6 +25,7 @@ def main(words: list[str]) -> None:
     from rich.table import Table
 
     from lab.logs import quiet
+    from lab.training import excess
 
     quiet()
     trainer = pl.Trainer(
@@ -35,9 +36,12 @@ def main(words: list[str]) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         default_root_dir=run.dir,
+        callbacks=run.judges(config),
     )
-    [metrics] = trainer.test(run.model(arguments["checkpoint"]), run.datamodule(config), verbose=False)
-    run.save_metrics(dict(metrics), f"evaluation-{data}.json")
+    datamodule = run.datamodule(config)
+    metrics = dict(trainer.test(run.model(arguments["checkpoint"]), datamodule, verbose=False)[0])
+    metrics |= excess(metrics, datamodule)
+    run.save_metrics(metrics, f"evaluation-{data}.json")
 
     table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {data}")
     for name, value in metrics.items():

@@ -1,7 +1,7 @@
 """Runs published results again, against what they claim: python scripts/reproduce.py mnist_lenet --seeds 5
 
-Without names, every experiment. Prints the mean and the standard deviation over the seeds beside the expected figure
-that the experiment's header names, and exits with 1 where one is missed. --write puts the table into README.md.
+Without names, every experiment. Prints the mean and the standard deviation over the seeds beside the figures that the
+experiment's header expects, and exits with 1 where one is missed. --write puts the rows into README.md's table.
 """
 
 import argparse
@@ -18,29 +18,47 @@ from lab.runs import Run
 
 EXPERIMENTS = CONFIGS / "experiment"
 START, END = "<!-- results -->", "<!-- end of results -->"
+HEADER = ["| command | measured (mean ± sd) | expected | seeds | time | source |", "|---|---|---|---|---|---|"]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What an experiment's header promises: `expected: METRIC >= BOUND`, or `<=`."""
+    """One figure that an experiment's header promises: `expected: METRIC >= BOUND`, or `<=`."""
 
     metric: str
     relation: str
     bound: float
-    source: str
-
-    @classmethod
-    def read(cls, path: Path) -> "Claim":
-        text = path.read_text()
-        expected = re.search(r"^# expected: (\S+) (>=|<=) (\S+)$", text, flags=re.M)
-        source = re.search(r"^# source: +(.+)$", text, flags=re.M)
-        if not expected or not source:
-            raise ValueError(f"{path}: its header needs the lines `# expected: METRIC >= BOUND` and `# source: …`")
-        return cls(expected[1], expected[2], float(expected[3]), source[1])
 
     def holds(self, value: float) -> bool:
         """Whether `value` keeps the promise."""
         return value >= self.bound if self.relation == ">=" else value <= self.bound
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment's header says.
+
+    Args:
+        claims: its lines `expected: METRIC >= BOUND`.
+        source: where the figures come from.
+        seeds: how many a reproduction runs; a header with `seeds: 1` is of one that takes long.
+    """
+
+    claims: list[Claim]
+    source: str
+    seeds: int = 5
+
+    @classmethod
+    def read(cls, path: Path) -> "Experiment":
+        """The header of the file at `path`."""
+        text = path.read_text()
+        expected = re.findall(r"^# expected: (\S+) (>=|<=) (\S+)$", text, flags=re.M)
+        source = re.search(r"^# source: +(.+)$", text, flags=re.M)
+        seeds = re.search(r"^# seeds: +(\d+)", text, flags=re.M)
+        if not expected or not source:
+            raise ValueError(f"{path}: its header needs the lines `# expected: METRIC >= BOUND` and `# source: …`")
+        claims = [Claim(metric, relation, float(bound)) for metric, relation, bound in expected]
+        return cls(claims, source[1], int(seeds[1]) if seeds else 5)
 
 
 def measure(name: str, seed: int, overrides: list[str], timeout: float) -> tuple[Run, float]:
@@ -64,7 +82,7 @@ def main() -> None:
     known = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; default all")
-    parser.add_argument("--seeds", type=int, default=5, help="runs of each, with seeds 0, 1, …; default 5")
+    parser.add_argument("--seeds", type=int, help="runs of each, with seeds 0, 1, …; default: as its header says, or 5")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for one run; default 3600")
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more overrides for every run")
@@ -72,32 +90,54 @@ def main() -> None:
     if unknown := set(args.names) - set(known):
         parser.error(f"no such experiment: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
 
-    rows, kept = [], True
+    kept = True
     for name in args.names or known:
-        claim = Claim.read(EXPERIMENTS / f"{name}.yaml")
-        runs = [measure(name, seed, args.set, args.timeout) for seed in range(args.seeds)]
-        values = [run.metrics[claim.metric] for run, _ in runs]
-        mean = statistics.mean(values)
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        seconds = statistics.median(seconds for _, seconds in runs)
-        kept &= claim.holds(mean)
-        verdict = "" if claim.holds(mean) else " **missed**"
-        rows.append(
-            f"| `experiment={name}` | {claim.metric} {mean:.4f} ± {spread:.4f}{verdict} "
-            f"| {claim.relation} {claim.bound:g} | {seconds:.0f} s | {claim.source} |"
-        )
-        print(rows[-1], flush=True)
-
-    if args.write:
-        table = [
-            f"| command | measured (mean ± sd of {args.seeds} seeds) | expected | time | source |",
-            "|---|---|---|---|---|",
-        ]
-        readme = ROOT / "README.md"
-        before, _, rest = readme.read_text().partition(START)
-        _, _, after = rest.partition(END)
-        readme.write_text(before + "\n".join([START, *table, *rows, END]) + after)
+        experiment = Experiment.read(EXPERIMENTS / f"{name}.yaml")
+        seeds = args.seeds or experiment.seeds
+        runs = [measure(name, seed, args.set, args.timeout) for seed in range(seeds)]
+        row, holds = summarize(name, experiment, [run.metrics for run, _ in runs], [seconds for _, seconds in runs])
+        print(row, flush=True)
+        kept &= holds
+        if args.write:
+            write(name, row)
     sys.exit(0 if kept else 1)
+
+
+def summarize(
+    name: str, experiment: Experiment, metrics: list[dict[str, float]], seconds: list[float]
+) -> tuple[str, bool]:
+    """A row of the table, and whether every promise was kept."""
+    measured, kept = [], True
+    for claim in experiment.claims:
+        values = [run[claim.metric] for run in metrics]
+        mean = statistics.mean(values)
+        spread = f" ± {_figure(statistics.stdev(values))}" if len(values) > 1 else ""
+        holds = claim.holds(mean)
+        measured.append(f"{claim.metric} {_figure(mean)}{spread}{'' if holds else ' **missed**'}")
+        kept &= holds
+    expected = ", ".join(f"{claim.relation} {claim.bound:g}" for claim in experiment.claims)
+    row = (
+        f"| `experiment={name}` | {', '.join(measured)} | {expected} | {len(metrics)} "
+        f"| {statistics.median(seconds):.0f} s | {experiment.source} |"
+    )
+    return row, kept
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
+
+
+def write(name: str, row: str, readme: Path = ROOT / "README.md") -> None:
+    """Puts `row` into the table of `readme`, in place of the one of the same experiment, or at its end."""
+    before, _, rest = readme.read_text().partition(START)
+    table, _, after = rest.partition(END)
+    rows = [line for line in table.splitlines() if line.startswith("| `experiment=")]
+    names = [line.partition("=")[2].partition("`")[0] for line in rows]
+    if name in names:
+        rows[names.index(name)] = row
+    else:
+        rows.append(row)
+    readme.write_text(before + "\n".join([START, *HEADER, *rows, END]) + after)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the tests share: composed configs, small data, and runs of the command line."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lab.compose import CONFIGS, ROOT
 
@@ -30,6 +31,13 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def choices(group: str) -> list[str]:
     """Every file of a config group: a new one is tested because it is there."""
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def fits(model: str, data: str) -> bool:
+    """Whether the dataset's file offers what the model's file asks for; of a CSV, whether it could hold it."""
+    needs = set(re.findall(r"dims\.(\w+)", (CONFIGS / "model" / f"{model}.yaml").read_text()))
+    offers = {"features", "classes"} if data == "csv" else OmegaConf.load(CONFIGS / "data" / f"{data}.yaml").dims.keys()
+    return needs <= set(offers)
 
 
 def small(model: str, data: str) -> list[str]:

@@ -40,6 +40,11 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         raise
 
 
+def instantiate_each(group: DictConfig | None) -> list[Any]:
+    """What a group of named things builds; those set to null are left out."""
+    return [instantiate(config) for config in (group or {}).values() if config is not None]
+
+
 def _targets(config: Any) -> list[str]:
     """Every `_target_` in the tree below `config`."""
     found = []

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -78,7 +77,7 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
 
 
 def penalty(module: nn.Module, l1: float, l2: float) -> Tensor | float:
-    """`l1` times the sum of |w|, plus `l2` / 2 times the sum of w^2, over weights (parameters of two dimensions or more).
+    """`l1` times the sum of |w| plus `l2` / 2 times the sum of w^2, over weights: parameters from two dimensions on.
 
     Unlike `weight_decay` it stands in the loss itself, so that any optimizer, L-BFGS too, sees it.
 

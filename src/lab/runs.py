@@ -96,6 +96,15 @@ class Run:
 
         return instantiate((config or self.config).data)
 
+    def judges(self, config: DictConfig | None = None) -> "list[pl.Callback]":
+        """The callbacks of the run, or of `config`, that measure something at a test."""
+        import pytorch_lightning as pl
+
+        from lab.build import instantiate_each
+
+        every = instantiate_each((config or self.config).callbacks)
+        return [c for c in every if type(c).on_test_epoch_end is not pl.Callback.on_test_epoch_end]
+
     def start(self, config: DictConfig) -> None:
         """Marks the run as running and makes it the latest."""
         self._write(

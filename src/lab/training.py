@@ -17,7 +17,7 @@ from torch import distributed
 from torchmetrics import Metric, MetricCollection
 
 from lab import loop
-from lab.build import instantiate
+from lab.build import instantiate, instantiate_each
 from lab.callbacks import Meter
 from lab.logs import ignore_known_warnings
 from lab.runs import Run
@@ -67,8 +67,10 @@ def build(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> tuple[Any, 
     model = instantiate(cfg.model, optimizer=instantiate(cfg.optimizer), scheduler=instantiate(cfg.scheduler))
     if cfg.compile:
         compile_layers(model)
-    loggers = _each(cfg.logger)
-    trainer = instantiate(cfg.trainer, callbacks=[Meter(), *_each(cfg.callbacks), *callbacks], logger=loggers or False)
+    loggers = instantiate_each(cfg.logger)
+    trainer = instantiate(
+        cfg.trainer, callbacks=[Meter(), *instantiate_each(cfg.callbacks), *callbacks], logger=loggers or False
+    )
     if cfg.quick_loop:
         loop.install(trainer)
     return model, data, trainer
@@ -100,11 +102,6 @@ def _train(cfg: DictConfig, run: Run) -> dict[str, float]:
 def excess(metrics: dict[str, float], data: Any) -> dict[str, float]:
     """How far each figure lies above what is best for it on this data, where `data.optimum` knows that."""
     return {f"{name}_excess": metrics[name] - best for name, best in data.optimum.items() if name in metrics}
-
-
-def _each(group: DictConfig | None) -> list[Any]:
-    """What a group of named things builds; those set to null are left out."""
-    return [instantiate(config) for config in (group or {}).values() if config is not None]
 
 
 def compile_layers(model: pl.LightningModule) -> None:

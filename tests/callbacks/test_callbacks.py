@@ -114,7 +114,9 @@ def test_the_best_checkpoint_is_the_best(cfg: Compose, tmp_path: Path) -> None:
 
 
 def test_a_line_that_falls_on_the_end_of_a_short_epoch_is_written_once(cfg: Compose, tmp_path: Path) -> None:
-    module, data, trainer = build(cfg(*RUN, "trainer.max_epochs=3", "trainer.log_every_n_steps=20"))  # 10 steps an epoch
+    module, data, trainer = build(
+        cfg(*RUN, "trainer.max_epochs=3", "trainer.log_every_n_steps=20")
+    )  # 10 steps an epoch
     trainer.fit(module, datamodule=data)
     with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
         steps = [row["step"] for row in csv.DictReader(file) if row["train/loss"]]

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,17 +21,11 @@ from lab.config import check
 from lab.errors import UserError
 from lab.models import CNN, MLP, Classifier, LeNet, LogisticRegression, Regressor
 from lab.training import build, compile_layers
-from tests.conftest import SMALL, SMALL_DATA, Compose, choices, small
+from tests.conftest import SMALL, SMALL_DATA, Compose, choices, fits, small
 
 MODELS = choices("model")
 DATA = choices("data")
 SUPERVISED = [model for model in MODELS if model not in ("vae", "gan")]  # they have tests of their own for this
-
-
-def fits(model: str, data: str) -> bool:
-    needs = set(re.findall(r"dims\.(\w+)", (CONFIGS / "model" / f"{model}.yaml").read_text()))
-    offers = {"features", "classes"} if data == "csv" else OmegaConf.load(CONFIGS / "data" / f"{data}.yaml").dims.keys()
-    return needs <= set(offers)
 
 
 PAIRS = [(model, data) for model in MODELS for data in DATA]
@@ -158,7 +151,8 @@ quiet()
 figures = {}
 for path in sys.argv[1:]:
     run = Run.open(path)
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(accelerator="cpu", callbacks=run.judges(), **options)
     [figures[path]] = trainer.test(run.model(), run.datamodule(), verbose=False)
 print(json.dumps(figures))
 """

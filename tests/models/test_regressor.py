@@ -81,7 +81,7 @@ def test_lbfgs_finds_the_regularised_logistic_optimum(seed: int, cfg: Compose) -
             "model.l2=0.01",
             "callbacks=none",
             "trainer.max_epochs=5",
-        )  # fmt: skip
+        )
     )
     trainer.fit(module, datamodule=datamodule)
     x, y = next(iter(datamodule.train_dataloader()))
@@ -114,7 +114,7 @@ def test_l1_makes_coefficients_vanish(cfg: Compose) -> None:
                 "callbacks=none",
                 "logger=none",
                 "trainer.max_epochs=20",
-            )  # fmt: skip
+            )
         )
         trainer.fit(module, datamodule=datamodule)
         return module.linear.weight.detach().abs()

@@ -1,6 +1,7 @@
 """Recurrent nets, held against their equations written out."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -38,8 +39,8 @@ def lstm(x: Tensor, h: Tensor, c: Tensor, w: dict[str, list[Tensor]]) -> tuple[T
 STEPS: dict[str, tuple[Step, int]] = {"elman": (elman, 1), "gru": (gru, 3), "lstm": (lstm, 4)}
 
 
-def recurrent(cell: str = "lstm", **options: object) -> Recurrent:
-    plain = {
+def recurrent(cell: Any = "lstm", **options: Any) -> Recurrent:
+    plain: dict[str, Any] = {
         "input_size": 3,
         "hidden_size": 5,
         "num_layers": 1,
@@ -48,7 +49,7 @@ def recurrent(cell: str = "lstm", **options: object) -> Recurrent:
         "read": "steps",
     }
     torch.manual_seed(0)
-    return Recurrent(cell=cell, **(plain | options))  # type: ignore[arg-type]
+    return Recurrent(cell=cell, **(plain | options))
 
 
 def by_hand(net: Recurrent, cell: str, x: Tensor, suffix: str) -> Tensor:
@@ -111,7 +112,7 @@ def test_heads_are_affine_in_the_state() -> None:
 
 
 def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open() -> None:
-    net = recurrent("lstm")
+    net: Any = recurrent("lstm")
     for gate in net.layers.weight_hh_l0.split(5):
         torch.testing.assert_close(gate @ gate.T, torch.eye(5), atol=1e-5, rtol=0)
     bias = net.layers.bias_ih_l0 + net.layers.bias_hh_l0
@@ -127,6 +128,6 @@ def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open() -> None:
         ({"dropout": 0.5}, "num_layers=1"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(options: dict[str, object], said: str) -> None:
+def test_sizes_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         recurrent(**options)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lab.data.module import Batch, TensorDataModule, generator, sizes
 

@@ -85,7 +85,7 @@ class Text(TensorDataModule):
         text = self._emit() if self.path is None else np.fromfile(self.path, dtype=np.uint8)
         self._text = torch.from_numpy(text)
         self._train_end, val_end = len(text) * 8 // 10, len(text) * 9 // 10
-        starts = {}
+        starts: dict[str, Batch] = {}
         for name, first, end in (
             ("train", 0, self._train_end),
             ("val", self._train_end, val_end),

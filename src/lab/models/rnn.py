@@ -14,7 +14,7 @@ from lab.models.regressor import Regressor
 Cell = Literal["elman", "gru", "lstm"]
 Read = Literal["steps", "numbers"]
 
-CELLS: dict[str, type[nn.RNNBase]] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, Any] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class Recurrent(nn.Module):
@@ -91,9 +91,10 @@ class Recurrent(nn.Module):
         if self.read == "numbers":
             lengths = None if lengths is None else lengths * x.shape[2]
             x = x.flatten(1).unsqueeze(2)  # (B, T, D) -> (B, T * D, 1)
+        sequences: Any = x
         if lengths is not None:  # what lies behind a sequence's end is not read
-            x = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        _, state = self.layers(x)
+            sequences = nn.utils.rnn.pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        _, state = self.layers(sequences)
         h = state[0] if isinstance(state, tuple) else state  # (layers * directions, B, H), after the last step
         directions = 2 if self.layers.bidirectional else 1
         return torch.cat(tuple(h[-directions:]), dim=1)  # (B, H * directions)

@@ -52,8 +52,8 @@ class Attention(nn.Module):
             raise ValueError(f"width={width}, num_heads={num_heads}: the width must be a multiple of the heads")
         if rotary and width // num_heads % 2:
             raise ValueError(
-                f"width={width}, num_heads={num_heads}: rotary positions turn pairs of numbers, so width / num_heads must"
-                f" be even, not {width // num_heads}"
+                f"width={width}, num_heads={num_heads}: rotary positions turn pairs of numbers, so width / num_heads"
+                f" must be even, not {width // num_heads}"
             )
         self.num_heads = num_heads
         self.dropout = dropout
@@ -173,7 +173,9 @@ class ViT(Classifier):
         super().__init__(num_classes=num_classes, **task)
         channels, height, columns = image
         if patch_size < 1 or height % patch_size or columns % patch_size:
-            raise ValueError(f"image={list(image)}, patch_size={patch_size}: patches must tile the image without a rest")
+            raise ValueError(
+                f"image={list(image)}, patch_size={patch_size}: patches must tile the image without a rest"
+            )
         tokens = (height // patch_size) * (columns // patch_size) + (pool == "class_token")
         self.pool = pool
         self.patches = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)
