@@ -5,11 +5,13 @@ experiment's header expects, and exits with 1 where one is missed. --write puts 
 """
 
 import argparse
+import os
 import re
 import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,20 +63,24 @@ class Experiment:
         return cls(claims, source[1], int(seeds[1]) if seeds else 5)
 
 
-def measure(name: str, seed: int, overrides: list[str], timeout: float) -> tuple[Run, float]:
+def measure(name: str, seed: int, overrides: list[str], timeout: float, jobs: int) -> tuple[Run, float]:
     """Trains one experiment in a process of its own; its run and its wall time in seconds, imports included."""
     start = time.perf_counter()
+    environment = dict(os.environ)
+    if jobs > 1:  # threads that fight over a core are slower by far than fewer of them
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
     done = subprocess.run(
         [sys.executable, str(ROOT / "src" / "train.py"), f"experiment={name}", f"seed={seed}", *overrides],
         capture_output=True,
         text=True,
         timeout=timeout,
+        env=environment,
         check=False,
     )
     seconds = time.perf_counter() - start
     directory = re.search(r"^run directory: (.+)$", done.stdout, flags=re.M)
     if done.returncode or not directory:
-        sys.exit(f"experiment={name} seed={seed} failed\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise RuntimeError(f"experiment={name} seed={seed} failed\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return Run(Path(directory[1])), seconds
 
 
@@ -84,6 +90,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; default all")
     parser.add_argument("--seeds", type=int, help="runs of each, with seeds 0, 1, …; default: as its header says, or 5")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for one run; default 3600")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores; default 1")
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more overrides for every run")
     args = parser.parse_args()
@@ -91,15 +98,20 @@ def main() -> None:
         parser.error(f"no such experiment: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
 
     kept = True
-    for name in args.names or known:
-        experiment = Experiment.read(EXPERIMENTS / f"{name}.yaml")
-        seeds = args.seeds or experiment.seeds
-        runs = [measure(name, seed, args.set, args.timeout) for seed in range(seeds)]
-        row, holds = summarize(name, experiment, [run.metrics for run, _ in runs], [seconds for _, seconds in runs])
-        print(row, flush=True)
-        kept &= holds
-        if args.write:
-            write(name, row)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        begun = []
+        for name in args.names or known:
+            experiment = Experiment.read(EXPERIMENTS / f"{name}.yaml")
+            seeds = range(args.seeds or experiment.seeds)
+            runs = [pool.submit(measure, name, seed, args.set, args.timeout, args.jobs) for seed in seeds]
+            begun.append((name, experiment, runs))
+        for name, experiment, runs in begun:
+            done = [run.result() for run in runs]
+            row, holds = summarize(name, experiment, [run.metrics for run, _ in done], [seconds for _, seconds in done])
+            print(row, flush=True)
+            kept &= holds
+            if args.write:
+                write(name, row)
     sys.exit(0 if kept else 1)
 
 
