@@ -1,0 +1,279 @@
+"""Variational autoencoder.
+
+Shapes: B images, K samples of each, L latents, D = C * H * W pixels.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchvision.utils import make_grid
+
+from lab import optim
+from lab.data.module import Batch, generator
+from lab.figures import log_image
+from lab.models.mlp import perceptron
+
+SEED = 0  # of every draw in validation and test: the same images and samples, whatever the run's seed
+
+
+class VAE(pl.LightningModule):
+    """A Gaussian latent code, decoded into Bernoulli pixels, learnt by the evidence lower bound (ELBO).
+
+    Batches are images (B, C, H, W), normalised, and anything after them. A training image is binarised anew each time
+    that it comes, each pixel by its own intensity; a validation or test image the same way every time. `val/loss` is
+    the negative of what is trained on, in nats an image, `test/nll` the negative log-likelihood by importance sampling.
+
+    Args:
+        image: (C, H, W); for "conv", H and W are multiples of 4.
+        pixels: (mean, std) that the data normalised pixels in [0, 1] by.
+        network: "mlp", or "conv" with two strided convolutions each way.
+        hidden_sizes: of the encoder of "mlp", and in reverse of its decoder.
+        activation: after each hidden layer of "mlp"; tanh in Burda et al.
+        channels: feature maps of the two convolutions of "conv"; ReLU follows each.
+        latent_size: L.
+        beta: weight of the KL divergence, at least 0; 1 makes a bound (Higgins et al. 2017, equation 4).
+        num_samples: K of the importance-weighted bound that is trained on; 1 makes the ELBO.
+        nll_samples: importance samples of each test image for `test/nll`.
+        nll_images: at most so many test images, the first, count for `test/nll`, over all ranks; None for all.
+        chunk_size: latent codes that are decoded at once for `test/nll`, which bounds its memory.
+        optimizer: factory, called with the parameters; needed to train.
+        scheduler: see `lab.optim.configure`.
+
+    Raises:
+        ValueError: for sizes below 1, a negative `beta`, a `beta` other than 1 with several samples.
+
+    Source: Kingma and Welling, Auto-encoding variational Bayes, 2014, equation 10 and appendix B; Burda, Grosse and
+        Salakhutdinov, Importance weighted autoencoders, 2016, equation 8, its sizes and figures from section 5.
+    """
+
+    def __init__(
+        self,
+        image: Sequence[int] = (1, 28, 28),
+        pixels: Sequence[float] = (0.0, 1.0),
+        network: Literal["mlp", "conv"] = "mlp",
+        hidden_sizes: Sequence[int] = (200, 200),
+        activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid"] = "tanh",
+        channels: Sequence[int] = (32, 64),
+        latent_size: int = 50,
+        beta: float = 1.0,
+        num_samples: int = 1,
+        nll_samples: int = 5000,
+        nll_images: int | None = None,
+        chunk_size: int = 1000,
+        optimizer: optim.OptimizerFactory | None = None,
+        scheduler: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        counts = {"latent_size": latent_size, "num_samples": num_samples, "chunk_size": chunk_size}
+        for name, count in (counts | {"nll_samples": nll_samples, "nll_images": nll_images}).items():
+            if count is not None and count < 1:
+                raise ValueError(f"{name}={count}: give a whole number from 1")
+        if beta < 0:
+            raise ValueError(f"beta={beta}: the weight of the KL divergence is no reward, so give a number from 0")
+        if num_samples > 1 and beta != 1:
+            raise ValueError(
+                f"num_samples={num_samples}, beta={beta}: the importance-weighted bound has no KL term to weigh, so"
+                " set beta=1 or num_samples=1"
+            )
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        self.image = tuple(image)
+        self.mean, self.std = pixels
+        self.latent_size = latent_size
+        self.beta = beta
+        self.num_samples = num_samples
+        self.nll_samples = nll_samples
+        self.nll_images = nll_images
+        self.chunk_size = chunk_size
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        if network == "mlp":
+            num_pixels = math.prod(image)
+            self.encoder = perceptron(num_pixels, 2 * latent_size, hidden_sizes, activation, 0.0, False)
+            self.decoder = perceptron(latent_size, num_pixels, hidden_sizes[::-1], activation, 0.0, False)
+        else:
+            self.encoder, self.decoder = _convolutions(self.image, channels, latent_size)
+        self.val_loss, self.val_elbo = MeanMetric(), MeanMetric()
+        self.test_loss, self.test_elbo, self.test_nll = MeanMetric(), MeanMetric(), MeanMetric()
+        self._shown: Tensor | None = None  # validation images for the pictures
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixel logits at the posterior's mean, and the posterior's mean and log-variance, of normalised images."""
+        mean, log_var = self.encode(self.intensities(x))  # (B, C, H, W) -> (B, L), (B, L)
+        logits = self.decoder(mean)  # (B, L) -> (B, D)
+        return logits.unflatten(1, self.image), mean, log_var
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_var = self.encoder(x).chunk(2, dim=1)  # (B, C, H, W) in [0, 1] -> (B, 2 L) -> twice (B, L)
+        return mean, log_var
+
+    def bounds(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """What is known of log p(x), in nats, for each binary image.
+
+        Args:
+            x: (B, C, H, W), zeros and ones.
+            num_samples: K.
+            generator: of the samples; None for the global one.
+
+        Returns:
+            Each (B,): `reconstruction`, the mean of -log p(x|z); `kl`, the divergence of q(z|x) from p(z); `elbo`;
+            `bound`, the importance-weighted one where K > 1, else the ELBO with the KL divergence weighed by `beta`.
+        """
+        mean, log_var = self.encode(x)
+        noise = self._normal(len(x), num_samples, self.latent_size, generator=generator)  # (B, K, L)
+        log_likelihood, log_ratio = self._log_weights(x, mean, log_var, noise)  # (B, K), (B, K)
+        kl = -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(1)  # (B, L) -> (B,), Kingma, appendix B
+        reconstruction = -log_likelihood.mean(1)
+        if num_samples == 1:
+            bound = -reconstruction - self.beta * kl
+        else:
+            bound = (log_likelihood + log_ratio).logsumexp(1) - math.log(num_samples)
+        return {"reconstruction": reconstruction, "kl": kl, "elbo": -reconstruction - kl, "bound": bound}
+
+    @torch.inference_mode()
+    def log_likelihood(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Log-likelihood, in nats, of binary images (B, C, H, W) by importance sampling from q(z|x): (B,).
+
+        Memory holds `chunk_size` decoded images at a time; the result hangs on it by rounding alone.
+        """
+        found = []
+        # Not in bfloat16, whatever the run's precision: its rounding made log p(x) on MNIST 0.13 nats too high
+        with torch.autocast(self.device.type, enabled=False):
+            for part in x.split(max(1, self.chunk_size // num_samples)):
+                mean, log_var = self.encode(part)
+                # Drawn image by image, so that the draws are the same whatever the chunks
+                noise = torch.stack([self._normal(num_samples, self.latent_size, generator=generator) for _ in part])
+                total = mean.new_full((len(part),), -math.inf)
+                for chunk in noise.split(max(1, self.chunk_size // len(part)), dim=1):  # (b, k, L)
+                    log_weights = torch.add(*self._log_weights(part, mean, log_var, chunk))  # (b, k)
+                    total = torch.logaddexp(total, log_weights.logsumexp(1))
+                found.append(total - math.log(num_samples))
+        return torch.cat(found)
+
+    def _log_weights(self, x: Tensor, mean: Tensor, log_var: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Both log p(x|z) and log p(z) - log q(z|x), each (B, K), at the codes that `noise` (B, K, L) stands for."""
+        z = mean.unsqueeze(1) + noise * (0.5 * log_var).exp().unsqueeze(1)  # (B, K, L)
+        logits = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # -> (B * K, D) -> (B, K, D)
+        # A Bernoulli's log-probability is x l - log(1 + exp(l)): a product of matrices, and one pass over the logits
+        x_logits = (logits @ x.flatten(1).unsqueeze(2)).squeeze(2)  # (B, K, D) @ (B, D, 1) -> (B, K)
+        log_likelihood = x_logits - F.softplus(logits).sum(2)
+        log_ratio = 0.5 * ((noise.square() - z.square()).sum(2) + log_var.sum(1, keepdim=True))
+        return log_likelihood, log_ratio
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """`n` images (n, C, H, W) from the prior: Bernoulli means, normalised like the data; `generator` on the CPU."""
+        return (self._means(self._normal(n, self.latent_size, generator=generator)) - self.mean) / self.std
+
+    def intensities(self, x: Tensor) -> Tensor:
+        """Normalised images as intensities in [0, 1]."""
+        return (x * self.std + self.mean).clamp(0, 1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        found = self.bounds(binarise(self.intensities(batch[0])), self.num_samples)
+        means = {name: found[name].mean() for name in ("reconstruction", "kl")}
+        return {"loss": -found["bound"].mean(), **means}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        x = self._evaluate(batch, batch_idx, "val", self.val_loss, self.val_elbo)
+        if batch_idx == 0:
+            self._shown = x[:10]
+
+    def on_test_epoch_start(self) -> None:
+        world_size = self.trainer.world_size
+        self._nll_left = math.inf if self.nll_images is None else -(-self.nll_images // world_size)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        x = self._evaluate(batch, batch_idx, "test", self.test_loss, self.test_elbo)
+        x = x[: int(min(self._nll_left, len(x)))]
+        self._nll_left -= len(x)
+        if len(x):
+            draws = generator(SEED, self.global_rank, batch_idx, 1)  # others than the bounds', whatever K is
+            self.test_nll.update(-self.log_likelihood(x, self.nll_samples, draws))
+        self.log("test/nll", self.test_nll)
+
+    def _evaluate(
+        self, batch: Batch, batch_idx: int, stage: str, mean_loss: MeanMetric, mean_elbo: MeanMetric
+    ) -> Tensor:
+        """Logs the bounds of a batch and returns its images, binarised."""
+        draws = generator(SEED, self.global_rank, batch_idx)
+        x = binarise(self.intensities(batch[0]), draws)
+        found = self.bounds(x, self.num_samples, draws)
+        mean_loss.update(-found["bound"])
+        mean_elbo.update(found["elbo"])
+        self.log(f"{stage}/loss", mean_loss)
+        self.log(f"{stage}/elbo", mean_elbo)
+        return x
+
+    def on_validation_epoch_end(self) -> None:
+        """Pictures: reconstructions under their originals, samples of the prior, walks between two images' codes."""
+        if self._shown is None or self.image[0] not in (1, 3):
+            return
+        mean, _ = self.encode(self._shown)  # (10, L)
+        pairs = torch.stack([self._shown, self._means(mean)])  # (2, 10, C, H, W)
+        log_image(self, "val/reconstructions", make_grid(pairs.flatten(0, 1), nrow=len(mean)))
+        draws = generator(SEED, self.global_rank)
+        log_image(self, "val/samples", make_grid(self.intensities(self.sample(100, draws)), nrow=10))
+        steps = torch.linspace(0, 1, 10).to(mean).unsqueeze(1)  # (10, 1)
+        walks = [self._means(a + steps * (b - a)) for a, b in pairwise(mean)]
+        if walks:
+            log_image(self, "val/walks", make_grid(torch.cat(walks), nrow=10))
+
+    def _means(self, z: Tensor) -> Tensor:
+        """What the decoder expects of each pixel: (B, L) -> (B, C, H, W) in [0, 1]."""
+        return self.decoder(z).sigmoid().unflatten(1, self.image)
+
+    def _normal(self, *shape: int, generator: torch.Generator | None) -> Tensor:
+        """Standard normal draws: of `generator`, on the CPU, the same on every device, else of the device's own."""
+        device = self.device if generator is None else "cpu"
+        noise = torch.randn(shape, generator=generator, device=device)
+        return noise.to(self.device, self.dtype)  # type: ignore[arg-type]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return optim.configure(self, self.optimizer, self.scheduler)
+
+
+def binarise(intensities: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Zeros and ones, a one with the intensity's probability; `generator` on the CPU, None for the global one."""
+    device = intensities.device if generator is None else "cpu"
+    uniform = torch.rand(intensities.shape, generator=generator, device=device).to(intensities)
+    return (uniform < intensities).to(intensities)
+
+
+def _convolutions(
+    image: Sequence[int], channels: Sequence[int], latent_size: int
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """Encoder (B, C, H, W) -> (B, 2 L) and decoder (B, L) -> (B, D)."""
+    in_channels, height, width = image
+    if height % 4 or width % 4:
+        raise ValueError(f"image={list(image)}: two halvings need height and width that are multiples of 4")
+    if len(channels) != 2 or min(channels) < 1:
+        raise ValueError(f"channels={list(channels)}: give two numbers from 1, one for each convolution")
+    c1, c2 = channels
+    small = (c2, height // 4, width // 4)
+    strided = (4, 2, 1)  # kernel, stride and padding that halve or double each side
+    encoder = nn.Sequential(
+        nn.Conv2d(in_channels, c1, *strided),  # (B, C, H, W) -> (B, c1, H/2, W/2)
+        nn.ReLU(),
+        nn.Conv2d(c1, c2, *strided),  # -> (B, c2, H/4, W/4)
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(math.prod(small), 2 * latent_size),
+    )
+    decoder = nn.Sequential(
+        nn.Linear(latent_size, math.prod(small)),
+        nn.ReLU(),
+        nn.Unflatten(1, small),  # (B, c2, H/4, W/4)
+        nn.ConvTranspose2d(c2, c1, *strided),  # -> (B, c1, H/2, W/2)
+        nn.ReLU(),
+        nn.ConvTranspose2d(c1, in_channels, *strided),  # -> (B, C, H, W)
+        nn.Flatten(),
+    )
+    return encoder, decoder
