@@ -126,12 +126,33 @@ def data_path(pairs: int, data_dir: str) -> None:
     )
 
 
+def sampling(pairs: int, length: int = 256) -> None:
+    """Seconds that a GPT needs for `length` tokens, with its cache of keys and values and without."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", ["model=gpt", "data=text", f"data.context={length}"])
+    model = instantiate(cfg.model)
+    prompt = torch.zeros(1, 1, dtype=torch.long)
+
+    def seconds(use_cache: bool) -> float:
+        start = time.perf_counter()
+        model.generate(prompt, length - 1, use_cache=use_cache)
+        return time.perf_counter() - start
+
+    timed = [(seconds(use_cache=True), seconds(use_cache=False)) for _ in range(pairs + 1)][1:]  # the first warms up
+    print(
+        f"sampling {length} tokens: with the cache {statistics.median(a for a, _ in timed):.3f} s,"
+        f" without {statistics.median(b for _, b in timed):.3f} s,"
+        f" ratio {statistics.median(b / a for a, b in timed):.2f} (median of {pairs} pairs)"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=["mlp", "lenet"])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--data-dir", default="", help="where MNIST lies")
     args = parser.parse_args()
+    sampling(args.pairs)
     data_path(args.pairs, args.data_dir)
     for name in args.models:
         trainer_tax(name, args.pairs, args.data_dir)

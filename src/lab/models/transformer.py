@@ -41,33 +41,25 @@ class Attention(nn.Module):
         num_heads: H.
         dropout: probability of dropping an attention weight, in [0, 1).
         causal: whether a token sees only itself and those before it.
-        rotary: whether queries and keys are turned by their position (Su et al. 2021); d must be even.
 
     Source: Vaswani et al. 2017, section 3.2.
     """
 
-    def __init__(self, width: int, num_heads: int, dropout: float, causal: bool, rotary: bool = False) -> None:
+    def __init__(self, width: int, num_heads: int, dropout: float, causal: bool) -> None:
         super().__init__()
         if num_heads < 1 or width % num_heads:
             raise ValueError(f"width={width}, num_heads={num_heads}: the width must be a multiple of the heads")
-        if rotary and width // num_heads % 2:
-            raise ValueError(
-                f"width={width}, num_heads={num_heads}: rotary positions turn pairs of numbers, so width / num_heads"
-                f" must be even, not {width // num_heads}"
-            )
         self.num_heads = num_heads
         self.dropout = dropout
         self.causal = causal
-        self.rotary = rotary
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # (B, T, D) -> (B, T, 3, H, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # -> 3 x (B, H, T, d)
-        if self.rotary:
-            start = 0 if cache is None else len(cache)
-            q, k = rotate(q, start), rotate(k, start)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
             k, v = cache.append(k, v)  # -> (B, H, S, d)
         new, seen = q.shape[2], k.shape[2]
@@ -79,21 +71,28 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, d) -> (B, T, D)
 
 
-def rotate(x: Tensor, start: int = 0) -> Tensor:
-    """Turns each pair of numbers (i, i + d/2) of `x` (B, H, T, d) by its token's position times 10000^(-2i/d).
+def rotations(context: int, size: int) -> Tensor:
+    """Cosines and sines (2, context, size / 2) of each position times 10000^(-2i / size), i counting pairs of numbers.
 
-    Args:
-        x: queries or keys.
-        start: position of the first token.
+    Raises:
+        ValueError: when `size` is odd.
+
+    Source: Su et al. 2021, section 3.2.2.
+    """
+    if size % 2:
+        raise ValueError(f"rotary positions turn pairs of numbers, so width / num_heads must be even, not {size}")
+    rates = 10_000 ** (-torch.arange(0, size, 2) / size)  # (size / 2,)
+    angles = torch.arange(context).unsqueeze(1) * rates  # (context, size / 2)
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turns each pair of numbers (i, i + d/2) of queries or keys (B, H, T, d) by `rotation` (2, T, d/2).
 
     Source: Su et al. 2021, equation 34.
     """
-    half = x.shape[-1] // 2
-    rates = 10_000 ** (-torch.arange(half, device=x.device) / half)  # (d/2,)
-    positions = torch.arange(start, start + x.shape[-2], device=x.device)
-    angles = positions.unsqueeze(1) * rates  # (T, d/2)
-    cos, sin = angles.cos().to(x), angles.sin().to(x)
-    a, b = x.split(half, dim=-1)
+    cos, sin = rotation
+    a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
@@ -105,24 +104,23 @@ class Block(nn.Module):
         num_heads: see `Attention`.
         dropout: probability of dropping a number of what is added, in [0, 1), and an attention weight.
         causal: see `Attention`.
-        rotary: see `Attention`.
     """
 
-    def __init__(self, width: int, num_heads: int, dropout: float, causal: bool, rotary: bool = False) -> None:
+    def __init__(self, width: int, num_heads: int, dropout: float, causal: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, num_heads, dropout, causal, rotary)
+        self.attention = Attention(width, num_heads, dropout, causal)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x), cache))  # (B, T, D)
+    def forward(self, x: Tensor, rotation: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x), rotation, cache))  # (B, T, D)
         x = x + self.dropout(self.mlp(self.norm2(x)))  # (B, T, 4 * D) within
         return x
 
 
-def blocks(num_layers: int, width: int, num_heads: int, dropout: float, **attention: Any) -> nn.ModuleList:
+def blocks(num_layers: int, width: int, num_heads: int, dropout: float, causal: bool) -> nn.ModuleList:
     """The layers of both, with GPT-2's start: every weight normal with 0.02, what is added smaller by sqrt(2 layers).
 
     Source: Radford et al. 2019, section 2.3.
@@ -131,7 +129,7 @@ def blocks(num_layers: int, width: int, num_heads: int, dropout: float, **attent
         raise ValueError(f"num_layers={num_layers}, width={width}: at least one of each")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
-    layers = nn.ModuleList(Block(width, num_heads, dropout, **attention) for _ in range(num_layers))
+    layers = nn.ModuleList(Block(width, num_heads, dropout, causal) for _ in range(num_layers))
     for name, parameter in layers.named_parameters():
         if parameter.ndim == 2:
             added = name.endswith(("attention.out.weight", "mlp.2.weight"))
@@ -213,6 +211,8 @@ class GPT(LanguageModel):
     Source: Radford et al. 2018 and 2019; tied embeddings: Press and Wolf 2017; rotary: Su et al. 2021.
     """
 
+    rotations: Tensor | None
+
     def __init__(
         self,
         vocab_size: int,
@@ -227,20 +227,24 @@ class GPT(LanguageModel):
         super().__init__(vocab_size=vocab_size, context=context, **task)
         self.embedding = nn.Embedding(vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        self.positions = nn.Parameter(0.02 * torch.randn(context, width)) if positions == "learned" else None
         self.dropout = nn.Dropout(dropout)
-        self.blocks = blocks(num_layers, width, num_heads, dropout, causal=True, rotary=positions == "rotary")
+        self.blocks = blocks(num_layers, width, num_heads, dropout, causal=True)
         self.norm = nn.LayerNorm(width)
+        learned = positions == "learned"
+        self.positions = nn.Parameter(0.02 * torch.randn(context, width)) if learned else None
+        self.register_buffer("rotations", None if learned else rotations(context, width // num_heads), persistent=False)
 
     def make_cache(self) -> list[Cache]:
         return [Cache() for _ in self.blocks]
 
     def forward(self, tokens: Tensor, cache: list[Cache] | None = None) -> Tensor:
+        start = len(cache[0]) if cache else 0
+        here = slice(start, start + tokens.shape[1])
         x = self.embedding(tokens)  # (B, T) -> (B, T, D)
         if self.positions is not None:
-            start = len(cache[0]) if cache else 0
-            x = x + self.positions[start : start + tokens.shape[1]]
+            x = x + self.positions[here]
+        rotation = None if self.rotations is None else self.rotations[:, here]  # (2, T, d/2)
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
-            x = block(x, cache[i] if cache else None)
+            x = block(x, rotation, cache[i] if cache else None)
         return F.linear(self.norm(x), self.embedding.weight)  # (B, T, D) -> (B, T, V)
