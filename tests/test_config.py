@@ -97,6 +97,8 @@ WRONG = [
     (["foo"], ["'foo'", "key=value"]),
     (["model.hidden_sizes=[1"], ["no override"]),
     (["~dims.image"], ["model=lenet does not fit data=digits", "dims.image", "data that fits lenet: "]),
+    (["data=text", "model=gpt", "data.path=README.mdd"], ["README.mdd: no such file", "did you mean README.md?"]),
+    (["model=rnn", "model.cell=lstmm"], ["model.cell=lstmm", "did you mean lstm?"]),
     (["paths.log_dir=/dev/null/logs"], ["/dev/null", "paths.log_dir"]),
 ]
 

@@ -55,11 +55,22 @@ def check(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
     """
     _check_types(overrides)
     _check_choices(cfg)
-    _check_missing(cfg)  # first, since dims may be read from a file that data.path names
+    _check_missing(cfg)
+    if cfg.data.get("path") is not None:
+        check_file(Path(cfg.data.path))  # before dims, which may be read from it
     _check_dims(cfg)
     for group in ("data", "model"):
         _check_arguments(group, cfg[group])
     _check_devices(cfg.trainer)
+
+
+def check_file(path: Path) -> None:
+    """Refuses a `data.path` where there is no file, with the nearest name beside it."""
+    if path.is_dir():
+        raise UserError(f"data.path={path} is a folder: give a file")
+    if not path.exists():
+        beside = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise UserError(f"data.path={path}: no such file{nearest(path.name, beside)}")
 
 
 class Check(Callback):

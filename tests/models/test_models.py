@@ -93,7 +93,7 @@ def test_every_model_learns_one_batch_by_heart(model: str, cfg: Compose) -> None
     datamodule.prepare_data()
     datamodule.setup("fit")
     batch = next(iter(datamodule.train_dataloader()))
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2 if model == "linear_regression" else 3e-3)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1 if model == "linear_regression" else 3e-3)
     losses = []
     for _ in range(400):
         loss = module.training_step(batch, 0)["loss"]

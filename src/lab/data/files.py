@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from polars.exceptions import PolarsError
 
 from lab.compose import nearest
+from lab.config import check_file
 from lab.errors import UserError
 
 TASKS = ("auto", "classification", "regression")
@@ -88,9 +89,7 @@ def read_table(path: str, target: str, task: str = "auto", drop: Sequence[str] =
 
 def _read(path: Path) -> pl.DataFrame:
     """The file as it stands, surrounding blanks and words for missing values taken off."""
-    if not path.exists():
-        beside = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise UserError(f"data.path={path}: no such file{nearest(path.name, beside)}")
+    check_file(path)
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             header = file.readline()

@@ -1,0 +1,263 @@
+"""A generative adversarial network: two convolutional players and the game between them.
+
+Shapes: B images in a batch, of C channels, height H and width W; Z numbers in a latent.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.utils import make_grid
+
+from lab import optim
+from lab.data.module import Batch, generator
+from lab.errors import UserError
+from lab.figures import log_image
+
+
+def non_saturating(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of telling them apart, and of being taken for real: Goodfellow et al. 2014, section 3."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean(), F.softplus(-fooling).mean()
+
+
+def hinge(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores beyond a margin of one count no further: Miyato et al. 2018, equations 16 and 17."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean(), -fooling.mean()
+
+
+def wasserstein(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
+    """The critic's estimate of the Wasserstein distance: Gulrajani et al. 2017, equation 2."""
+    return fake.mean() - real.mean(), -fooling.mean()
+
+
+# Losses of discriminator and generator, from scores (B) of real images, of made-up ones, and of these for the generator
+LOSSES = {"non_saturating": non_saturating, "hinge": hinge, "wgan_gp": wasserstein}
+
+
+def slope_penalty(critic: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+    """Mean of (|slope| - 1)^2 at the points `share` (B, 1, 1, 1) of the way from `fake` to `real` (B, C, H, W).
+
+    In float32: slopes of squared slopes leave the range of less. Gulrajani et al. 2017, equation 3.
+    """
+    with torch.autocast(real.device.type, enabled=False):
+        between = torch.lerp(fake.float(), real.float(), share).requires_grad_()
+        [slope] = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+        return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+class GAN(pl.LightningModule):
+    """Learns to draw images like those of the data: a generator makes them up, a discriminator tells them apart.
+
+    Both networks are DCGAN's, two strided convolutions each, and a hidden layer, so that the players see an image as a
+    whole. The discriminator's batch norm sees real and made-up images apart; with wgan_gp there is none, so that the
+    penalty is on each image's own slope. Both players step at once, from one backward pass through both losses: every
+    parameter gets its gradient in it, as distributed training wants.
+
+    Batches are images (B, C, H, W) first; what follows (labels) is not looked at.
+
+    Args:
+        image: (channels, height, width); height and width are multiples of 4.
+        pixels: mean and standard deviation that the data normalises pixels in [0, 1] by; the players' own range is
+            tanh's, [-1, 1].
+        latent_size: Z, standard normal numbers that the generator makes an image from.
+        channels: feature maps of generator and discriminator at half the resolution; twice as many at a quarter.
+        hidden_size: units of the layer between the feature maps and the latents, or the score.
+        loss: non_saturating, hinge, or wgan_gp, whose critic takes no more steps than the generator here.
+        gradient_penalty: weight of wgan_gp's penalty on slopes other than one.
+        ema_decay: share of the averaged generator kept at each step, in [0, 1); 0 for no average. `sample` draws from
+            the average (Yazici et al. 2019).
+        optimizer: factory, called with the parameters of each player; needed to train.
+        scheduler: see `lab.optim.configure`; each player has its own.
+
+    Raises:
+        ValueError: for sides that are no multiples of 4, sizes below 1, an unknown loss, shares out of their range.
+
+    Source: Goodfellow et al., Generative Adversarial Nets, 2014; Radford, Metz and Chintala, Unsupervised
+    Representation Learning with Deep Convolutional GANs, 2016; Lim and Ye, Geometric GAN, 2017; Miyato et al., Spectral
+    Normalization for GANs, 2018; Gulrajani et al., Improved Training of Wasserstein GANs, 2017; Yazici et al., The
+    Unusual Effectiveness of Averaging in GAN Training, 2019.
+    """
+
+    latents: Tensor
+
+    def __init__(
+        self,
+        image: Sequence[int] = (1, 28, 28),
+        pixels: Sequence[float] = (0.5, 0.5),
+        latent_size: int = 64,
+        channels: Sequence[int] = (32, 16),
+        hidden_size: int = 256,
+        loss: Literal["non_saturating", "hinge", "wgan_gp"] = "non_saturating",
+        gradient_penalty: float = 10.0,
+        ema_decay: float = 0.999,
+        optimizer: optim.OptimizerFactory | None = None,
+        scheduler: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        depth, height, width = image
+        if height % 4 or width % 4 or min(image) < 1:
+            raise ValueError(f"image={list(image)}: a GAN needs height and width that are multiples of 4")
+        if len(channels) != 2:
+            raise ValueError(f"channels={list(channels)}: give two numbers, for generator and discriminator")
+        if min(latent_size, *channels, hidden_size) < 1:
+            raise ValueError(f"{latent_size=}, channels={list(channels)}, {hidden_size=}: give at least 1 of each")
+        if loss not in LOSSES:
+            raise ValueError(f"loss={loss!r}: choose from {', '.join(LOSSES)}")
+        if not 0 <= ema_decay < 1:
+            raise ValueError(f"ema_decay={ema_decay} keeps no average: give a number from 0 to below 1")
+        if gradient_penalty < 0:
+            raise ValueError(f"gradient_penalty={gradient_penalty}: a penalty is no reward, so give a number from 0")
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        self.automatic_optimization = False
+        self.mean, self.std = pixels
+        self.latent_size = latent_size
+        self.loss = loss
+        self.gradient_penalty = gradient_penalty
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+
+        quarter, area = (height // 4, width // 4), height // 4 * width // 4
+        g, d = channels
+        self.generator = nn.Sequential(
+            nn.Linear(latent_size, hidden_size, bias=False),  # (B, Z) -> (B, hidden_size)
+            nn.BatchNorm1d(hidden_size),
+            nn.ReLU(),
+            nn.Linear(hidden_size, 2 * g * area, bias=False),
+            nn.Unflatten(1, (2 * g, *quarter)),  # -> (B, 2 g, H/4, W/4)
+            nn.BatchNorm2d(2 * g),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * g, g, 4, stride=2, padding=1, bias=False),  # -> (B, g, H/2, W/2)
+            nn.BatchNorm2d(g),
+            nn.ReLU(),
+            nn.ConvTranspose2d(g, depth, 4, stride=2, padding=1),  # -> (B, C, H, W)
+            nn.Tanh(),
+        )
+        norm = loss != "wgan_gp"  # its penalty is on each image's own slope
+        self.discriminator = nn.Sequential(
+            nn.Conv2d(depth, d, 4, stride=2, padding=1),  # (B, C, H, W) -> (B, d, H/2, W/2)
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(d, 2 * d, 4, stride=2, padding=1, bias=not norm),  # -> (B, 2 d, H/4, W/4)
+            nn.BatchNorm2d(2 * d, track_running_stats=False) if norm else nn.Identity(),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            nn.Linear(2 * d * area, hidden_size, bias=not norm),  # -> (B, hidden_size)
+            nn.BatchNorm1d(hidden_size, track_running_stats=False) if norm else nn.Identity(),
+            nn.LeakyReLU(0.2),
+            nn.Linear(hidden_size, 1),
+            nn.Flatten(0),  # -> (B)
+        )
+        self.ema: AveragedModel | None = None
+        if ema_decay:
+            # Statistics of the batch norms are averaged too: those of the newest weights would not fit the average.
+            average: Any = get_ema_multi_avg_fn(ema_decay)
+            self.ema = AveragedModel(deepcopy(self.generator), multi_avg_fn=average, use_buffers=True)
+            self.ema.requires_grad_(False)
+        latents = torch.randn(64, latent_size, generator=generator(0))
+        self.register_buffer("latents", latents, persistent=False)  # what the pictures of every epoch are made from
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self._outward(self.generator(z))  # (B, Z) -> (B, C, H, W)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws `n` images (n, C, H, W), normalised as the data is, from the averaged generator.
+
+        Args:
+            n: how many.
+            generator: of the latents, on the CPU; None for torch's own.
+        """
+        return self._draw(torch.randn(n, self.latent_size, generator=generator).to(self.device))
+
+    def losses(self, real: Tensor, fake: Tensor, draw: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Both players' losses on images (B, C, H, W) in [-1, 1]; each has gradients for its own player alone."""
+        on_real, on_fake = (self.discriminator(x).float() for x in (real, fake.detach()))  # (B) each
+        self.discriminator.requires_grad_(False)
+        fooling = self.discriminator(fake).float()  # the same scores as on_fake, with gradients for the generator
+        self.discriminator.requires_grad_(True)
+        loss_d, loss_g = LOSSES[self.loss](on_real, on_fake, fooling)
+        if self.loss == "wgan_gp" and self.gradient_penalty:
+            share = torch.rand(len(real), 1, 1, 1, generator=draw).to(real)
+            loss_d = loss_d + self.gradient_penalty * slope_penalty(self.discriminator, real, fake.detach(), share)
+        return {"loss_d": loss_d, "loss_g": loss_g}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        real = self._inward(batch[0])
+        # Ranks share the global seed and must not share latents; a resumed run goes on with those that came next.
+        draw = generator(torch.initial_seed(), self.global_step, self.global_rank)
+        z = torch.randn(len(real), self.latent_size, generator=draw).to(real)
+        losses = self.losses(real, self.generator(z), draw)
+
+        players: Any = self.optimizers()
+        first, second = players
+        first.zero_grad()
+        second.zero_grad()
+        self.manual_backward(losses["loss_d"] + losses["loss_g"])
+        first.step()
+        # Not through Lightning's wrapper, which would count the batch as two steps
+        self.trainer.strategy.optimizer_step(second.optimizer, lambda: None)
+        if self.ema is not None:
+            self.ema.update_parameters(self.generator)
+        self._advance_schedules("step", self.global_step)
+        return {name: value.detach() for name, value in losses.items()}
+
+    def on_train_epoch_end(self) -> None:
+        self._advance_schedules("epoch", self.current_epoch + 1)
+
+    # Quality, a callback, measures samples; Lightning runs the loops only where these stand.
+    def validation_step(self, batch: Batch, batch_idx: int) -> None: ...
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None: ...
+
+    def on_validation_epoch_end(self) -> None:
+        pixels = self._draw(self.latents) * self.std + self.mean  # (64, C, H, W) in [0, 1]
+        log_image(self, "val/samples", make_grid(pixels.cpu(), nrow=8))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        built: list[Any] = [
+            optim.configure(self, self.optimizer, self.scheduler, player.parameters())
+            for player in (self.generator, self.discriminator)
+        ]
+        if self.scheduler is None:
+            return built
+        kept = {"scheduler", "interval", "frequency"}  # the rest is for stepping that Lightning leaves to us here
+        schedules: list[Any] = [
+            {key: value for key, value in one["lr_scheduler"].items() if key in kept} | {"name": f"lr-{player}"}
+            for one, player in zip(built, ("generator", "discriminator"), strict=True)
+        ]
+        return [one["optimizer"] for one in built], schedules
+
+    def _advance_schedules(self, interval: str, count: int) -> None:
+        """Steps the schedules of this interval, after `count` steps or epochs."""
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval != interval or count % config.frequency:
+                continue
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                monitor = (self.scheduler or {}).get("monitor")
+                if monitor not in self.trainer.callback_metrics:
+                    raise UserError(f"scheduler.monitor={monitor}: nothing logs it; callbacks.quality logs val/frechet")
+                config.scheduler.step(self.trainer.callback_metrics[monitor])
+            else:
+                config.scheduler.step()  # type: ignore[call-arg]
+
+    def _draw(self, z: Tensor) -> Tensor:
+        """What the averaged generator makes of latents (B, Z) in evaluation."""
+        network = self.generator if self.ema is None else self.ema
+        training = network.training
+        images = self._outward(network.eval()(z))  # (B, Z) -> (B, C, H, W)
+        network.train(training)
+        return images
+
+    def _inward(self, images: Tensor) -> Tensor:
+        """From the data's normalisation to [-1, 1]."""
+        return (images * self.std + self.mean) * 2 - 1
+
+    def _outward(self, x: Tensor) -> Tensor:
+        """From [-1, 1] to the data's normalisation."""
+        return ((x.float() + 1) / 2 - self.mean) / self.std
