@@ -109,5 +109,6 @@ def test_a_schedule_that_the_optimizer_cannot_follow_is_refused(cfg: Compose) ->
 def test_models_carry_no_factory_in_their_hyperparameters() -> None:
     model = MLP(4, 2, optimizer=lambda p: torch.optim.SGD(p, lr=1.0))
     assert set(model.hparams) == {
-        "in_features", "num_classes", "hidden_sizes", "activation", "dropout", "batch_norm", "label_smoothing", "l1", "l2",
+        "in_features", "num_classes", "hidden_sizes", "activation", "dropout", "batch_norm", "label_smoothing",
+        "l1", "l2",
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """What every architecture keeps, found by globbing the configs."""
 
+import inspect
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 from torch.nn import functional as F
 
+import lab.models
 from lab.build import instantiate
 from lab.compose import CONFIGS, ROOT
 from lab.config import check
@@ -248,3 +250,15 @@ def test_compiled_layers_give_the_same_and_keep_their_names() -> None:
     torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-4)
     assert list(model.state_dict()) == names
     assert isinstance(model, pl.LightningModule)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_architecture_reads_on_one_screen_and_names_its_source(model: str) -> None:
+    target = OmegaConf.load(CONFIGS / "model" / f"{model}.yaml").model._target_
+    architecture = getattr(lab.models, target.rpartition(".")[2])
+    body = inspect.getsource(architecture.forward).splitlines()
+    assert 2 <= len(body) <= 30
+    documented = inspect.getdoc(architecture)
+    assert documented
+    assert "Args:" in documented
+    assert "Source:" in documented
