@@ -126,6 +126,8 @@ def trained(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
                     *small(model, data),
                     "trainer.max_epochs=1",
                     "trainer.limit_train_batches=2",
+                    "trainer.limit_val_batches=2",
+                    "trainer.limit_test_batches=2",
                     "logger=none",
                 ],
             )
@@ -154,7 +156,7 @@ figures = {}
 for path in sys.argv[1:]:
     run = Run.open(path)
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(accelerator="cpu", callbacks=run.judges(), **options)
+    trainer = pl.Trainer(accelerator="cpu", callbacks=run.judges(), limit_test_batches=2, **options)
     [figures[path]] = trainer.test(run.model(), run.datamodule(), verbose=False)
 print(json.dumps(figures))
 """

@@ -25,14 +25,14 @@ def test_metrics_agree_with_scikit_learn(cfg: Compose) -> None:
     assert metrics["test/loss"] == pytest.approx(squared, rel=1e-5)
     assert metrics["test/rmse"] == pytest.approx(np.sqrt(squared), rel=1e-5)
     assert metrics["test/mae"] == pytest.approx(mean_absolute_error(truth, predicted), rel=1e-5)
-    assert metrics["test/r2"] == pytest.approx(r2_score(truth, predicted), rel=1e-4)
+    assert metrics["test/r2"] == pytest.approx(r2_score(truth, predicted), abs=1e-5)
 
 
 def test_huber_is_quadratic_then_linear() -> None:
     model = LinearRegression(1, loss="huber", huber_delta=2.0)  # starts at zero: the error is the target
     for target, expected in ((1.0, 0.5), (-2.0, 2.0), (5.0, 2.0 * (5.0 - 1.0))):
         loss = model.training_step((torch.zeros(1, 1), torch.tensor([[target]])), 0)["loss"]
-        assert float(loss) == pytest.approx(expected)
+        assert loss.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -51,8 +51,8 @@ def test_lbfgs_finds_the_least_squares_solution(seed: int, cfg: Compose) -> None
     weights, bias = datamodule.solution
     found = torch.cat([module.linear.weight[0], module.linear.bias]).detach()
     expected = torch.cat([weights, torch.as_tensor(bias).reshape(1)])
-    assert ((found - expected).norm() / expected.norm()) < 1e-5
-    assert ((found - expected).abs() <= 1e-5 * expected.abs().clamp(min=1e-2)).all()
+    assert (found - expected).norm() <= 1e-7 * expected.norm()
+    assert ((found - expected).abs() <= 1e-5 * expected.abs()).all()
 
 
 def test_l2_is_ridge_regression(cfg: Compose) -> None:
@@ -135,7 +135,7 @@ def test_targets_are_standardised_where_the_data_says_by_what(cfg: Compose) -> N
     torch.testing.assert_close(module.linear.weight[0] * 8.0, weights, rtol=1e-5, atol=1e-6)
     x, y = next(iter(datamodule.test_dataloader()))
     [metrics] = trainer.test(module, datamodule=datamodule, verbose=False)
-    assert metrics["test/mse"] == pytest.approx(float((module.predict(x) - y).square().mean()), rel=1e-5)
+    assert metrics["test/mse"] == pytest.approx(float((module.predict(x).detach() - y).square().mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize(

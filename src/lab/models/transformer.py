@@ -57,9 +57,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # (B, T, D) -> (B, T, 3, H, d)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # -> 3 x (B, H, T, d)
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # -> (3, B, H, T, d)
+        q, k = qkv[:2] if rotation is None else rotate(qkv[:2], rotation)
+        v = qkv[2]
         if cache is not None:
             k, v = cache.append(k, v)  # -> (B, H, S, d)
         new, seen = q.shape[2], k.shape[2]
@@ -87,7 +87,7 @@ def rotations(context: int, size: int) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turns each pair of numbers (i, i + d/2) of queries or keys (B, H, T, d) by `rotation` (2, T, d/2).
+    """Turns each pair of numbers (i, i + d/2) of queries or keys (..., T, d) by `rotation` (2, T, d/2).
 
     Source: Su et al. 2021, equation 34.
     """
