@@ -87,15 +87,12 @@ def penalty(module: nn.Module, l1: float, l2: float) -> Tensor | float:
         raise ValueError(f"l1={l1}, l2={l2}: a penalty is no reward, so give numbers from 0")
     if l1 == 0 and l2 == 0:
         return 0.0
-    weights = [p for p in module.parameters() if p.ndim >= 2]
+    weights = [p for p in module.parameters() if p.ndim >= 2 and p.requires_grad]
     return sum(l1 * w.abs().sum() + l2 / 2 * w.square().sum() for w in weights)
 
 
 def configure(
-    module: pl.LightningModule,
-    optimizer: OptimizerFactory | None,
-    scheduler: dict[str, Any] | None,
-    params: Iterable[nn.Parameter] | None = None,
+    module: pl.LightningModule, optimizer: OptimizerFactory | None, scheduler: dict[str, Any] | None
 ) -> OptimizerLRScheduler:
     """What `configure_optimizers` returns, from the factories that a task was built with.
 
@@ -104,11 +101,10 @@ def configure(
         optimizer: called with the parameters.
         scheduler: Lightning's own dictionary (`interval`, `frequency`, `monitor`), where `scheduler` is a factory,
             called with the optimizer and, where it takes one, `total_steps`. None for a constant rate.
-        params: what to optimize of the module; None for all of it.
     """
     if optimizer is None:
         raise ValueError(f"{type(module).__name__} was built without an optimizer: pass optimizer=… to train it")
-    built = optimizer(module.parameters() if params is None else params)
+    built = optimizer(module.parameters())
     if scheduler is None:
         return built
     factory = scheduler["scheduler"]

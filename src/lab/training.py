@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from torch import distributed
+from torch import distributed, nn
 from torchmetrics import Metric, MetricCollection
 
 from lab import loop
@@ -79,14 +80,16 @@ def build(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> tuple[Any, 
 def _train(cfg: DictConfig, run: Run) -> dict[str, float]:
     model, data, trainer = build(cfg)
     _lead_ranks_here(run)
+    if trainer.global_rank:  # ranks begin with the same weights, and then draw their own dropout and noise
+        torch.manual_seed(cfg.seed + trainer.global_rank)
     if trainer.is_global_zero:
         run.note(devices=f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}")
     metrics: dict[str, float] = {}
     best = None
     if cfg.fit:
         trainer.fit(model, datamodule=data, weights_only=True)
-        checkpoint: Any = trainer.checkpoint_callback
-        best = getattr(checkpoint, "best_model_path", None) or None
+        checkpoint: Any = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
+        best = checkpoint.best_model_path or None if checkpoint else None
         metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
         objective = checkpoint.best_model_score if best else trainer.callback_metrics.get(cfg.objective.metric)
         if objective is not None:
@@ -106,9 +109,10 @@ def excess(metrics: dict[str, float], data: Any) -> dict[str, float]:
 
 def compile_layers(model: pl.LightningModule) -> None:
     """Compiles each layer of `model` in place: no name in its state changes."""
-    for layer in model.children():
-        if not isinstance(layer, Metric | MetricCollection):
-            layer.compile()
+    for child in model.children():
+        for layer in child if isinstance(child, nn.ModuleList) else [child]:  # a list is not called, its members are
+            if not isinstance(layer, Metric | MetricCollection):
+                layer.compile()
 
 
 def _lead_ranks_here(run: Run) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from lab.data.module import generator
-from lab.errors import UserError
 from lab.models import GAN
 from lab.models.gan import slope_penalty
 from lab.training import build
@@ -150,7 +149,7 @@ def test_a_step_is_one_of_each_player_down_its_own_loss(cfg: Compose) -> None:
 
 
 @pytest.mark.parametrize("loss", ["non_saturating", "hinge", "wgan_gp"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 def test_every_loss_trains(loss: str, precision: str, cfg: Compose) -> None:
     module, data, trainer = build(cfg(*BARE, f"model.loss={loss}", f"trainer.precision={precision}"))
     before = deepcopy(module.state_dict())
@@ -165,31 +164,12 @@ def test_every_loss_trains(loss: str, precision: str, cfg: Compose) -> None:
     assert trainer.test(module, datamodule=data, verbose=False) == [{}], "callbacks=none measures nothing"
 
 
-def test_a_schedule_moves_once_a_batch_for_both(cfg: Compose) -> None:
+def test_a_schedule_moves_once_a_batch(cfg: Compose) -> None:
     module, data, trainer = build(
         cfg(*BARE, "scheduler=cosine", "scheduler.scheduler.final=0.25", "optimizer.lr=0.004")
     )
     trainer.fit(module, datamodule=data)
-    rates = [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers]
-    assert rates == [pytest.approx(0.001)] * 2
-    assert [config.name for config in trainer.lr_scheduler_configs] == ["lr-generator", "lr-discriminator"]
-
-
-def test_a_plateau_needs_what_it_watches(cfg: Compose) -> None:
-    module, data, trainer = build(cfg(*BARE, "scheduler=plateau"))
-    with pytest.raises(UserError, match=r"scheduler.monitor=val/frechet"):
-        trainer.fit(module, datamodule=data)
-
-
-def test_a_plateau_lowers_both_rates(cfg: Compose) -> None:
-    class Flat(pl.Callback):
-        def on_validation_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
-            pl_module.log("val/frechet", 1.0)
-
-    more = ["scheduler=plateau", "scheduler.scheduler.patience=0", "trainer.max_epochs=2", "optimizer.lr=0.01"]
-    module, data, trainer = build(cfg(*BARE, *more), [Flat()])
-    trainer.fit(module, datamodule=data)
-    assert [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers] == [pytest.approx(0.001)] * 2
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.001)
 
 
 def test_samples_come_from_the_average_in_the_datas_own_scale() -> None:
@@ -216,7 +196,7 @@ def test_samples_come_from_the_average_in_the_datas_own_scale() -> None:
 def test_a_resumed_run_draws_what_the_straight_one_does(cfg: Compose, tmp_path: Path) -> None:
     def fit(name: str, epochs: int, resume: Path | None = None) -> dict[str, Tensor]:
         more = ["scheduler=none", "model.loss=wgan_gp", "logger=none", "callbacks.quality=null"]
-        keep = ["callbacks.checkpoint.monitor=null", f"paths.run_dir={tmp_path}/{name}"]
+        keep = ["callbacks.checkpoint=null", f"paths.run_dir={tmp_path}/{name}"]
         module, data, trainer = build(cfg(*TINY, *more, *keep, f"trainer.max_epochs={epochs}"))
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         return module.state_dict()

@@ -107,7 +107,7 @@ class Learning(pl.Callback):
     ("overrides", "learning"),
     [
         ([], [6, 6, 6]),
-        (["model.frozen_epochs=2"], [1, 1, 6]),
+        (["model.frozen_epochs=2", "model.l2=0.1"], [1, 1, 6]),
         (["model.frozen_epochs=1", "model.unfreeze_every=1"], [1, 2, 3, 4, 5, 6]),
     ],
     ids=["none", "all at once", "one by one"],

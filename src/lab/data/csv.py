@@ -53,7 +53,7 @@ class CSV(TableDataModule):
         self.path = path
         self.target = str(target)
         self.task = task
-        self.drop = drop
+        self.drop = [str(name) for name in drop]
         self.held_out = {"val": float(val_share), "test": float(test_share)}
 
     def load(self) -> dict[str, Batch]:

@@ -12,13 +12,11 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.utils import make_grid
 
 from lab import optim
 from lab.data.module import Batch, generator
-from lab.errors import UserError
 from lab.figures import log_image
 
 
@@ -44,11 +42,12 @@ LOSSES = {"non_saturating": non_saturating, "hinge": hinge, "wgan_gp": wasserste
 def slope_penalty(critic: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
     """Mean of (|slope| - 1)^2 at the points `share` (B, 1, 1, 1) of the way from `fake` to `real` (B, C, H, W).
 
-    In float32: slopes of squared slopes leave the range of less. Gulrajani et al. 2017, equation 3.
+    Without autocast: slopes of squared slopes leave the range of half precision. Gulrajani et al. 2017, equation 3.
     """
     with torch.autocast(real.device.type, enabled=False):
-        between = torch.lerp(fake.float(), real.float(), share).requires_grad_()
-        [slope] = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+        between = torch.lerp(fake.to(real), real, share).requires_grad_()
+        # Past `torch.compile`, which cannot take the slope of a slope
+        [slope] = torch.autograd.grad(critic.forward(between).sum(), between, create_graph=True)
         return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
@@ -57,8 +56,11 @@ class GAN(pl.LightningModule):
 
     Both networks are DCGAN's, two strided convolutions each, and a hidden layer, so that the players see an image as a
     whole. The discriminator's batch norm sees real and made-up images apart; with wgan_gp there is none, so that the
-    penalty is on each image's own slope. Both players step at once, from one backward pass through both losses: every
-    parameter gets its gradient in it, as distributed training wants.
+    penalty is on each image's own slope.
+
+    Both players step at once, down the sum of their losses, where each loss has gradients for its own player alone. So
+    one backward pass gives every parameter its gradient and one optimizer takes the step, element by element the same
+    as two would, and distributed training, mixed precision, clipping and schedules are those of any other model.
 
     Batches are images (B, C, H, W) first; what follows (labels) is not looked at.
 
@@ -73,8 +75,8 @@ class GAN(pl.LightningModule):
         gradient_penalty: weight of wgan_gp's penalty on slopes other than one.
         ema_decay: share of the averaged generator kept at each step, in [0, 1); 0 for no average. `sample` draws from
             the average (Yazici et al. 2019).
-        optimizer: factory, called with the parameters of each player; needed to train.
-        scheduler: see `lab.optim.configure`; each player has its own.
+        optimizer: factory, called with the parameters of both players; needed to train.
+        scheduler: see `lab.optim.configure`.
 
     Raises:
         ValueError: for sides that are no multiples of 4, sizes below 1, an unknown loss, shares out of their range.
@@ -115,7 +117,6 @@ class GAN(pl.LightningModule):
         if gradient_penalty < 0:
             raise ValueError(f"gradient_penalty={gradient_penalty}: a penalty is no reward, so give a number from 0")
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
-        self.automatic_optimization = False
         self.mean, self.std = pixels
         self.latent_size = latent_size
         self.loss = loss
@@ -173,7 +174,7 @@ class GAN(pl.LightningModule):
             n: how many.
             generator: of the latents, on the CPU; None for torch's own.
         """
-        return self._draw(torch.randn(n, self.latent_size, generator=generator).to(self.device))
+        return self._draw(torch.randn(n, self.latent_size, generator=generator).to(self.device, self.dtype))  # type: ignore[arg-type]
 
     def losses(self, real: Tensor, fake: Tensor, draw: torch.Generator | None = None) -> dict[str, Tensor]:
         """Both players' losses on images (B, C, H, W) in [-1, 1]; each has gradients for its own player alone."""
@@ -194,21 +195,11 @@ class GAN(pl.LightningModule):
         z = torch.randn(len(real), self.latent_size, generator=draw).to(real)
         losses = self.losses(real, self.generator(z), draw)
 
-        players: Any = self.optimizers()
-        first, second = players
-        first.zero_grad()
-        second.zero_grad()
-        self.manual_backward(losses["loss_d"] + losses["loss_g"])
-        first.step()
-        # Not through Lightning's wrapper, which would count the batch as two steps
-        self.trainer.strategy.optimizer_step(second.optimizer, lambda: None)
+        return {"loss": losses["loss_d"] + losses["loss_g"], **losses}
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.ema is not None:
             self.ema.update_parameters(self.generator)
-        self._advance_schedules("step", self.global_step)
-        return {name: value.detach() for name, value in losses.items()}
-
-    def on_train_epoch_end(self) -> None:
-        self._advance_schedules("epoch", self.current_epoch + 1)
 
     # Quality, a callback, measures samples; Lightning runs the loops only where these stand.
     def validation_step(self, batch: Batch, batch_idx: int) -> None: ...
@@ -220,31 +211,7 @@ class GAN(pl.LightningModule):
         log_image(self, "val/samples", make_grid(pixels.cpu(), nrow=8))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        built: list[Any] = [
-            optim.configure(self, self.optimizer, self.scheduler, player.parameters())
-            for player in (self.generator, self.discriminator)
-        ]
-        if self.scheduler is None:
-            return built
-        kept = {"scheduler", "interval", "frequency"}  # the rest is for stepping that Lightning leaves to us here
-        schedules: list[Any] = [
-            {key: value for key, value in one["lr_scheduler"].items() if key in kept} | {"name": f"lr-{player}"}
-            for one, player in zip(built, ("generator", "discriminator"), strict=True)
-        ]
-        return [one["optimizer"] for one in built], schedules
-
-    def _advance_schedules(self, interval: str, count: int) -> None:
-        """Steps the schedules of this interval, after `count` steps or epochs."""
-        for config in self.trainer.lr_scheduler_configs:
-            if config.interval != interval or count % config.frequency:
-                continue
-            if isinstance(config.scheduler, ReduceLROnPlateau):
-                monitor = (self.scheduler or {}).get("monitor")
-                if monitor not in self.trainer.callback_metrics:
-                    raise UserError(f"scheduler.monitor={monitor}: nothing logs it; callbacks.quality logs val/frechet")
-                config.scheduler.step(self.trainer.callback_metrics[monitor])
-            else:
-                config.scheduler.step()  # type: ignore[call-arg]
+        return optim.configure(self, self.optimizer, self.scheduler)
 
     def _draw(self, z: Tensor) -> Tensor:
         """What the averaged generator makes of latents (B, Z) in evaluation."""

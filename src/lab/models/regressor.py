@@ -64,9 +64,9 @@ class Regressor(pl.LightningModule):
                 "mse": MeanSquaredError(),
                 "rmse": MeanSquaredError(squared=False),
                 "mae": MeanAbsoluteError(),
-                "r2": R2Score(),
             }
         )
+        self.val_r2, self.test_r2 = R2Score(), R2Score()
         self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
 
     def setup(self, stage: str) -> None:
@@ -77,7 +77,7 @@ class Regressor(pl.LightningModule):
 
     def predict(self, *inputs: Tensor) -> Tensor:
         """Predictions (B, num_targets) in the targets' own units."""
-        return self(*inputs) * self.target_std + self.target_mean
+        return self._in_units(self(*inputs))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         *inputs, targets = batch
@@ -85,23 +85,33 @@ class Regressor(pl.LightningModule):
         return {"loss": self._loss(predictions, targets) + optim.penalty(self, self.l1, self.l2)}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "val", self.val_loss, self.val_metrics)
+        self._evaluate(batch, "val", self.val_loss, self.val_metrics, self.val_r2)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "test", self.test_loss, self.test_metrics)
+        self._evaluate(batch, "test", self.test_loss, self.test_metrics, self.test_r2)
 
     def _loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        targets = (targets - self.target_mean) / self.target_std
+        targets = self._standardised(targets)
         if self.loss == "huber":
             return F.huber_loss(predictions, targets, delta=self.huber_delta)
         return F.mse_loss(predictions, targets)
 
-    def _evaluate(self, batch: Batch, stage: str, mean_loss: MeanMetric, metrics: MetricCollection) -> None:
+    def _standardised(self, targets: Tensor) -> Tensor:
+        return (targets - self.target_mean) / self.target_std
+
+    def _in_units(self, predictions: Tensor) -> Tensor:
+        return predictions.to(self.target_std) * self.target_std + self.target_mean
+
+    def _evaluate(
+        self, batch: Batch, stage: str, mean_loss: MeanMetric, metrics: MetricCollection, r2: R2Score
+    ) -> None:
         *inputs, targets = batch
-        predictions = self(*inputs)
+        predictions = self(*inputs).to(targets)  # half precision would round what the units add
         mean_loss.update(self._loss(predictions, targets), weight=len(targets))
-        metrics.update(predictions * self.target_std + self.target_mean, targets)
+        metrics.update(self._in_units(predictions), targets)
+        r2.update(predictions, self._standardised(targets))  # the same in any units, and sums of squares stay small
         self.log(f"{stage}/loss", mean_loss)
+        self.log(f"{stage}/r2", r2)
         self.log_dict(metrics)  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

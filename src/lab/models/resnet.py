@@ -69,18 +69,14 @@ class ResNet(Classifier):
         self.to(memory_format=torch.channels_last)  # faster on CPUs, and on tensor cores
 
     def forward(self, x: Tensor) -> Tensor:
-        learns = torch.is_grad_enabled()
-        frozen = self.num_frozen() if self.training else 0
-        with torch.set_grad_enabled(learns and frozen == 0):
-            x = self.stem(x)  # (B, C, H, W) -> (B, 64, H, W), or a quarter of the sides for a large image
-        for i, stage in enumerate(self.stages, start=1):
-            with torch.set_grad_enabled(learns and frozen <= i):
-                x = stage(x)  # sides halved by each but the first; 512 maps in the end, 2048 from depth 50
+        x = self.stem(x)  # (B, C, H, W) -> (B, 64, H, W), or a quarter of the sides for a large image
+        for stage in self.stages:
+            x = stage(x)  # sides halved by each but the first; 512 maps in the end, 2048 from depth 50
         return self.head(self.pool(x).flatten(1))  # -> (B, 512) -> (B, K)
 
     def num_frozen(self) -> int:
         """How many parts do not learn in this epoch, from the input on: 0 to 5, the stem and four stages."""
-        since = (self.current_epoch if self._trainer is not None else 0) - self.frozen_epochs
+        since = self.current_epoch - self.frozen_epochs
         if since < 0:
             return 5
         if self.frozen_epochs == 0 or self.unfreeze_every == 0:
@@ -99,10 +95,18 @@ class ResNet(Classifier):
                 " trainer.strategy=ddp_find_unused_parameters_true"
             )
 
+    def on_train_start(self) -> None:
+        self.freeze_parts()  # a run resumed within an epoch has no start of it
+
     def on_train_epoch_start(self) -> None:
-        """Keeps the batch norms of frozen parts as they are."""
+        self.freeze_parts()
+
+    def freeze_parts(self) -> None:
+        """Frozen parts get no gradient, and their batch norms stay as they are."""
         for i, part in enumerate([self.stem, *self.stages]):
-            part.train(i >= self.num_frozen())
+            learns = i >= self.num_frozen()
+            part.requires_grad_(learns)
+            part.train(learns)
 
 
 def _load(net: nn.Module, weights: str, depth: int) -> None:

@@ -111,7 +111,7 @@ class VAE(pl.LightningModule):
         return logits.unflatten(1, self.image), mean, log_var
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_var = self.encoder(x).chunk(2, dim=1)  # (B, C, H, W) in [0, 1] -> (B, 2 L) -> twice (B, L)
+        mean, log_var = self.encoder(x).to(x).chunk(2, dim=1)  # (B, C, H, W) in [0, 1] -> (B, 2 L) -> twice (B, L)
         return mean, log_var
 
     def bounds(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ class VAE(pl.LightningModule):
         Memory holds `chunk_size` decoded images at a time; the result hangs on it by rounding alone.
         """
         found = []
-        # Not in bfloat16, whatever the run's precision: its rounding made log p(x) on MNIST 0.13 nats too high
+        # Not in bfloat16, under mixed precision: its rounding made log p(x) on MNIST 0.13 nats too high
         with torch.autocast(self.device.type, enabled=False):
             for part in x.split(max(1, self.chunk_size // num_samples)):
                 mean, log_var = self.encode(part)
@@ -160,10 +160,11 @@ class VAE(pl.LightningModule):
     def _log_weights(self, x: Tensor, mean: Tensor, log_var: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Both log p(x|z) and log p(z) - log q(z|x), each (B, K), at the codes that `noise` (B, K, L) stands for."""
         z = mean.unsqueeze(1) + noise * (0.5 * log_var).exp().unsqueeze(1)  # (B, K, L)
-        logits = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # -> (B * K, D) -> (B, K, D)
-        # A Bernoulli's log-probability is x l - log(1 + exp(l)): a product of matrices, and one pass over the logits
-        x_logits = (logits @ x.flatten(1).unsqueeze(2)).squeeze(2)  # (B, K, D) @ (B, D, 1) -> (B, K)
-        log_likelihood = x_logits - F.softplus(logits).sum(2)
+        logits = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2]).to(x)  # -> (B * K, D) -> (B, K, D)
+        with torch.autocast(self.device.type, enabled=False):  # sums of hundreds of nats, too long for half precision
+            # A Bernoulli's log-probability is x l - log(1 + exp(l)): a product of matrices, one pass over the logits
+            x_logits = (logits @ x.flatten(1).unsqueeze(2)).squeeze(2)  # (B, K, D) @ (B, D, 1) -> (B, K)
+            log_likelihood = x_logits - F.softplus(logits).sum(2)
         log_ratio = 0.5 * ((noise.square() - z.square()).sum(2) + log_var.sum(1, keepdim=True))
         return log_likelihood, log_ratio
 
