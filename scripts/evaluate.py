@@ -7,7 +7,7 @@ written to evaluation-<data>.json in the run directory.
 import sys
 
 from lab.answers import explained
-from lab.config import check, merge_overrides, parse_arguments
+from lab.config import adapt, check, merge_overrides, parse_arguments
 from lab.runs import Run
 
 
@@ -19,6 +19,7 @@ def main(words: list[str]) -> None:
     config.trainer.accelerator, config.trainer.devices = "auto", 1  # this machine need not be the one it was trained on
     config, data = merge_overrides(config, run.choice("data"), overrides)
     check(config)
+    told = adapt(run.config, config)
 
     import pytorch_lightning as pl  # seconds: once the arguments are known to be right
     from rich.console import Console
@@ -39,7 +40,7 @@ def main(words: list[str]) -> None:
         callbacks=run.judges(config),
     )
     datamodule = run.datamodule(config)
-    metrics = dict(trainer.test(run.model(arguments["checkpoint"]), datamodule, verbose=False)[0])
+    metrics = dict(trainer.test(run.model(arguments["checkpoint"], **told), datamodule, verbose=False)[0])
     metrics |= excess(metrics, datamodule)
     run.save_metrics(metrics, f"evaluation-{data}.json")
 

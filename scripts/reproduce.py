@@ -98,7 +98,8 @@ def main() -> None:
         parser.error(f"no such experiment: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
 
     kept = True
-    with ThreadPoolExecutor(args.jobs) as pool:
+    pool = ThreadPoolExecutor(args.jobs)
+    try:
         begun = []
         for name in args.names or known:
             experiment = Experiment.read(EXPERIMENTS / f"{name}.yaml")
@@ -106,12 +107,20 @@ def main() -> None:
             runs = [pool.submit(measure, name, seed, args.set, args.timeout, args.jobs) for seed in seeds]
             begun.append((name, experiment, runs))
         for name, experiment, runs in begun:
-            done = [run.result() for run in runs]
-            row, holds = summarize(name, experiment, [run.metrics for run, _ in done], [seconds for _, seconds in done])
+            try:
+                done = [run.result() for run in runs]
+                metrics, seconds = [run.metrics for run, _ in done], [seconds for _, seconds in done]
+                row, holds = summarize(name, experiment, metrics, seconds)
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                print(f"| `experiment={name}` | **failed** |\n{error}", flush=True)
+                kept = False
+                continue
             print(row, flush=True)
             kept &= holds
             if args.write:
                 write(name, row)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for hours of runs that have not begun
     sys.exit(0 if kept else 1)
 
 
@@ -121,6 +130,8 @@ def summarize(
     """A row of the table, and whether every promise was kept."""
     measured, kept = [], True
     for claim in experiment.claims:
+        if any(claim.metric not in run for run in metrics):
+            raise RuntimeError(f"{claim.metric} is not among the figures of the run: {', '.join(metrics[0])}")
         values = [run[claim.metric] for run in metrics]
         mean = statistics.mean(values)
         spread = f" ± {_figure(statistics.stdev(values))}" if len(values) > 1 else ""

@@ -48,6 +48,7 @@ def small(model: str, data: str) -> list[str]:
         "data.batch_size=16",
         *SMALL_DATA.get(data, GENERATED),
         *SMALL_MODEL.get(model, []),
+        *(["data.target=weight", "data.task=regression"] if data == "csv" and fits(model, "linear") else []),
     ]
 
 
@@ -55,7 +56,7 @@ def small(model: str, data: str) -> list[str]:
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Datasets of this session, with a table of three kinds of things in table.csv."""
     folder = tmp_path_factory.mktemp("data")
-    rows = [f"{i % 3 + i / 100},{(i * 7) % 11},{'abc'[i % 3]}" for i in range(90)]
+    rows = [f"{i % 3 + i / 100},{2000 + (i * 7) % 11},{'abc'[i % 3]}" for i in range(90)]
     (folder / "table.csv").write_text("\n".join(["size,weight,kind", *rows, ""]))
     return folder
 

@@ -183,3 +183,31 @@ def holds(name: str, dim: Any, data: Any, inputs: Tensor, targets: Tensor) -> bo
         case "context":
             return inputs.shape[1] == targets.shape[1] == dim
     raise AssertionError(f"what is dims.{name}?")
+
+
+def test_a_model_is_told_of_other_units_and_refused_other_shapes(cfg: Compose, tmp_path: Path) -> None:
+    trained = cfg("model=vae", "data=digits")
+    assert config.adapt(trained, cfg("model=vae", "data=mnist")) == {"pixels": [0.1307, 0.3081]}
+    assert config.adapt(trained, trained) == {}
+    with pytest.raises(UserError, match="has in_features=20, and this data would need 50"):
+        config.adapt(
+            cfg("model=linear_regression", "data=linear"),
+            cfg("model=linear_regression", "data=linear", "data.num_features=50"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("size,weight,kind\n1,2,a\n3,4,b\n5,6,x\n1,9,a\n2,9,b\n3,9,x\n", r"the classes .*'c'.*'x'"),
+        ("size,height,kind\n1,2,a\n3,4,b\n5,6,c\n1,9,a\n2,9,b\n3,9,c\n", r"the columns .*'weight'.*'height'"),
+    ],
+)
+def test_another_table_must_have_the_same_columns_and_classes(
+    content: str, said: str, cfg: Compose, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(content)
+    trained = cfg(*small("mlp", "csv"))
+    with pytest.raises(UserError, match=said):
+        config.adapt(trained, cfg(*small("mlp", "csv"), f"data.path={other}"))

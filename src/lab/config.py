@@ -64,6 +64,33 @@ def check(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
     _check_devices(cfg.trainer)
 
 
+def adapt(before: DictConfig, after: DictConfig) -> dict[str, Any]:
+    """What a model that was trained with one config must be told to be used with another one's data.
+
+    Returns:
+        Arguments of the model that describe the data's units; all others must be as they were.
+
+    Raises:
+        UserError: when the model was built for other data.
+    """
+    models: Any = [OmegaConf.to_container(config.model, resolve=True) for config in (before, after)]
+    was, now = models
+    changed = {key: value for key, value in now.items() if value != was[key]}
+    told = {key: changed.pop(key) for key in ("pixels",) if key in changed}
+    for key, value in changed.items():
+        raise UserError(f"the run's model has {key}={was[key]}, and this data would need {value}: train another model")
+    if before.data._target_ == after.data._target_ == "lab.data.CSV" and before.data != after.data:
+        from lab.data.files import read_table
+
+        tables = [read_table(*(c.data[key] for key in ("path", "target", "task", "drop"))) for c in (before, after)]
+        for what, old, new in zip(
+            ("columns", "classes"), *((table.columns, table.classes) for table in tables), strict=True
+        ):
+            if old != new:
+                raise UserError(f"the run's model knows the {what} {old}, and {after.data.path} has {new}")
+    return told
+
+
 def check_file(path: Path) -> None:
     """Refuses a `data.path` where there is no file, with the nearest name beside it."""
     if path.is_dir():

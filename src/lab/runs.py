@@ -83,12 +83,18 @@ class Run:
             )
         return path
 
-    def model(self, which: str = "best") -> "pl.LightningModule":
-        """The model with the weights of the `best` or the `last` checkpoint, ready to evaluate."""
+    def model(self, which: str = "best", **changes: Any) -> "pl.LightningModule":
+        """The model with the weights of the `best` or the `last` checkpoint, ready to evaluate.
+
+        Args:
+            which: checkpoint.
+            **changes: arguments of the model to give anew.
+        """
         from hydra.utils import get_object
 
         path = self.checkpoint(which)
-        return get_object(self.config.model._target_).load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        architecture = get_object(self.config.model._target_)
+        return architecture.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes)
 
     def datamodule(self, config: DictConfig | None = None) -> "pl.LightningDataModule":
         """The data of the run, or of `config` where another is given."""

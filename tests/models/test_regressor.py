@@ -138,6 +138,20 @@ def test_targets_are_standardised_where_the_data_says_by_what(cfg: Compose) -> N
     assert metrics["test/mse"] == pytest.approx(float((module.predict(x).detach() - y).square().mean()), rel=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_figures_of_large_numbers_are_not_rounded(precision: str, cfg: Compose) -> None:
+    module, datamodule, trainer = build(
+        cfg(*small("linear_regression", "csv"), f"trainer.precision={precision}", "callbacks=none", "logger=none")
+    )
+    trainer.fit(module, datamodule=datamodule)
+    assert module.target_mean > 2000
+    [metrics] = trainer.test(module, datamodule=datamodule, verbose=False)
+    with torch.no_grad():
+        x, y = (torch.cat(part) for part in zip(*datamodule.test_dataloader(), strict=True))
+        error = float((module.predict(x).double() - y.double()).square().mean())
+    assert metrics["test/mse"] == pytest.approx(error, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

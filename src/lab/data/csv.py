@@ -63,6 +63,9 @@ class CSV(TableDataModule):
             targets = targets.unsqueeze(1)  # (N,) -> (N, 1)
         splits = self.prepare(torch.from_numpy(table.features), targets, self.held_out)
         if table.classes is None:
+            for name, (_, values) in splits.items():
+                if len(values) < 2:
+                    raise ValueError(f"{self.path}: its {name} part has one row, and R2 needs two: give more rows")
             values = splits["train"][1].double()
             self.target_scale = float(values.mean()), float(values.std(correction=0)) or 1.0
         return splits
