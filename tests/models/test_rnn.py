@@ -116,7 +116,7 @@ def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open() -> None:
     for gate in net.layers.weight_hh_l0.split(5):
         torch.testing.assert_close(gate @ gate.T, torch.eye(5), atol=1e-5, rtol=0)
     bias = net.layers.bias_ih_l0 + net.layers.bias_hh_l0
-    assert bias.tolist() == [0.0] * 5 + [1.0] * 5 + [0.0] * 10
+    assert bias.tolist() == [0.0] * 5 + [1.5] * 5 + [0.0] * 10
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Recurrent(nn.Module):
                 h' = o * tanh(c')
 
     Recurrent weights start orthogonal (Saxe, McClelland and Ganguli 2014), one block a gate; the LSTM's forget gate
-    starts open, with a bias of 1 (Jozefowicz, Zaremba and Sutskever 2015).
+    starts open (Jozefowicz, Zaremba and Sutskever 2015).
 
     Args:
         input_size: D.
@@ -44,6 +44,8 @@ class Recurrent(nn.Module):
         bidirectional: a second net reads from the end; its state is appended.
         dropout: probability of dropping a number between two layers, in [0, 1); needs two layers.
         read: `steps`, or `numbers`: every single number is a step (images by pixels).
+        forget_bias: of an LSTM at the start; it then keeps sigmoid(forget_bias) of its state at each step, so that what
+            must be remembered over T steps wants about log(T) (Tallec and Ollivier 2018, section 2).
 
     Source: Elman 1990; Cho et al. 2014, with the reset gate after the product, as cuDNN has it; Hochreiter and
     Schmidhuber 1997 with the forget gate of Gers, Schmidhuber and Cummins 2000.
@@ -58,6 +60,7 @@ class Recurrent(nn.Module):
         bidirectional: bool,
         dropout: float,
         read: Read,
+        forget_bias: float,
     ) -> None:
         super().__init__()
         if hidden_size < 1 or num_layers < 1:
@@ -83,7 +86,9 @@ class Recurrent(nn.Module):
             elif name.startswith("bias"):
                 nn.init.zeros_(parameter)
                 if cell == "lstm" and name.startswith("bias_ih"):
-                    nn.init.ones_(parameter[hidden_size : 2 * hidden_size])  # torch's order: i, f, c, o
+                    nn.init.constant_(
+                        parameter[hidden_size : 2 * hidden_size], forget_bias
+                    )  # torch's order: i, f, c, o
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if x.ndim == 4:
@@ -112,6 +117,7 @@ class RNN(Classifier):
         bidirectional: read from both ends.
         dropout: between layers.
         read: `steps`, or `numbers`, one at a time.
+        forget_bias: of an LSTM at the start.
         **task: see `Classifier`.
 
     Source: see `Recurrent`.
@@ -127,10 +133,11 @@ class RNN(Classifier):
         bidirectional: bool = False,
         dropout: float = 0.0,
         read: Read = "steps",
+        forget_bias: float = 1.0,
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
-        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read)
+        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read, forget_bias)
         self.head = nn.Linear(self.encoder.out_size, num_classes)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -150,6 +157,7 @@ class RNNRegressor(Regressor):
         bidirectional: read from both ends.
         dropout: between layers.
         read: `steps`, or `numbers`, one at a time.
+        forget_bias: of an LSTM at the start.
         **task: see `Regressor`.
 
     Source: see `Recurrent`.
@@ -165,10 +173,11 @@ class RNNRegressor(Regressor):
         bidirectional: bool = False,
         dropout: float = 0.0,
         read: Read = "steps",
+        forget_bias: float = 1.0,
         **task: Any,
     ) -> None:
         super().__init__(num_targets=num_targets, **task)
-        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read)
+        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read, forget_bias)
         self.head = nn.Linear(self.encoder.out_size, num_targets)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
