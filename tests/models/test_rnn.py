@@ -47,6 +47,7 @@ def recurrent(cell: Any = "lstm", **options: Any) -> Recurrent:
         "bidirectional": False,
         "dropout": 0.0,
         "read": "steps",
+        "forget_bias": 1.5,
     }
     torch.manual_seed(0)
     return Recurrent(cell=cell, **(plain | options))
