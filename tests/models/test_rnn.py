@@ -47,7 +47,7 @@ def recurrent(cell: Any = "lstm", **options: Any) -> Recurrent:
         "bidirectional": False,
         "dropout": 0.0,
         "read": "steps",
-        "forget_bias": 1.5,
+        "memory": None,
     }
     torch.manual_seed(0)
     return Recurrent(cell=cell, **(plain | options))
@@ -117,7 +117,19 @@ def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open() -> None:
     for gate in net.layers.weight_hh_l0.split(5):
         torch.testing.assert_close(gate @ gate.T, torch.eye(5), atol=1e-5, rtol=0)
     bias = net.layers.bias_ih_l0 + net.layers.bias_hh_l0
-    assert bias.tolist() == [0.0] * 5 + [1.5] * 5 + [0.0] * 10
+    assert bias.tolist() == [0.0] * 5 + [1.0] * 5 + [0.0] * 10
+
+
+def test_units_of_an_lstm_begin_with_memories_of_all_lengths() -> None:
+    net: Any = recurrent("lstm", memory=500, hidden_size=2000)
+    put_in, forget, candidate, out = (net.layers.bias_ih_l0 + net.layers.bias_hh_l0).detach().split(2000)
+    times = forget.exp()  # 1 / (1 - sigmoid(b)) steps is 1 + exp(b)
+    assert 1 <= times.min() < 5
+    assert 495 < times.max() <= 499
+    assert float(times.mean()) == pytest.approx(250, rel=0.05)
+    assert torch.equal(put_in, -forget)
+    assert not candidate.any()
+    assert not out.any()
 
 
 @pytest.mark.parametrize(
@@ -127,6 +139,7 @@ def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open() -> None:
         ({"num_layers": 0}, "num_layers=0"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"dropout": 0.5}, "num_layers=1"),
+        ({"cell": "gru", "memory": 100}, "memory=100, cell=gru"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:

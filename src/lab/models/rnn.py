@@ -34,7 +34,7 @@ class Recurrent(nn.Module):
                 h' = o * tanh(c')
 
     Recurrent weights start orthogonal (Saxe, McClelland and Ganguli 2014), one block a gate; the LSTM's forget gate
-    starts open (Jozefowicz, Zaremba and Sutskever 2015).
+    starts open, with a bias of 1 (Jozefowicz, Zaremba and Sutskever 2015), or as `memory` says.
 
     Args:
         input_size: D.
@@ -44,8 +44,9 @@ class Recurrent(nn.Module):
         bidirectional: a second net reads from the end; its state is appended.
         dropout: probability of dropping a number between two layers, in [0, 1); needs two layers.
         read: `steps`, or `numbers`: every single number is a step (images by pixels).
-        forget_bias: of an LSTM at the start; it then keeps sigmoid(forget_bias) of its state at each step, so that what
-            must be remembered over T steps wants about log(T) (Tallec and Ollivier 2018, section 2).
+        memory: steps that an LSTM must remember over; its gates then start so that its units forget after times between
+            one step and this, their input gates closed as far as their forget gates are open (Tallec and Ollivier 2018,
+            equation 16). None for the bias of 1.
 
     Source: Elman 1990; Cho et al. 2014, with the reset gate after the product, as cuDNN has it; Hochreiter and
     Schmidhuber 1997 with the forget gate of Gers, Schmidhuber and Cummins 2000.
@@ -60,11 +61,13 @@ class Recurrent(nn.Module):
         bidirectional: bool,
         dropout: float,
         read: Read,
-        forget_bias: float,
+        memory: int | None,
     ) -> None:
         super().__init__()
         if hidden_size < 1 or num_layers < 1:
             raise ValueError(f"hidden_size={hidden_size}, num_layers={num_layers}: at least one of each")
+        if memory is not None and (cell != "lstm" or memory < 3):
+            raise ValueError(f"memory={memory}, cell={cell}: it is for the gates of an LSTM, and from 3 steps on")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
         if dropout > 0 and num_layers == 1:
@@ -86,9 +89,11 @@ class Recurrent(nn.Module):
             elif name.startswith("bias"):
                 nn.init.zeros_(parameter)
                 if cell == "lstm" and name.startswith("bias_ih"):
-                    nn.init.constant_(
-                        parameter[hidden_size : 2 * hidden_size], forget_bias
-                    )  # torch's order: i, f, c, o
+                    put_in, forget, _, _ = parameter.detach().split(hidden_size)
+                    forget.fill_(1.0)
+                    if memory is not None:
+                        forget.uniform_(1, memory - 1).log_()
+                        put_in.copy_(-forget)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if x.ndim == 4:
@@ -117,7 +122,7 @@ class RNN(Classifier):
         bidirectional: read from both ends.
         dropout: between layers.
         read: `steps`, or `numbers`, one at a time.
-        forget_bias: of an LSTM at the start.
+        memory: steps that an LSTM must remember over.
         **task: see `Classifier`.
 
     Source: see `Recurrent`.
@@ -133,11 +138,11 @@ class RNN(Classifier):
         bidirectional: bool = False,
         dropout: float = 0.0,
         read: Read = "steps",
-        forget_bias: float = 1.0,
+        memory: int | None = None,
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
-        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read, forget_bias)
+        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read, memory)
         self.head = nn.Linear(self.encoder.out_size, num_classes)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -157,7 +162,7 @@ class RNNRegressor(Regressor):
         bidirectional: read from both ends.
         dropout: between layers.
         read: `steps`, or `numbers`, one at a time.
-        forget_bias: of an LSTM at the start.
+        memory: steps that an LSTM must remember over.
         **task: see `Regressor`.
 
     Source: see `Recurrent`.
@@ -173,11 +178,11 @@ class RNNRegressor(Regressor):
         bidirectional: bool = False,
         dropout: float = 0.0,
         read: Read = "steps",
-        forget_bias: float = 1.0,
+        memory: int | None = None,
         **task: Any,
     ) -> None:
         super().__init__(num_targets=num_targets, **task)
-        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read, forget_bias)
+        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read, memory)
         self.head = nn.Linear(self.encoder.out_size, num_targets)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
