@@ -162,7 +162,7 @@ def test_train_returns_the_objective_and_tests_the_best(cfg: Compose, tmp_path: 
     metrics = Run(tmp_path / "run").metrics
     assert objective == metrics["val/acc"]
     kept = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
-    [state] = [s for name, s in kept["callbacks"].items() if name.startswith("ModelCheckpoint")]
+    [state] = [s for name, s in kept["callbacks"].items() if name.startswith("ModelCheckpoint") and "val/acc" in name]
     assert float(state["best_model_score"]) == objective
 
 

@@ -241,7 +241,7 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
         read_table(str(tmp_path / "irsi.csv"), "y")
     with pytest.raises(UserError, match=r"no such file$"):
         read_table(str(tmp_path / "nowhere" / "irsi.csv"), "y")
-    with pytest.raises(UserError, match="Is a directory: give a CSV file"):
+    with pytest.raises(UserError, match="is a folder: give a file"):
         read_table(str(tmp_path), "y")
 
 

@@ -135,7 +135,8 @@ def trained(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         OmegaConf.save(composed, run / ".hydra" / "config.yaml")
         module, datamodule, trainer = build(composed)
         trainer.fit(module, datamodule=datamodule, weights_only=True)
-        [metrics] = trainer.test(module, datamodule=datamodule, ckpt_path="best", weights_only=True, verbose=False)
+        best = run / "checkpoints" / "best.ckpt"
+        [metrics] = trainer.test(module, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
         figures[str(run)] = dict(metrics)
     return figures
 
@@ -240,6 +241,17 @@ def test_metrics_agree_with_counts_by_hand(cfg: Compose) -> None:
     assert metrics["test/precision"] == pytest.approx(float(precision.mean()), rel=1e-5)
     assert metrics["test/recall"] == pytest.approx(float(recall.mean()), rel=1e-5)
     assert metrics["test/f1"] == pytest.approx(float(f1.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_compiling_leaves_no_layer_out(model: str, cfg: Compose) -> None:
+    data = next(d for d in DATA if fits(model, d) and d != "csv")
+    module = instantiate(cfg(*small(model, data)).model)
+    compile_layers(module)
+    for name, layer in module.named_modules():
+        if not list(layer.children()) and list(layer.parameters()) and "ema" not in name:
+            above = [name.rsplit(".", up)[0] for up in range(name.count(".") + 1)]
+            assert any(module.get_submodule(path)._compiled_call_impl is not None for path in above), name
 
 
 @pytest.mark.slow
