@@ -127,9 +127,11 @@ def data_path(pairs: int, data_dir: str) -> None:
 
 
 def sampling(pairs: int, length: int = 256) -> None:
-    """Seconds that a GPT needs for `length` tokens, with its cache of keys and values and without."""
+    """Seconds that a GPT of four layers needs for `length` tokens, with its cache of keys and values and without."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", ["model=gpt", "data=text", f"data.context={length}"])
+        cfg = compose(
+            "train", ["model=gpt", "model.width=128", "model.num_layers=4", "data=text", f"data.context={length}"]
+        )
     model = instantiate(cfg.model)
     prompt = torch.zeros(1, 1, dtype=torch.long)
 

@@ -111,13 +111,12 @@ class LanguageModel(pl.LightningModule):
         self.eval()
         draws = generator(seed)
         cache = self.make_cache() if use_cache else None
-        tokens, fresh = prompt, prompt
+        pieces = [prompt]
         for _ in range(num_tokens):
-            logits = self(fresh, cache)[:, -1] if use_cache else self(tokens)[:, -1]  # (B, V)
-            fresh = choose(logits, temperature, top_k, top_p, draws).to(tokens).unsqueeze(1)  # (B, 1)
-            tokens = torch.cat([tokens, fresh], dim=1)
+            logits = self(pieces[-1] if use_cache else torch.cat(pieces, dim=1), cache)[:, -1]  # (B, V)
+            pieces.append(choose(logits, temperature, top_k, top_p, draws).to(prompt).unsqueeze(1))  # (B, 1)
         self.train(training)
-        return tokens
+        return torch.cat(pieces, dim=1)
 
     def _evaluate(self, batch: Batch) -> None:
         tokens, targets = batch
