@@ -50,7 +50,7 @@ def test_every_fitting_pair_takes_a_step_of_each_stage(model: str, data: str, cf
     trainer.fit(module, datamodule=datamodule)
     assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
     [metrics] = trainer.test(module, datamodule=datamodule, verbose=False)
-    assert metrics
+    assert metrics or (model, data) == ("gan", "mnist")  # which goes without its judge here
     assert all(math.isfinite(value) for value in metrics.values())
     if isinstance(module, Classifier):
         assert {"test/loss", "test/acc", "test/precision", "test/recall", "test/f1"} <= set(metrics)
@@ -96,7 +96,9 @@ def test_every_model_learns_one_batch_by_heart(model: str, cfg: Compose) -> None
     datamodule.prepare_data()
     datamodule.setup("fit")
     batch = next(iter(datamodule.train_dataloader()))
-    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1 if model == "linear_regression" else 3e-3)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr={"linear_regression": 0.1, "rnn_regressor": 1e-2}.get(model, 3e-3)
+    )
     losses = []
     for _ in range(400):
         loss = module.training_step(batch, 0)["loss"]
