@@ -10,17 +10,18 @@ from torchvision.transforms.functional import pil_to_tensor
 
 def log_image(module: pl.LightningModule, tag: str, image: Tensor) -> None:
     """Writes `image` to the run's TensorBoard, where it has one, from rank 0."""
-    for board in _boards(module):
+    for board in boards(module):
         board.experiment.add_image(tag, image, module.global_step)
 
 
 def log_text(module: pl.LightningModule, tag: str, text: str) -> None:
     """Writes `text`, as it stands, to the run's TensorBoard, where it has one, from rank 0."""
-    for board in _boards(module):
+    for board in boards(module):
         board.experiment.add_text(tag, f"```\n{text}\n```", module.global_step)
 
 
-def _boards(module: pl.LightningModule) -> list[TensorBoardLogger]:
+def boards(module: pl.LightningModule) -> list[TensorBoardLogger]:
+    """The TensorBoards that this process writes to: none on ranks other than 0."""
     if not module.trainer.is_global_zero:
         return []
     return [logger for logger in module.loggers if isinstance(logger, TensorBoardLogger)]

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from lab.data.module import Batch, TensorDataModule, generator, sizes
+from lab.data.module import Batch, GeneratedDataModule
 
 
-class Adding(TensorDataModule):
+class Adding(GeneratedDataModule):
     """Sequences (B, T, 2), lengths (B,) and sums (B, 1).
 
     Each step holds a number from [0, 1) and a mark; one step in each half of the sequence is marked with 1, and the sum
@@ -17,11 +17,7 @@ class Adding(TensorDataModule):
         length: T, at least 2.
         min_length: shorter sequences, of lengths drawn between the two and padded with zeros, where it is below
             `length`; null for none.
-        num_samples: to train on, validation included.
-        num_val: of these, held out.
-        num_test: on top.
-        seed: of the numbers.
-        **loading: see `TensorDataModule`.
+        **generated: see `GeneratedDataModule`.
 
     Source: Hochreiter and Schmidhuber 1997, section 5.4, without the negative numbers, as in Bai, Kolter and Koltun
     2018, section 4.1.
@@ -31,13 +27,9 @@ class Adding(TensorDataModule):
         self,
         length: int = 100,
         min_length: int | None = None,
-        num_samples: int = 60_000,
-        num_val: int = 5_000,
-        num_test: int = 10_000,
-        seed: int = 0,
-        **loading: Any,
+        **generated: Any,
     ) -> None:
-        super().__init__(**loading)
+        super().__init__(**generated)
         if min_length is None:
             min_length = length
         if not 2 <= min_length <= length:
@@ -46,22 +38,17 @@ class Adding(TensorDataModule):
             )
         self.length = length
         self.min_length = min_length
-        self.sizes = sizes(num_samples, num_val, num_test)
-        self.seed = seed
 
     @property
     def optimum(self) -> dict[str, float]:
         return {"test/mse": 0.0}
 
-    def load(self) -> dict[str, Batch]:
-        return {name: self._draw(size, generator(self.seed, i)) for i, (name, size) in enumerate(self.sizes.items())}
-
-    def _draw(self, count: int, draws: torch.Generator) -> Batch:
-        numbers = torch.rand(count, self.length, generator=draws)
-        lengths = torch.randint(self.min_length, self.length + 1, (count,), generator=draws)
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        numbers = torch.rand(count, self.length, generator=generator)
+        lengths = torch.randint(self.min_length, self.length + 1, (count,), generator=generator)
         half = lengths // 2
-        first = (torch.rand(count, generator=draws) * half).long()
-        second = half + (torch.rand(count, generator=draws) * (lengths - half)).long()
+        first = (torch.rand(count, generator=generator) * half).long()
+        second = half + (torch.rand(count, generator=generator) * (lengths - half)).long()
         marks = torch.zeros(count, self.length)
         marks.scatter_(1, torch.stack([first, second], 1), 1.0)
         sums = (numbers * marks).sum(1, keepdim=True)  # (count, 1)

@@ -186,3 +186,29 @@ class TensorDataModule(pl.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch  # made there
+
+
+class GeneratedDataModule(TensorDataModule):
+    """Base of datasets whose samples are drawn in memory, each split from a seed of its own; a dataset adds `draw`.
+
+    Args:
+        num_samples: to train on, validation included.
+        num_val: of these, held out.
+        num_test: on top.
+        seed: of the samples.
+        **loading: see `TensorDataModule`.
+    """
+
+    def __init__(
+        self, num_samples: int = 60_000, num_val: int = 5_000, num_test: int = 10_000, seed: int = 0, **loading: Any
+    ) -> None:
+        super().__init__(**loading)
+        self.sizes = sizes(num_samples, num_val, num_test)
+        self.seed = seed
+
+    @abstractmethod
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        """The tensors of `count` samples."""
+
+    def load(self) -> dict[str, Batch]:
+        return {name: self.draw(size, generator(self.seed, i)) for i, (name, size) in enumerate(self.sizes.items())}

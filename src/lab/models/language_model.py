@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric
 
 from lab import optim
 from lab.data.module import Batch, generator
-from lab.figures import log_text
+from lab.figures import boards, log_text
 
 IGNORED = -100  # a target that no loss or metric counts, as torch's cross-entropy has it
 
@@ -141,7 +141,7 @@ class LanguageModel(pl.LightningModule):
         self.mean_loss.reset()
         self.mean_acc.reset()
         decode = getattr(self.trainer.datamodule, "decode", None)  # type: ignore[attr-defined]
-        if decode is not None:
+        if decode is not None and boards(self):
             start = torch.full((1, 1), ord("\n"), device=self.device)
             log_text(self, f"{stage}/sample", decode(self.generate(start, self.context - 1)[0]))
 
