@@ -18,6 +18,7 @@ from lab.answers import explained
 from lab.catalog import arguments, classes, literals
 from lab.compose import CONFIGS, ROOT, compose, leaves, nearest, options
 from lab.errors import UserError
+from lab.resume import settle
 
 # What some fields of Trainer take besides the type of their default
 ALSO: dict[str, tuple[Any, ...]] = {
@@ -106,7 +107,7 @@ class Check(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with explained():
             job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            check(job, config.hydra.overrides.task)
+            check(settle(job, config.hydra.overrides.task), config.hydra.overrides.task)
 
 
 def parse_arguments(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -2,14 +2,17 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from lab.compose import ROOT, nearest
@@ -30,8 +33,13 @@ class Run:
     dir: Path
 
     @classmethod
-    def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs") -> "Run":
+    def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs", argument: str = "run") -> "Run":
         """The run at `path`, or with `latest` the one begun last under `log_dir`.
+
+        Args:
+            path: of the run's directory.
+            log_dir: where runs are.
+            argument: what a user calls `path`, for errors.
 
         Raises:
             UserError: when there is no run.
@@ -39,20 +47,48 @@ class Run:
         directory = Path(log_dir) / "latest" if str(path) == "latest" else Path(path)
         if not (directory / ".hydra" / "config.yaml").is_file():
             if str(path) == "latest":
-                raise UserError(f"run=latest: no run under {log_dir} yet; `make train` makes one")
+                raise UserError(f"{argument}=latest: no run under {log_dir} yet; `make train` makes one")
             runs = [str(found.parent) for found in directory.parent.glob("*/.hydra")]
             raise UserError(
-                f"run={path} is no run directory: it holds no .hydra/config.yaml{nearest(str(path), [*runs, 'latest'])}"
+                f"{argument}={path} is no run directory: it holds no .hydra/config.yaml{nearest(str(path), [*runs, 'latest'])}"
             )
         return cls(directory.resolve())
+
+    @classmethod
+    def list(cls, log_dir: str | Path = ROOT / "logs", status: str | None = None, **choices: str) -> "Sequence[Run]":
+        """The runs under `log_dir`, those of sweeps too, the newest first.
+
+        Args:
+            log_dir: where runs are.
+            status: only those that stand so.
+            **choices: only those that chose so from a config group: `model="lenet", data="mnist"`.
+        """
+        found = [cls(path.parent) for path in Path(log_dir).glob("*/**/run.json") if (path.parent / ".hydra").is_dir()]
+        fitting = [
+            run
+            for run in found
+            if status in (None, run.status) and all(run.choice(group) == choice for group, choice in choices.items())
+        ]
+        return sorted(fitting, key=lambda run: str(run.record.get("started")), reverse=True)
+
+    @property
+    def saved(self) -> DictConfig:
+        """The config as the run saved it, interpolations unresolved."""
+        config = OmegaConf.load(self.dir / ".hydra" / "config.yaml")
+        assert isinstance(config, DictConfig)
+        return config
 
     @property
     def config(self) -> DictConfig:
         """The composed config of the run, its paths those of this checkout and this directory."""
-        config = OmegaConf.load(self.dir / ".hydra" / "config.yaml")
-        assert isinstance(config, DictConfig)
+        config = self.saved
         config.paths.run_dir = str(self.dir)
         return config
+
+    @property
+    def overrides(self) -> Sequence[str]:
+        """The words of the command line that made the config."""
+        return [str(word) for word in OmegaConf.load(self.dir / ".hydra" / "overrides.yaml")]
 
     def choice(self, group: str) -> str:
         """What the run chose from a config group, such as `mnist` from `data`."""
@@ -60,8 +96,13 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, completed or failed."""
-        return str(self._read("run.json").get("status", "unknown"))
+        """running, completed, failed or preempted; a run that was killed stays running."""
+        return str(self.record.get("status", "unknown"))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `run.json` says of the run."""
+        return self._read("run.json")
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -76,7 +117,7 @@ class Run:
         """
         path = self.dir / "checkpoints" / f"{which}.ckpt"
         if not path.is_file():
-            found = [p.stem for p in sorted(path.parent.glob("*.ckpt"))]
+            found = [p.stem for p in sorted(path.parent.glob("[!.]*.ckpt"))]
             raise UserError(
                 f"no checkpoint {which!r} in {self.dir} (status {self.status})\n"
                 + (f"it has: {', '.join(found)}" if found else "it has none: train it again, with callbacks=default")
@@ -92,9 +133,17 @@ class Run:
         """
         from hydra.utils import get_object
 
+        from lab import checkpoints
+
         path = self.checkpoint(which)
+        checkpoint = checkpoints.read(path)
         architecture = get_object(self.config.model._target_)
-        return architecture.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes)
+        try:
+            model = architecture(**checkpoint["hyper_parameters"] | changes)
+            model.load_state_dict(checkpoint["state_dict"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise UserError(f"{path} holds no {architecture.__name__} as the run's config describes it") from error
+        return model.eval()
 
     def datamodule(self, config: DictConfig | None = None) -> "pl.LightningDataModule":
         """The data of the run, or of `config` where another is given."""
@@ -102,7 +151,7 @@ class Run:
 
         return instantiate((config or self.config).data)
 
-    def judges(self, config: DictConfig | None = None) -> "list[pl.Callback]":
+    def judges(self, config: DictConfig | None = None) -> "Sequence[pl.Callback]":
         """The callbacks of the run, or of `config`, that measure something at a test."""
         import pytorch_lightning as pl
 
@@ -111,20 +160,55 @@ class Run:
         every = instantiate_each((config or self.config).callbacks)
         return [c for c in every if type(c).on_test_epoch_end is not pl.Callback.on_test_epoch_end]
 
-    def start(self, config: DictConfig) -> None:
-        """Marks the run as running and makes it the latest."""
-        self._write(
-            "run.json",
-            {
-                "status": "running",
-                "started": _now(),
-                "argv": sys.argv,
-                "git": _git(),
-                "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")}
-                | {"python": sys.version.split()[0]},
-                "seed": config.seed,
-            },
-        )
+    def claim(self) -> FileLock:
+        """Keeps every other process from training in this directory until `release`, or until this process ends.
+
+        Raises:
+            UserError: when one is at it.
+        """
+        lock = FileLock(self.dir / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            record = self.record
+            raise UserError(
+                f"{self.dir} is being trained in, by process {record.get('pid')} on {record.get('host')}: wait, or stop it"
+            ) from None
+        return lock
+
+    def release(self, lock: FileLock) -> None:
+        """Lets others in again."""
+        (self.dir / ".lock").unlink(missing_ok=True)
+        lock.release()
+
+    def start(self, config: DictConfig, overrides: Sequence[str] = ()) -> None:
+        """Marks the run as running and makes it the latest; of a run that goes on, what it recorded before stays.
+
+        Args:
+            config: what it trains with.
+            overrides: the words that make it.
+        """
+        facts = {
+            "status": "running",
+            "started": _now(),
+            "argv": sys.orig_argv[1:],
+            "git": _git(),
+            "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")}
+            | {"python": sys.version.split()[0]},
+            "seed": config.seed,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+        }
+        if "SLURM_JOB_ID" in os.environ:
+            facts["slurm_job"] = os.environ["SLURM_JOB_ID"]
+        before = self.record
+        if before and config.get("resume"):
+            went_on = [*before.pop("resumed", []), {key: facts[key] for key in ("started", "argv", "git", "versions")}]
+            for name in ("finished", "error", "signal"):
+                before.pop(name, None)
+            facts = facts | before | {"status": "running", "pid": facts["pid"], "host": facts["host"], "resumed": went_on}
+            self._save_config(config, overrides)
+        self._write("run.json", facts)
         link = Path(config.paths.log_dir) / "latest"
         fresh = link.with_name(f".latest-{os.getpid()}")
         fresh.unlink(missing_ok=True)
@@ -142,6 +226,16 @@ class Run:
     def save_metrics(self, metrics: dict[str, float], name: str = "metrics.json") -> None:
         """Writes `metrics` as the final figures, or under another `name`."""
         self._write(name, metrics)
+
+    def _save_config(self, config: DictConfig, overrides: Sequence[str]) -> None:
+        """Replaces the config of a run that goes on with another, such as one of more epochs."""
+        config = config.copy()
+        config.resume, config.paths.run_dir = None, "${hydra:runtime.output_dir}"
+        words = OmegaConf.create([word for word in overrides if not word.startswith("resume=")])
+        for name, content in (("config.yaml", config), ("overrides.yaml", words)):
+            partial = self.dir / ".hydra" / f".{name}.part"
+            OmegaConf.save(content, partial)
+            partial.replace(self.dir / ".hydra" / name)
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.dir / name
