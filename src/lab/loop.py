@@ -70,7 +70,8 @@ def is_plain(trainer: pl.Trainer) -> bool:
         and module.automatic_optimization
         and len(trainer.optimizers) == 1
         and not isinstance(trainer.optimizers[0], LBFGS)  # asks for the loss several times a step
-        and isinstance(data, TensorDataModule)  # its batches are on the device already
+        and isinstance(data, TensorDataModule)
+        and data.num_workers == 0  # its batches are on the device already
         and not _overridden(module, pl.LightningModule, MODULE_HOOKS)
         and not _overridden(data, pl.LightningDataModule, DATA_HOOKS)
         and not any(_overridden(callback, pl.Callback, CALLBACK_HOOKS) for callback in trainer.callbacks)  # type: ignore[attr-defined]

@@ -120,8 +120,9 @@ def _train(cfg: DictConfig, run: Run, stop: Stop) -> dict[str, float]:
         if stop.signum:
             raise Preempted(stop.signum)
         keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)), None)
-        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-        objective = keeper.best_score if keeper else trainer.callback_metrics.get(cfg.objective.metric)
+        figures = (keeper.metrics if keeper else {}) | trainer.callback_metrics  # none, where nothing was left to train
+        metrics |= {name: float(value) for name, value in figures.items() if name.startswith("train/")}
+        objective = keeper.best_score if keeper else figures.get(cfg.objective.metric)
         if objective is not None:
             metrics[cfg.objective.metric] = float(objective)
         if keeper and keeper.best:

@@ -52,6 +52,7 @@ class Checkpoint(callbacks.Checkpoint):
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
+        self.metrics: dict[str, float] = {}  # the figures at the last checkpoint
         self.kept: dict[str, float] = {}  # by file name, what the best ones scored; the best one first
         self._score: float | None = None  # of weights that are among the best and not written yet
         self._random: Any = None  # to be set where training goes on
@@ -143,11 +144,13 @@ class Checkpoint(callbacks.Checkpoint):
         else:
             states = [random_state()]
         checkpoint["random"] = states
+        checkpoint["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if trainer.state.fn == "fit":
+            self.metrics = checkpoint.get("metrics", {})
             states = checkpoint.get("random", [])
             if len(states) == trainer.world_size:
                 self._random = states[trainer.global_rank]

@@ -43,7 +43,7 @@ class Meter(pl.Callback):
     ) -> None:
         for name, value in outputs.items():
             if name in self._sums:
-                self._sums[name] += value
+                self._sums[name] += value.detach()
             else:
                 self._sums[name] = value.detach().clone()
         self._count += 1
