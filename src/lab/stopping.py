@@ -41,6 +41,7 @@ class Stop:
         self.signum = 0
         self.in_loop = False
         self._previous: dict[int, Any] = {}
+        self._pipe: tuple[int, int] | None = None
         self._group: Any = None
         self._told: Any = None  # a sum that is under way, and its value
 
@@ -48,11 +49,18 @@ class Stop:
         if threading.current_thread() is threading.main_thread():  # others cannot listen
             slurm = SLURM_SIGNALS if "SLURM_JOB_ID" in os.environ else []
             self._previous = {signum: signal.signal(signum, self._hear) for signum in [*SIGNALS, *slurm]}
+            self._pipe = os.pipe()
+            os.set_blocking(self._pipe[1], False)
+            self._previous_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+            threading.Thread(target=self._leave_at_the_second, args=[self._pipe[0]], daemon=True).start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+        if self._pipe is not None:
+            signal.set_wakeup_fd(self._previous_pipe)
+            os.close(self._pipe[1])  # the thread reads its end, and ends
 
     def asked(self) -> int:
         """The signal that some rank was sent, 0 for none; the same on every rank. To be called between batches."""
@@ -75,12 +83,22 @@ class Stop:
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
-            os._exit(128 + signum)
+            return
         self.signum = signum
         if not self.in_loop:
             raise Preempted(signum)
         # Not through the log, which may be in the middle of a line
         os.write(2, f"{signal.Signals(signum).name}: finishing the step and saving; a second signal ends at once\n".encode())
+
+
+    def _leave_at_the_second(self, pipe: int) -> None:
+        """Ends the process at the second signal, though its main thread be deep in something that hears none."""
+        heard = 0
+        while number := os.read(pipe, 1):
+            heard += number[0] in self._previous
+            if heard == 2:
+                os._exit(128 + number[0])
+        os.close(pipe)
 
 
 def requeue() -> None:

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed, nn
 from torchmetrics import Metric, MetricCollection
@@ -21,6 +22,7 @@ from lab import checkpoints, loop
 from lab.build import instantiate, instantiate_each
 from lab.callbacks import Checkpoint, Meter
 from lab.callbacks.checkpoint import WholeFiles
+from lab.callbacks.watch import Launcher, Watch
 from lab.errors import RunFailed, UserError
 from lab.logs import ignore_known_warnings
 from lab.resume import newest
@@ -101,6 +103,9 @@ def build(
         plugins=[WholeFiles()],
     )
     loop.install(trainer, stop or Stop(), quick=cfg.quick_loop)
+    if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
+        watch = next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())
+        trainer.strategy._launcher = Launcher(launcher, watch)
     return model, data, trainer
 
 
@@ -112,6 +117,24 @@ def _train(cfg: DictConfig, run: Run, stop: Stop) -> dict[str, float]:
         torch.manual_seed(cfg.seed + trainer.global_rank)
     if trainer.is_global_zero:
         run.note(devices=f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}")
+    watch = next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())  # type: ignore[attr-defined]
+    watch.at_end = lambda status, cause: run.finish(status, error=cause)
+    try:
+        metrics = _fit_and_test(cfg, model, data, trainer, checkpoint, stop)
+    except Exception as error:
+        if cause := watch.blame(error):
+            raise RunFailed(cause) if trainer.is_global_zero else SystemExit(1) from error  # it tells of itself
+        raise
+    finally:
+        watch.end()
+    for logger in trainer.loggers:
+        _log_hyperparameters(logger, cfg, metrics)
+    return metrics
+
+
+def _fit_and_test(
+    cfg: DictConfig, model: Any, data: Any, trainer: pl.Trainer, checkpoint: Path | None, stop: Stop
+) -> dict[str, float]:
     metrics: dict[str, float] = {}
     if cfg.fit:
         stop.in_loop = True
@@ -131,8 +154,6 @@ def _train(cfg: DictConfig, run: Run, stop: Stop) -> dict[str, float]:
     if cfg.test:
         metrics |= trainer.test(model, datamodule=data, verbose=False)[0]
         metrics |= excess(metrics, data)
-    for logger in trainer.loggers:
-        _log_hyperparameters(logger, cfg, metrics)
     return metrics
 
 
