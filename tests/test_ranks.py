@@ -1,0 +1,138 @@
+"""Several ranks end together, in bounded time, and say what one of them died of: real processes, signals and torchrun."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lab import checkpoints
+from lab.compose import ROOT
+from lab.runs import Run
+from tests.conftest import SMALL
+
+LONG = [*SMALL, "model=mlp", "data.batch_size=10", "trainer.max_epochs=2000", "trainer=ddp_cpu", "logger=none"]
+ENOUGH = 15  # seconds in which all ranks must have left
+
+
+def begin(
+    tmp_path: Path, data_dir: Path, *words: str, script: str = "src/train.py", **environment: str
+) -> "subprocess.Popen[str]":
+    """A run in a session of its own, its output in files."""
+    paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs"]
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / script), *words, *paths],
+            stdout=out,
+            stderr=err,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"} | environment,
+        )
+
+
+def await_epoch(tmp_path: Path, process: "subprocess.Popen[str]", epoch: int = 2, seconds: float = 120) -> None:
+    """Until the run has come to the end of an epoch."""
+    over = time.monotonic() + seconds
+    while f"epoch {epoch}/" not in (tmp_path / "out").read_text():
+        assert process.poll() is None, (tmp_path / "err").read_text()
+        assert time.monotonic() < over, "it does not get on"
+        time.sleep(0.05)
+
+
+def members(tmp_path: Path) -> dict[int, int]:
+    """The processes that train under `tmp_path`: process number by rank. torchrun's own is none of them."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+            variables = dict(v.partition("=")[::2] for v in (folder / "environ").read_bytes().decode().split("\0"))
+        except (OSError, UnicodeDecodeError):
+            continue
+        if f"paths.log_dir={tmp_path}/logs" in words and not any(word.endswith("torchrun.py") for word in words):
+            found[int(variables.get("LOCAL_RANK") or 0)] = int(folder.name)
+    return found
+
+
+def await_end(tmp_path: Path, process: "subprocess.Popen[str]", seconds: float = ENOUGH) -> int:
+    """The exit status, once every process of the run is gone."""
+    over = time.monotonic() + seconds
+    try:
+        status = process.wait(timeout=seconds)
+        while members(tmp_path):
+            assert time.monotonic() < over, f"still there: {members(tmp_path)}"
+            time.sleep(0.05)
+        return status
+    finally:
+        for number in [*members(tmp_path).values(), *([process.pid] if process.poll() is None else [])]:
+            os.kill(number, signal.SIGKILL)
+        process.wait()
+
+
+def the_run(tmp_path: Path) -> Run:
+    [directory] = (tmp_path / "logs" / "runs").glob("*/*")
+    return Run(directory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [[0], [1], [0, 1]], ids=["rank 0", "rank 1", "both"])
+@pytest.mark.parametrize("launcher", ["src/train.py", "tests/torchrun.py"], ids=["lightning", "torchrun"])
+def test_a_signal_to_any_rank_stops_all_with_one_checkpoint(
+    told: Sequence[int], launcher: str, tmp_path: Path, data_dir: Path
+) -> None:
+    process = begin(tmp_path, data_dir, *LONG, script=launcher)
+    await_epoch(tmp_path, process)
+    ranks = members(tmp_path)
+    assert sorted(ranks) == [0, 1]
+    for rank in told:
+        os.kill(ranks[rank], signal.SIGTERM)
+    status = await_end(tmp_path, process)
+    assert status == (143 if launcher == "src/train.py" else 1), (tmp_path / "err").read_text()  # torchrun's own
+    run = the_run(tmp_path)
+    assert run.status == "preempted"
+    assert sorted(p.name for p in (run.dir / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert len(checkpoints.read(run.checkpoint("last"))["random"]) == 2
+    assert f"resume={run.dir}" in (tmp_path / "out").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("raise:0:3", "KeyError: 'the fault'"),
+        ("raise:1:3", "rank 1 failed first: KeyError: 'the fault'"),
+        ("kill:1:3", "rank 1 failed first: killed by SIGKILL"),
+        ("sleep:1:3", "rank 1 failed first: it has not come further for 4 s"),
+        ("sleep:0:3", "rank 0 failed first: it has not come further for 4 s"),
+    ],
+)
+def test_a_rank_that_fails_ends_all_and_is_named(fault: str, said: str, tmp_path: Path, data_dir: Path) -> None:
+    process = begin(tmp_path, data_dir, *LONG, "callbacks.watch.timeout=4", script="tests/faulty.py", FAULT=fault)
+    over = time.monotonic() + 60
+    while "MLP:" not in (tmp_path / "out").read_text() and time.monotonic() < over:
+        time.sleep(0.05)
+    status = await_end(tmp_path, process, 4 + ENOUGH)
+    assert status == 1
+    told = (tmp_path / "err").read_text()
+    assert said in told
+    run = the_run(tmp_path)
+    assert run.status == "failed"
+    assert said.rpartition(":")[2].strip() in run.record["error"]
+    if fault.startswith("sleep"):
+        assert "in training_step" in told, "where it sleeps"
+
+
+@pytest.mark.slow
+def test_rank_0_killed_leaves_no_other(tmp_path: Path, data_dir: Path) -> None:
+    process = begin(tmp_path, data_dir, *LONG)
+    await_epoch(tmp_path, process)
+    os.kill(members(tmp_path)[0], signal.SIGKILL)
+    assert await_end(tmp_path, process) == -signal.SIGKILL
+    assert the_run(tmp_path).status == "running", "nobody was left to say otherwise"
+    record = json.loads((the_run(tmp_path).dir / "run.json").read_text())
+    assert record["pid"] == process.pid
