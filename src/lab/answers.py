@@ -1,9 +1,11 @@
 """Errors told in a few lines, and what surrounds the entry point."""
 
 import os
+import pickle
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,19 +16,30 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from lab.compose import CONFIGS, ROOT, compose, leaves, nearest, options
 from lab.errors import RunFailed, UserError
+from lab.guard import refuse_pickles
+from lab.redaction import redact
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns errors that a user can mend into a few lines and an exit status: 2 for a command, 1 for a failed run."""
+    """Turns errors that a user can mend into a few lines and an exit status: 2 for a command, 1 for a failed run.
+
+    Any other error shows its traceback, and ends with 1. No secret of the environment is in either, nor in a warning.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **kwargs: redact(plain(*args, **kwargs))
     try:
+        refuse_pickles(sys.argv[1:])
         yield
     except Exception as error:
         if not _can_be_mended(error):
-            raise
-        print(f"error: {_explain(error)}", file=sys.stderr)
+            sys.stderr.write(redact(traceback.format_exc()))
+            sys.exit(1)
+        print(f"error: {redact(_explain(error))}", file=sys.stderr)
         sys.exit(1 if isinstance(error, RunFailed) else 2)
+    finally:
+        warnings.formatwarning = plain
 
 
 @contextmanager
@@ -50,14 +63,23 @@ def _can_be_mended(error: Exception) -> bool:
         return True
     if isinstance(error, OSError):
         return error.filename is not None
+    if holds_code(error):
+        return True
     *_, last = traceback.walk_tb(error.__traceback__)
     ours = Path(last[0].f_code.co_filename).is_relative_to(ROOT / "src")
     lightnings = type(error).__name__ == "MisconfigurationException"
     return lightnings or (isinstance(error, ValueError) and ours)
 
 
+def holds_code(error: BaseException) -> bool:
+    """Whether torch refused a file because it holds more than tensors and plain values."""
+    return isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error)
+
+
 def _explain(error: Exception) -> str:
     text = str(error).strip()
+    if holds_code(error):
+        return f"{_loaded_file(error)} holds code; not loaded"
     if isinstance(error, InterpolationResolutionError):  # OmegaConf wraps what a resolver raises, twice or more
         raised: BaseException | None = error
         while raised is not None and not isinstance(raised, UserError):
@@ -77,6 +99,15 @@ def _explain(error: Exception) -> str:
             "runs are written under paths.log_dir, datasets under paths.data_dir: choose another"
         )
     return text
+
+
+def _loaded_file(error: BaseException) -> str:
+    """The path that `torch.load` was given: its own message does not say."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "load" and Path(frame.f_code.co_filename).name == "serialization.py":
+            file = frame.f_locals.get("f")
+            return str(getattr(file, "name", None) or getattr(file, "path", None) or file)
+    return "the file"
 
 
 def _known_keys() -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.compose import ROOT, nearest
 from lab.errors import UserError
+from lab.redaction import redact
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl  # takes seconds: imported where it is needed
@@ -90,11 +92,17 @@ class Run:
             which: checkpoint.
             **changes: arguments of the model to give anew.
         """
-        from hydra.utils import get_object
+        from lab.answers import holds_code
+        from lab.build import locate
 
         path = self.checkpoint(which)
-        architecture = get_object(self.config.model._target_)
-        return architecture.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes)
+        architecture = locate(self.config.model._target_)
+        try:
+            return architecture.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes)
+        except pickle.UnpicklingError as error:
+            if holds_code(error):
+                raise UserError(f"{path} holds code; not loaded") from error
+            raise
 
     def datamodule(self, config: DictConfig | None = None) -> "pl.LightningDataModule":
         """The data of the run, or of `config` where another is given."""
@@ -149,7 +157,7 @@ class Run:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         partial = self.dir / f".{name}.part"
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_text(json.dumps(redact(content), indent=2) + "\n")
         partial.replace(self.dir / name)
 
 

@@ -21,6 +21,7 @@ from lab import loop
 from lab.build import instantiate, instantiate_each
 from lab.callbacks import Meter
 from lab.logs import ignore_known_warnings
+from lab.redaction import redact
 from lab.runs import Run
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ def _log_hyperparameters(logger: Logger, cfg: DictConfig, metrics: dict[str, flo
         for name in ("data", "model", "optimizer", "scheduler", "seed")
     }
     chosen["trainer"] = {name: cfg.trainer[name] for name in ("max_epochs", "precision", "accumulate_grad_batches")}
+    chosen = redact(chosen)
     if isinstance(logger, TensorBoardLogger):
         logger.log_hyperparams(chosen, {f"final/{name}": value for name, value in metrics.items()})
     else:
