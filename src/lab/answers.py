@@ -72,8 +72,9 @@ def _can_be_mended(error: Exception) -> bool:
 
 
 def holds_code(error: BaseException) -> bool:
-    """Whether torch refused a file because it holds more than tensors and plain values."""
-    return isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error)
+    """Whether torch or Lightning refused a file because it holds more than tensors and plain values."""
+    by_torch = isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error)
+    return by_torch or (isinstance(error, ValueError) and "to prevent arbitrary code execution" in str(error))
 
 
 def _explain(error: Exception) -> str:

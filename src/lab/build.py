@@ -130,7 +130,7 @@ def authorize_names(config: Any) -> None:
     `instantiate` looks closer, and at what interpolations bring in as well.
     """
     if isinstance(config, DictConfig) and not (config._is_none() or config._is_missing()):
-        for key in map(str, config):
+        for key in list[Any](config):
             if key == "_target_" and not OmegaConf.is_missing(config, key):
                 authorize_name(config[key])
             elif not OmegaConf.is_interpolation(config, key):

@@ -99,7 +99,7 @@ class Run:
         architecture = locate(self.config.model._target_)
         try:
             return architecture.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes)
-        except pickle.UnpicklingError as error:
+        except (pickle.UnpicklingError, ValueError) as error:
             if holds_code(error):
                 raise UserError(f"{path} holds code; not loaded") from error
             raise
