@@ -8,11 +8,11 @@ import re
 import threading
 from collections.abc import Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -117,6 +117,8 @@ CONFIGURED: dict[str, Any] = {
     "torch beside its optimizers": {"_target_": "torch.optimize.evil"},
 }
 
+LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 LOG = "hydra: {job_logging: {handlers: {file: {filename: %s}}}}"
 HYDRA = {
     "callback": "hydra: {callbacks: {evil: {_target_: builtins.open, file: CANARY, mode: w}}}",
@@ -128,13 +130,16 @@ HYDRA = {
     "callback, name interpolated": "hydra: {callbacks: {x: {_target_: '${oc.env:LAB_TARGET}', file: CANARY, mode: w}}}",
     "callback, created late": r"hydra: {callbacks: {check: {x: '\${oc.create:{_target_:builtins.open}}'}}}",
     "callback through a plugin's import": "hydra: {callbacks: {x: {_target_: hydra_plugins.x.subprocess.Popen}}}",
-    "launcher": "hydra: {launcher: {_target_: builtins.open, file: CANARY, mode: w}}",
-    "launcher's argument": "hydra: {launcher: {x: {_target_: builtins.open, file: CANARY, mode: w}}}",
-    "launcher's shell": "hydra: {launcher: {setup: [touch CANARY]}}",
-    "sweeper": "hydra: {sweeper: {_target_: builtins.open, file: CANARY, mode: w}}",
-    "sweeper's argument": "hydra: {sweeper: {max_batch_size: {_target_: builtins.open, file: CANARY, mode: w}}}",
+    "launcher": "hydra: {launcher: {_target_: builtins.open}}",
+    "launcher of one's own": "hydra/launcher\n{_target_: builtins.open, file: CANARY, mode: w}",
+    "launcher's argument": f"hydra/launcher\n{{_target_: {LAUNCHER}, x: {{_target_: builtins.open, file: CANARY}}}}",
+    "launcher's shell": f"hydra/launcher\n{{_target_: {LAUNCHER}, setup: [touch CANARY]}}",
+    "launcher, name interpolated": "hydra/launcher\n{_target_: '${oc.env:LAB_TARGET}', file: CANARY, mode: w}",
+    "launcher, not yet to be resolved": f"hydra/launcher\n{{_target_: {LAUNCHER}, x: '${{hydra:callbacks}}'}}",
+    "sweeper": "hydra: {sweeper: {_target_: builtins.open}}",
+    "sweeper's argument": f"hydra/sweeper\n{{_target_: {SWEEPER}, x: [{{_target_: builtins.open, file: CANARY}}]}}",
     "handler": "hydra: {job_logging: {handlers: {x: {(): builtins.open, file: CANARY, mode: w}}}}",
-    "handler's class": "hydra: {job_logging: {handlers: {x: {class: logging.handlers.SocketHandler, host: h, port: 1}}}}",
+    "handler's class": "hydra: {job_logging: {handlers: {x: {class: logging.handlers.SocketHandler, host: h}}}}",
     "handler's argument": "hydra: {job_logging: {handlers: {console: {stream: {(): builtins.open, file: CANARY}}}}}",
     "handler's attribute": "hydra: {job_logging: {handlers: {console: {.: {emit: x}}}}}",
     "filter": "hydra: {job_logging: {filters: {x: {(): builtins.open, file: CANARY, mode: w}}}}",
@@ -240,10 +245,20 @@ def test_a_package_of_ones_own_is_added_to_the_list(tmp_path: Path, monkeypatch:
     assert type(instantiate({"_target_": "mine.make"})).__name__ == "Thing"
 
 
-def compose_with(tmp_path: Path, experiment: str, *overrides: str) -> DictConfig:
-    """The config with an experiment file from elsewhere."""
+def write(tmp_path: Path, experiment: str) -> None:
+    """Puts an experiment there, or one that takes a choice of the group of Hydra's that its first line names."""
+    group, _, choice = fill(experiment, tmp_path).partition("\n")
+    if group in ("hydra/launcher", "hydra/sweeper"):
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "evil.yaml").write_text(choice)
+        experiment = f"defaults: [override /{group}: evil]"
     (tmp_path / "experiment").mkdir(exist_ok=True)
     (tmp_path / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{fill(experiment, tmp_path)}\n")
+
+
+def compose_with(tmp_path: Path, experiment: str, *overrides: str) -> DictConfig:
+    """The config with an experiment file from elsewhere."""
+    write(tmp_path, experiment)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", [f"hydra.searchpath=[file://{tmp_path}]", "experiment=evil", *overrides])
 
@@ -265,7 +280,7 @@ def test_hydra_builds_nothing_hostile(
         "hydra: {job_logging: {root: {level: DEBUG}, handlers: {console: {class: logging.StreamHandler}}}}",
         "hydra: {callbacks: {log: {_target_: hydra.experimental.callbacks.LogJobReturnCallback}}}",
         "hydra: {sweeper: {params: {seed: 'range(3)', paths.data_dir: '${paths.data_dir}/a'}}}",
-        "hydra: {launcher: {setup: null}, sweep: {dir: 'a/${now:%H}'}}",
+        f"hydra/launcher\n{{_target_: {LAUNCHER}, setup: null, folder: '${{hydra.sweep.dir}}/a'}}",
     ],
 )
 def test_what_is_meant_well_composes(friendly: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,20 +292,20 @@ def test_a_plugin_s_launcher_and_its_parts_are_taken(tmp_path: Path, monkeypatch
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "mine.py").write_text("import subprocess\nclass Launcher:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    experiment = "hydra: {launcher: {_target_: hydra_plugins.mine.%s, n_jobs: 2, folder: '${hydra.sweep.dir}/%%j'}}"
+    experiment = "hydra/launcher\n{_target_: hydra_plugins.mine.%s, n_jobs: 2, folder: '${hydra.sweep.dir}/%%j'}"
     compose_with(tmp_path, experiment % "Launcher")
     with pytest.raises(UserError, match="is not allowed"):
         compose_with(tmp_path, experiment % "subprocess.Popen")
     with pytest.raises(UserError, match="give it on the command line"):
-        compose_with(tmp_path, "hydra: {launcher: {_target_: hydra_plugins.mine.Launcher, setup: [module load cuda]}}")
+        compose_with(tmp_path, "hydra/launcher\n{_target_: hydra_plugins.mine.Launcher, setup: [module load cuda]}")
     compose_with(tmp_path, experiment % "Launcher", "+hydra.launcher.setup=[module load cuda]")
 
 
 COMMANDS = {
     "a callback of Hydra": (HYDRA["callback"], [], "hydra.callbacks.evil"),
     "Hydra's log": (HYDRA["what Hydra itself logs"], [], "hydra.hydra_logging.handlers.x"),
-    "a handler in a sweep": (HYDRA["handler"], ["-m", "seed=0,1"], "hydra.job_logging.handlers.x"),
-    "a sweeper": (HYDRA["sweeper's argument"], ["-m", "seed=0,1"], "hydra.sweeper.max_batch_size"),
+    "a handler in a sweep": (HYDRA["handler"], ["-m"], "hydra.job_logging.handlers.x"),
+    "a sweeper": (HYDRA["sweeper's argument"], ["-m"], "hydra.sweeper.x[0]._target_: builtins.open"),
     # git status, which every run asks for, runs the command that core.fsmonitor names
     "git": (
         "hydra: {job: {env_set: {GIT_CONFIG_COUNT: '1', GIT_CONFIG_KEY_0: core.fsmonitor,"
@@ -312,15 +327,14 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize(("experiment", "words", "said"), COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize(("experiment", "flags", "said"), COMMANDS.values(), ids=COMMANDS)
 def test_a_hostile_experiment_is_answered_by_the_command(
-    experiment: str, words: list[str], said: str, canary: Path, tmp_path: Path
+    experiment: str, flags: list[str], said: str, canary: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{fill(experiment, tmp_path)}\n")
+    write(tmp_path, experiment)
     answer = run_script(
-        "src/train.py", *words, "--config-dir", str(tmp_path), "experiment=evil", f"paths.log_dir={tmp_path}/logs",
-        *SMALL, timeout=60,
+        "src/train.py", *flags, "--config-dir", str(tmp_path), "experiment=evil",
+        f"paths.log_dir={tmp_path}/logs", *SMALL, timeout=60,
     )  # fmt: skip
     refused(answer.returncode, answer.stderr, said)
     assert not (tmp_path / "logs").exists()
@@ -359,7 +373,7 @@ def checkpoint() -> dict[str, Any]:
     return {
         "state_dict": model.state_dict(),
         "hyper_parameters": dict(model.hparams),
-        "pytorch-lightning_version": pl.__version__,
+        "pytorch-lightning_version": version("pytorch-lightning"),
         "epoch": 0,
         "global_step": 0,
         "loops": {},
@@ -382,7 +396,7 @@ def hostile(request: pytest.FixtureRequest, canary: Path, tmp_path: Path) -> Pat
     else:
         content["hyper_parameters"]["evil"] = evil
     if request.param == "plain":
-        path.write_bytes(pickle.dumps({"hyper_parameters": evil}))
+        path.write_bytes(pickle.dumps({"hyper_parameters": evil}, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=request.param != "legacy")
     return path

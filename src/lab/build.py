@@ -5,8 +5,10 @@ A config may come from elsewhere: it can choose among these classes, and cannot 
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from pickle import UnpicklingError
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -56,8 +58,8 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, ValueError | TypeError):
             raise UserError(f"{node.get('_target_')} cannot be built: {cause}") from error
-        if isinstance(cause, UserError):
-            raise cause from error
+        if isinstance(cause, UserError | UnpicklingError):  # told as they are: a file that holds code
+            raise cause from None
         raise
 
 
@@ -105,10 +107,9 @@ def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = "ALL
         if isinstance(error, ImportError) and not f"{module_name}.".startswith(f"{missing}."):
             raise  # it is there, and lacks something that it imports
         raise _refusal(target, allowed, remedy) from error
-    if target in allowed:
-        return found
     home = str(getattr(found, "__module__", ""))
-    own = any(_inside(target, package) and _inside(home, package) for package in allowed)
+    # A single class may stand under another name than where it was defined; a package's own classes may not
+    own = target in allowed or any(_inside(target, package) and _inside(home, package) for package in allowed)
     is_class = inspect.isclass(found) and found.__qualname__ == found.__name__
     is_factory = inspect.isfunction(found) and home == module_name and home in FACTORIES
     if not (own and (is_class or is_factory)):
@@ -120,7 +121,8 @@ def authorize_name(target: Any, allowed: Sequence[str] | None = None, remedy: st
     """Refuses a target whose very name says that it is not allowed; nothing is imported. See `locate`."""
     allowed = ALLOWED if allowed is None else allowed
     public = isinstance(target, str) and re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", target)
-    if target not in allowed and not (public and any(_inside(target, package) for package in allowed)):
+    inside = public and (target in allowed or any(_inside(target, package) for package in allowed))
+    if not (inside and _is_module(target.rpartition(".")[0])):
         raise _refusal(target, allowed, remedy)
 
 
@@ -139,6 +141,20 @@ def authorize_names(config: Any) -> None:
         for i in range(len(config)):
             if not OmegaConf.is_interpolation(config, i):
                 authorize_names(config._get_node(i))
+
+
+def _is_module(name: str) -> bool:
+    """Whether there is a module of this name, and no class or import of a module's; none of them is imported."""
+    path: Any = None
+    parts = name.split(".")
+    for i in range(len(parts)):
+        inner = ".".join(parts[: i + 1])
+        specs = (finder.find_spec(inner, path, None) for finder in sys.meta_path)
+        spec = next((spec for spec in specs if spec), None)
+        if spec is None or (i + 1 < len(parts) and spec.submodule_search_locations is None):
+            return False
+        path = spec.submodule_search_locations
+    return True
 
 
 def _inside(name: str, package: str) -> bool:

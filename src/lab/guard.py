@@ -89,22 +89,23 @@ def authorize(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     for group in ("job_logging", "hydra_logging"):
         if OmegaConf.is_interpolation(hydra, group):
             raise UserError(f"hydra.{group} is no interpolation: write it out")
-        _authorize_logging(
-            OmegaConf.to_container(hydra[group], resolve=False) if hydra[group] else {}, f"hydra.{group}"
-        )
-    for name in OmegaConf.to_container(hydra.job.env_set, resolve=False):
-        if name not in ENVIRONMENT and name not in hydra.job.env_copy:
+        if hydra[group] is not None:
+            _authorize_logging(OmegaConf.to_container(hydra[group], resolve=False), f"hydra.{group}")
+    for variable in list(hydra.job.env_set):
+        if variable not in ENVIRONMENT and variable not in hydra.job.env_copy:
             raise UserError(
-                f"hydra.job.env_set.{name}: a config may set {', '.join(ENVIRONMENT)}\n"
-                f"ENVIRONMENT in lab/guard.py takes more; or set it yourself: {name}=… python src/train.py …"
+                f"hydra.job.env_set.{variable}: a config may set {', '.join(ENVIRONMENT)}\n"
+                f"ENVIRONMENT in lab/guard.py takes more; or set it yourself: {variable}=… python src/train.py …"
             )
 
 
 def _refuse_saved_secrets(config: DictConfig, overrides: Sequence[str]) -> None:
     """Hydra saves overrides and copied variables as they are."""
     for name, value in secrets().items():
+        if not SECRET_NAME.search(name):
+            continue
         for override in overrides:
-            if value in override and SECRET_NAME.search(name):
+            if value in override:
                 key = override.partition("=")[0]
                 raise UserError(
                     f"{key}: this would save {name}'s value with the run\n"
@@ -152,7 +153,7 @@ def _locate(key: str, target: Any, allowed: list[str], remedy: str) -> None:
     except ImportError as error:
         raise UserError(f"{key}={target} cannot be imported: {error}; is the plugin installed?") from error
     except UserError as error:
-        raise UserError(f"{key}: {error}") from error
+        raise UserError(f"{key}: {str(error).removeprefix('_target_: ')}") from error
 
 
 def _shell(key: str) -> str | None:
