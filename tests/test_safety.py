@@ -112,7 +112,7 @@ CONFIGURED: dict[str, Any] = {
     "empty": {"_target_": ""},
     "dots": {"_target_": "lab..runs.subprocess.run"},
     "spaces": {"_target_": "lab.models.LeNet ; os.system"},
-    "another alphabet": {"_target_": "lab.models.ＬeＮet"},
+    "another alphabet": {"_target_": "lab.models.LeN\u00ebt"},
     "a look-alike package": {"_target_": "lab_evil.Model"},
     "torch beside its optimizers": {"_target_": "torch.optimize.evil"},
 }
