@@ -4,6 +4,7 @@ Callbacks, launchers, sweepers and log handlers stand in the config's `hydra` no
 can change. Importing this module puts `authorize` behind every composition: of a run, of a sweep's jobs, of `compose`.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import wraps
 from typing import Any
@@ -54,6 +55,8 @@ ENVIRONMENT = [
 SHELL = ["additional_parameters", "initialization_commands", "python", "runtime_env", "setup", "setup_commands"]
 SHELL += ["srun_args"]
 
+PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@
+
 _load_configuration = ConfigLoaderImpl.load_configuration
 
 
@@ -101,6 +104,12 @@ def authorize(config: DictConfig, overrides: Sequence[str] = ()) -> None:
 
 def _refuse_saved_secrets(config: DictConfig, overrides: Sequence[str]) -> None:
     """Hydra saves overrides and copied variables as they are."""
+    for override in overrides:
+        if PASSWORD.search(re.sub(r"\$\{[^}]*\}", "", override)):
+            raise UserError(
+                f"{override.partition('=')[0]}: this would save a password with the run\n"
+                "put it into a variable, of which only the name is saved: '…://user:${oc.env:NAME}@host'"
+            )
     for name, value in secrets().items():
         if not SECRET_NAME.search(name):
             continue
