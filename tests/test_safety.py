@@ -199,6 +199,16 @@ def test_the_attacks_would_work(tmp_path: Path) -> None:
     assert (tmp_path / "canary").exists()
 
 
+@pytest.mark.parametrize(
+    "target",
+    ["lab.runs.subprocess.run", "lab.models.LeNet.load_from_checkpoint", "pytorch_lightning.Trainer.fit", "torch.load"],
+)
+def test_a_name_that_leads_through_a_class_or_an_import_is_refused_unseen(target: str) -> None:
+    """Before torch is imported: the command answers at once, and leaves no run directory."""
+    with pytest.raises(UserError, match="is not allowed"):
+        build.authorize_names(OmegaConf.create({"a": [{"b": {"_target_": target}}]}))
+
+
 def test_what_configs_name_is_built() -> None:
     for target in (
         "lab.models.LeNet",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TextIO
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
@@ -27,8 +28,8 @@ def explained() -> Iterator[None]:
     Any other error shows its traceback, and ends with 1. No secret of the environment is in either, nor in a warning.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
-    plain = warnings.formatwarning
-    warnings.formatwarning = lambda *args, **kwargs: redact(plain(*args, **kwargs))
+    plain = warnings.showwarning
+    warnings.showwarning = _show_warning
     try:
         refuse_pickles(sys.argv[1:])
         yield
@@ -39,7 +40,7 @@ def explained() -> Iterator[None]:
         print(f"error: {redact(_explain(error))}", file=sys.stderr)
         sys.exit(1 if isinstance(error, RunFailed) else 2)
     finally:
-        warnings.formatwarning = plain
+        warnings.showwarning = plain
 
 
 @contextmanager
@@ -55,6 +56,18 @@ def rank_directory() -> Iterator[None]:
     with TemporaryDirectory() as elsewhere:
         sys.argv += ["hydra.output_subdir=null", f"hydra.run.dir={elsewhere}"]
         yield
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    text = redact(warnings.formatwarning(message, category, filename, lineno, line))
+    (file or sys.stderr).write(text)
 
 
 def _can_be_mended(error: Exception) -> bool:
@@ -117,7 +130,7 @@ def _known_keys() -> list[str]:
     for overrides in (choices, []):
         try:
             cfg = compose(overrides)
-        except HydraException:
+        except (HydraException, UserError):
             continue
         groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
         return [*groups, *(key for key, _ in leaves(cfg))]
