@@ -112,3 +112,11 @@ def train_command(tmp_path: Path, data_dir: Path) -> Command:
         return run_script("src/train.py", *paths, *overrides, timeout=timeout)
 
     return run
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A file that must not come to be."""
+    path = tmp_path / "canary"
+    yield path
+    assert not path.exists(), "hostile code has run"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import RunFailed, UserError
+from lab.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,9 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
     import torch  # takes seconds: where a checkpoint is at hand it is there already
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    for name in ("hyper_parameters", "datamodule_hyper_parameters"):
+        if name in checkpoint:
+            checkpoint[name] = redact(checkpoint[name])
     needed = sum(tensor.untyped_storage().nbytes() for tensor in _tensors(checkpoint))
     free = shutil.disk_usage(path.parent).free
     if free < needed:

@@ -15,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from lab.answers import explained
+from lab.build import authorize_names
 from lab.catalog import arguments, classes, literals
 from lab.compose import CONFIGS, ROOT, compose, leaves, nearest, options
 from lab.errors import UserError
@@ -54,6 +55,7 @@ def check(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
     Raises:
         UserError: on the first thing that is wrong.
     """
+    authorize_names(cfg)
     _check_types(overrides)
     _check_choices(cfg)
     _check_missing(cfg)

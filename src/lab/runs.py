@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.compose import ROOT, nearest
 from lab.errors import UserError
+from lab.redaction import redact
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl  # takes seconds: imported where it is needed
@@ -131,13 +132,12 @@ class Run:
             which: checkpoint.
             **changes: arguments of the model to give anew.
         """
-        from hydra.utils import get_object
-
         from lab import checkpoints
+        from lab.build import locate
 
         path = self.checkpoint(which)
         checkpoint = checkpoints.read(path)
-        architecture = get_object(self.config.model._target_)
+        architecture = locate(self.config.model._target_)
         try:
             model = architecture(**checkpoint["hyper_parameters"] | changes)
             model.load_state_dict(checkpoint["state_dict"])
@@ -243,7 +243,7 @@ class Run:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         partial = self.dir / f".{name}.part"
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_text(json.dumps(redact(content), indent=2) + "\n")
         partial.replace(self.dir / name)
 
 

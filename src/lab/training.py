@@ -25,6 +25,7 @@ from lab.callbacks.checkpoint import WholeFiles
 from lab.callbacks.watch import Launcher, Watch
 from lab.errors import RunFailed, UserError
 from lab.logs import ignore_known_warnings
+from lab.redaction import redact
 from lab.resume import newest
 from lab.runs import Run
 from lab.stopping import SLURM_SIGNALS, Preempted, Stop, requeue
@@ -234,6 +235,7 @@ def _log_hyperparameters(logger: Logger, cfg: DictConfig, metrics: dict[str, flo
         for name in ("data", "model", "optimizer", "scheduler", "seed")
     }
     chosen["trainer"] = {name: cfg.trainer[name] for name in ("max_epochs", "precision", "accumulate_grad_batches")}
+    chosen = redact(chosen)
     if isinstance(logger, TensorBoardLogger):
         logger.log_hyperparams(chosen, {f"final/{name}": value for name, value in metrics.items()})
     else:

@@ -17,6 +17,7 @@ from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import distributed
 
+from lab.redaction import redact
 from lab.stopping import SIGNALS, Preempted
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class Watch(pl.Callback):
         code = int(status[1]) if status and int(status[1]) in stopped else 1
         if self._rank == 0:
             self.at_end("failed" if code == 1 else "preempted", cause)
-            os.write(2, f"error: {cause}\n".encode())
+            os.write(2, f"error: {redact(cause)}\n".encode())
         for child in self._children:
             if child.poll() is None:
                 child.kill()
