@@ -184,13 +184,11 @@ def bookkeeping(name: str, pairs: int, data_dir: str) -> None:
         model, data, trainer = build(cfg, callbacks=[clock])
         trainer.fit(model, datamodule=data)
         epoch = statistics.median(b - a for a, b in itertools.pairwise(clock.starts[1:]))
-        loop, steps = trainer.fit_loop.epoch_loop, trainer.num_training_batches
+        loop, steps = trainer.fit_loop.epoch_loop, int(trainer.num_training_batches)
         assert isinstance(loop, Loop)
         between = min(timeit.repeat(lambda: loop.between(end_of_epoch=False), number=steps, repeat=pairs))
         [keeper] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
-        more = min(
-            timeit.repeat(lambda: keeper.on_save_checkpoint(trainer, model, {}), number=1, repeat=pairs)
-        )
+        more = min(timeit.repeat(lambda: keeper.on_save_checkpoint(trainer, model, {}), number=1, repeat=pairs))
     print(
         f"{name:6} being able to resume: {1000 * between:.2f} ms for {steps} batches and {1000 * more:.2f} ms for the"
         f" checkpoint, {100 * (between + more) / epoch:.2f} % of an epoch of {epoch:.3f} s"

@@ -37,7 +37,7 @@ def main(words: list[str]) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         default_root_dir=run.dir,
-        callbacks=run.judges(config),
+        callbacks=[*run.judges(config)],
     )
     datamodule = run.datamodule(config)
     metrics = dict(trainer.test(run.model(arguments["checkpoint"], **told), datamodule, verbose=False)[0])

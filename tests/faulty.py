@@ -31,6 +31,6 @@ def training_step(self: MLP, batch: Any, batch_idx: int) -> Any:
 
 
 if __name__ == "__main__":
-    MLP.training_step = training_step  # type: ignore[method-assign]
+    MLP.training_step = training_step  # type: ignore[method-assign, assignment]
     script = ROOT / "src" / "train.py"  # not by runpy: it would give the other ranks the script without the fault
     exec(compile(script.read_text(), script, "exec"))

@@ -84,7 +84,7 @@ def test_a_disk_that_fills_while_a_file_is_written_is_the_same(
     checkpoints.write({"weights": torch.ones(100)}, path)
     usage = shutil.disk_usage(small_disk)
     asked = iter([usage._replace(free=1 << 40)])  # there was room when it was looked at
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: next(asked, usage._replace(free=0)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: next(asked, usage._replace(free=0)))
     with pytest.raises(RunFailed, match="no room for"):
         checkpoints.write({"weights": torch.zeros(6_000_000)}, path)
     assert torch.equal(checkpoints.read(path)["weights"], torch.ones(100))

@@ -1,4 +1,4 @@
-"""Several ranks end together, in bounded time, and say what one of them died of: real processes, signals and torchrun."""
+"""Several ranks end together, in bounded time, and say what one of them died of: real processes and signals."""
 
 import json
 import os

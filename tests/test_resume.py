@@ -1,6 +1,5 @@
 """A run that was stopped and resumed is the run that was not, to the bit."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,28 @@ import torch
 from omegaconf import DictConfig
 
 from lab import checkpoints
-from lab.errors import UserError
-from lab.resume import newest, settle
+from lab.errors import Preempted
+from lab.resume import settle
 from lab.runs import Run
-from lab.stopping import Preempted, Stop
+from lab.stopping import Stop
 from lab.training import train
-from tests.conftest import GENERATED, Compose, small
+from tests.conftest import Compose
 
 # 10 batches an epoch
-BASE = ["data.num_samples=600", "data.num_val=100", "data.batch_size=50", "trainer.max_epochs=3", "trainer.log_every_n_steps=4"]
+BASE = [
+    "data.num_samples=600",
+    "data.num_val=100",
+    "data.batch_size=50",
+    "trainer.max_epochs=3",
+    "trainer.log_every_n_steps=4",
+]
 CLASSIFIER = [*BASE, "model=mlp", "model.dropout=0.2", "data.augment=true", "optimizer.lr=3e-3"]
 VAE = [*BASE, "model=vae", "model.nll_samples=2"]
 GAN = [*BASE, "model=gan", "callbacks.quality=null"]
 WORDS = ["model=gpt", "data=text", "data.num_tokens=20000", "model.dropout=0.1", "trainer.max_epochs=2"]
+PLATEAU = ["scheduler=plateau", "scheduler.scheduler.patience=0", "+scheduler.scheduler.threshold=0.9"]
+IMPATIENT = [f"callbacks.early_stopping.{option}" for option in ("patience=1", "min_delta=0.9")]
+IMPATIENT = ["callbacks=early_stopping", *IMPATIENT]
 
 
 def start(config: DictConfig) -> None:
@@ -73,7 +81,9 @@ def curve(run: Run) -> dict[str, list[tuple[int, float]]]:
 
     events = EventAccumulator(str(run.dir / "tensorboard"))
     events.Reload()
-    names = [name for name in events.Tags()["scalars"] if "samples_per_second" not in name and not name.startswith("final")]
+    names = [
+        name for name in events.Tags()["scalars"] if "samples_per_second" not in name and not name.startswith("final")
+    ]
     return {name: [(point.step, point.value) for point in events.Scalars(name)] for name in names}
 
 
@@ -101,9 +111,20 @@ CASES = {
     "twice": (CLASSIFIER, [4, 17]),
     "accumulation": ([*CLASSIFIER, "trainer.accumulate_grad_batches=3"], [2, 6]),
     "onecycle": ([*CLASSIFIER, "scheduler=onecycle"], [7]),
-    "plateau": ([*CLASSIFIER, "scheduler=plateau", "scheduler.scheduler.patience=0", "+scheduler.scheduler.threshold=0.9"], [10, 20]),
+    "plateau": (
+        [*CLASSIFIER, "scheduler=plateau", "scheduler.scheduler.patience=0", "+scheduler.scheduler.threshold=0.9"],
+        [10, 20],
+    ),
     "ema": ([*CLASSIFIER, "callbacks=ema", "callbacks.ema.decay=0.8"], [10, 14]),
-    "early stopping": ([*CLASSIFIER, "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=0.9"], [10, 15]),
+    "early stopping": (
+        [
+            *CLASSIFIER,
+            "callbacks=early_stopping",
+            "callbacks.early_stopping.patience=1",
+            "callbacks.early_stopping.min_delta=0.9",
+        ],
+        [10, 15],
+    ),
     "validation within an epoch": ([*CLASSIFIER, "trainer.val_check_interval=0.3"], [3, 14]),
     "max_steps": ([*CLASSIFIER, "trainer.max_steps=27"], [10, 13]),
     "best two": ([*CLASSIFIER, "callbacks.checkpoint.top_k=2"], [13, 20]),

@@ -10,6 +10,7 @@ import torch
 
 from lab import checkpoints
 from lab.errors import UserError
+from lab.record import Record
 from lab.resume import newest
 from lab.runs import Run
 from tests.conftest import SMALL, run_script
@@ -166,11 +167,8 @@ def test_the_config_files_of_today_do_not_reach_a_run_of_yesterday(run: Run) -> 
 
 
 def test_a_run_that_is_at_work_is_left_alone(run: Run) -> None:
-    lock = run.claim()
-    try:
+    with Record(run.dir)._claimed():
         status, said = resume(run)
-    finally:
-        run.release(lock)
     assert status == 2
     assert f"by process {run.record['pid']}" in said
 

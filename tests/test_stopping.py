@@ -15,7 +15,15 @@ from tests.processes import await_end, await_epoch, begin, members, the_run
 from tests.test_resume import assert_equal, result
 
 # some 5 s of steps, and between them validations that are as long
-RUN = [*SMALL, "data.batch_size=10", "model=mlp", "model.dropout=0.2", "data.eval_batch_size=1", "trainer.max_epochs=60", "trainer.limit_test_batches=5"]
+RUN = [
+    *SMALL,
+    "data.batch_size=10",
+    "model=mlp",
+    "model.dropout=0.2",
+    "data.eval_batch_size=1",
+    "trainer.max_epochs=60",
+    "trainer.limit_test_batches=5",
+]
 SIGNALS = 4
 
 
@@ -28,9 +36,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Run:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_at_random_moments(
-    signum: int, status: int, straight: Run, tmp_path: Path, data_dir: Path
-) -> None:
+def test_signals_at_random_moments(signum: int, status: int, straight: Run, tmp_path: Path, data_dir: Path) -> None:
     chance = random.Random(signum)
     process = begin(tmp_path, data_dir, *RUN)
     for i in range(SIGNALS):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write(checkpoint: dict[str, Any], path: Path) -> None:
-    """Writes `checkpoint` at `path`: until the last moment what was there before stays, and after it everything is there.
+    """Writes `checkpoint` at `path`: what was there before stays until the last moment, and then all is there.
 
     The file is written beside `path`, on the same filesystem, so that taking its place is one step; both it and the
     folder's entry are on the disk before this returns.
@@ -84,7 +84,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def find_fault(path: Path) -> str | None:
-    """Why the file at `path` cannot be a complete checkpoint, None where it can: a look at its checksums, without torch."""
+    """Why the file at `path` cannot be a complete checkpoint, by its checksums alone; None where it can."""
     if not path.is_file():
         return "no such file"
     try:
@@ -133,5 +133,5 @@ def _flush(path: Path) -> None:
 def _full(path: Path, needed: int, free: int) -> str:
     return (
         f"no room for {path}: it needs {needed:,} bytes, and {free:,} are free\n"
-        f"what was saved before is still there; make room, then go on with: python src/train.py resume={path.parents[1]}"
+        f"what was saved before is still there; make room, and go on: python src/train.py resume={path.parents[1]}"
     )

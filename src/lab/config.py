@@ -110,6 +110,12 @@ class Check(Callback):
         with explained():
             job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             check(settle(job, config.hydra.overrides.task), config.hydra.overrides.task)
+            directory = Path(config.hydra.run.dir)
+            if (directory / "run.json").exists() and not job.resume:
+                raise UserError(
+                    f"{directory} holds a run already: go on with it by resume={directory},"
+                    " or choose another hydra.run.dir"
+                )
 
 
 def parse_arguments(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -1,5 +1,5 @@
-"""The training loop: Lightning's, with a point between two batches where a run can be saved and stopped, and without the
-hooks that nobody hangs on.
+"""The training loop: Lightning's, with a point between two batches where a run can be saved and stopped, and without
+the hooks that nobody hangs on.
 
 For each batch Lightning calls some thirty hooks, most of which do nothing, at 5 to 15 microseconds each: a third of
 the time of a small model's step. Where a run uses none of them, `Loop` does what they leave: forward, backward, step.
@@ -23,7 +23,8 @@ from torch.optim import LBFGS
 
 from lab.callbacks import Checkpoint
 from lab.data.module import TensorDataModule
-from lab.stopping import NoSignals, Preempted, Stop
+from lab.errors import Preempted
+from lab.stopping import NoSignals, Stop
 
 # What Lightning would call between the start and the end of a batch, and this loop does not
 MODULE_HOOKS = (
@@ -190,7 +191,7 @@ class Loop(_TrainingEpochLoop):
             self.between(end_of_epoch=False)
 
     def between(self, end_of_epoch: bool) -> None:
-        """Where a run can be saved and stopped: a batch, or an epoch, is done with, and nothing of the next one begun."""
+        """Where a run can be saved and stopped: a batch, or an epoch, is done, and nothing of the next one begun."""
         signum = self.stop.asked()
         for keeper in self._keepers:
             keeper.between(self.trainer, end_of_epoch, stopping=signum != 0)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lab.checkpoints import find_fault
 from lab.compose import ROOT, leaves, options
 from lab.errors import UserError
+from lab.record import Record
 from lab.runs import Run
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ def resumed() -> Iterator[None]:
     if {"-m", "--multirun"} & set(words):
         raise UserError(f"resume={asked} goes on with one run: leave out -m")
     run = Run.open(asked, _log_dir(words), argument="resume")
-    if _is_first():
-        run.release(run.claim())  # told before anything is loaded
+    if _is_first():  # told before anything is loaded
+        Record(run.dir).check_free()
         newest(run)
     rest = [word for word in words if not word.startswith("resume=")]
     again = {word.partition("=")[0] for word in rest}
@@ -88,7 +89,7 @@ def newest(run: Run) -> Path:
     """
     folder = run.dir / "checkpoints"
     found = sorted(folder.glob("*.ckpt"), key=lambda path: (path.stem == "last", path.stat().st_mtime), reverse=True)
-    faults = []
+    faults: list[str] = []
     for path in found:
         fault = find_fault(path)
         if fault is None:
@@ -98,7 +99,9 @@ def newest(run: Run) -> Path:
         faults.append(f"{path.name}: {fault}")
     why = "\n".join(faults) or "it stopped before the first one was written, or was told to keep none"
     again = " ".join(run.overrides)
-    raise UserError(f"{run.dir} has no checkpoint to go on from\n{why}\nbegin anew: python src/train.py {again}".rstrip())
+    raise UserError(
+        f"{run.dir} has no checkpoint to go on from\n{why}\nbegin anew: python src/train.py {again}".rstrip()
+    )
 
 
 def _merge(saved: DictConfig, cfg: DictConfig, words: Sequence[str]) -> DictConfig:
@@ -118,12 +121,15 @@ def _merge(saved: DictConfig, cfg: DictConfig, words: Sequence[str]) -> DictConf
 
 
 def _check_fixed(before: DictConfig, after: DictConfig) -> None:
-    was, now = ({key: value for key, value in leaves(config) if not isinstance(value, dict)} for config in (before, after))
+    was, now = (
+        {key: value for key, value in leaves(config) if not isinstance(value, dict)} for config in (before, after)
+    )
     for key in [*was, *now]:
         if key.split(".")[0] in FIXED and was.get(key) != now.get(key):
             raise UserError(
                 f"{key} was {was.get(key)} in this run, and would be {now.get(key)}\n"
-                "a resumed run keeps its model, data, optimizer, schedule and seed: leave it out, or begin a new run without resume="
+                "a resumed run keeps its model, data, optimizer, schedule and seed: leave it out,"
+                " or begin a new run without resume="
             )
 
 

@@ -1,18 +1,11 @@
 """A run directory as an object: what a run was, what it measured, and the model it made."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from lab.compose import ROOT, nearest
@@ -51,7 +44,8 @@ class Run:
                 raise UserError(f"{argument}=latest: no run under {log_dir} yet; `make train` makes one")
             runs = [str(found.parent) for found in directory.parent.glob("*/.hydra")]
             raise UserError(
-                f"{argument}={path} is no run directory: it holds no .hydra/config.yaml{nearest(str(path), [*runs, 'latest'])}"
+                f"{argument}={path} is no run directory: it holds no .hydra/config.yaml"
+                + nearest(str(path), [*runs, "latest"])
             )
         return cls(directory.resolve())
 
@@ -160,106 +154,16 @@ class Run:
         every = instantiate_each((config or self.config).callbacks)
         return [c for c in every if type(c).on_test_epoch_end is not pl.Callback.on_test_epoch_end]
 
-    def claim(self) -> FileLock:
-        """Keeps every other process from training in this directory until `release`, or until this process ends.
-
-        Raises:
-            UserError: when one is at it.
-        """
-        lock = FileLock(self.dir / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            record = self.record
-            raise UserError(
-                f"{self.dir} is being trained in, by process {record.get('pid')} on {record.get('host')}: wait, or stop it"
-            ) from None
-        return lock
-
-    def release(self, lock: FileLock) -> None:
-        """Lets others in again."""
-        (self.dir / ".lock").unlink(missing_ok=True)
-        lock.release()
-
-    def start(self, config: DictConfig, overrides: Sequence[str] = ()) -> None:
-        """Marks the run as running and makes it the latest; of a run that goes on, what it recorded before stays.
-
-        Args:
-            config: what it trains with.
-            overrides: the words that make it.
-        """
-        facts = {
-            "status": "running",
-            "started": _now(),
-            "argv": sys.orig_argv[1:],
-            "git": _git(),
-            "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")}
-            | {"python": sys.version.split()[0]},
-            "seed": config.seed,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-        }
-        if "SLURM_JOB_ID" in os.environ:
-            facts["slurm_job"] = os.environ["SLURM_JOB_ID"]
-        before = self.record
-        if before and config.get("resume"):
-            went_on = [*before.pop("resumed", []), {key: facts[key] for key in ("started", "argv", "git", "versions")}]
-            for name in ("finished", "error", "signal"):
-                before.pop(name, None)
-            facts = facts | before | {"status": "running", "pid": facts["pid"], "host": facts["host"], "resumed": went_on}
-            self._save_config(config, overrides)
-        self._write("run.json", facts)
-        link = Path(config.paths.log_dir) / "latest"
-        fresh = link.with_name(f".latest-{os.getpid()}")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(os.path.relpath(self.dir, link.parent))
-        fresh.replace(link)
-
-    def note(self, **facts: Any) -> None:
-        """Adds `facts` to `run.json`."""
-        self._write("run.json", self._read("run.json") | facts)
-
-    def finish(self, status: str, **facts: Any) -> None:
-        """Records how the run ended."""
-        self.note(status=status, finished=_now(), **facts)
-
     def save_metrics(self, metrics: dict[str, float], name: str = "metrics.json") -> None:
         """Writes `metrics` as the final figures, or under another `name`."""
-        self._write(name, metrics)
-
-    def _save_config(self, config: DictConfig, overrides: Sequence[str]) -> None:
-        """Replaces the config of a run that goes on with another, such as one of more epochs."""
-        config = config.copy()
-        config.resume, config.paths.run_dir = None, "${hydra:runtime.output_dir}"
-        words = OmegaConf.create([word for word in overrides if not word.startswith("resume=")])
-        for name, content in (("config.yaml", config), ("overrides.yaml", words)):
-            partial = self.dir / ".hydra" / f".{name}.part"
-            OmegaConf.save(content, partial)
-            partial.replace(self.dir / ".hydra" / name)
+        self.write(name, metrics)
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.dir / name
         return json.loads(path.read_text()) if path.is_file() else {}
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a JSON file of the run, whole or not at all, without the environment's secrets."""
         partial = self.dir / f".{name}.part"
         partial.write_text(json.dumps(redact(content), indent=2) + "\n")
         partial.replace(self.dir / name)
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _git() -> dict[str, Any] | None:
-    """The commit of the checkout and whether files differ from it; None outside a repository."""
-
-    def ask(*command: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(ROOT), *command], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -1,4 +1,4 @@
-"""Stopping without losing anything: a signal ends a run between two batches, with a checkpoint, and with its own status."""
+"""Stopping without losing anything: a signal ends a run between two batches, with a checkpoint."""
 
 import os
 import shutil
@@ -12,26 +12,19 @@ import torch
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 from torch import distributed
 
+from lab.errors import Preempted
+
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 # Slurm's warning before the end of the time: Lightning's users ask for the first, submitit for the second.
 SLURM_SIGNALS = [signal.SIGUSR1, signal.SIGUSR2] if hasattr(signal, "SIGUSR1") else []
 
 
-class Preempted(SystemExit):
-    """The end of a run that a signal asked for; the process ends with 128 and the signal's number, as shells count."""
-
-    def __init__(self, signum: int) -> None:
-        self.signal = signal.Signals(signum)
-        # A warning comes before SIGTERM, and means the same
-        super().__init__(128 + (signal.SIGTERM if self.signal in SLURM_SIGNALS else self.signal))
-
-
 class Stop:
     """Listens to signals while a run is at work.
 
-    The first one asks the training loop to stop: the loop finishes the step, or the validation that it is in, saves, and
-    raises `Preempted`. Outside of the loop there is nothing to save, and `Preempted` is raised at once. The second signal
-    ends the process where it stands.
+    The first one asks the training loop to stop: the loop finishes the step, or the validation that it is in, saves,
+    and raises `Preempted`. Outside of the loop there is nothing to save, and `Preempted` is raised at once. The second
+    signal ends the process where it stands.
 
     With several ranks any one of them may be told. What each was told is summed while the next batch is worked on, so
     that all stop after the same batch; waiting for the sum would cost each step as much as it takes to go round.
@@ -66,7 +59,9 @@ class Stop:
         """The signal that some rank was sent, 0 for none; the same on every rank. To be called between batches."""
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
             return self.signum
-        if self._group is None:  # of its own: it must not wait for gradients, nor they for it, and the flag is on the CPU
+        if (
+            self._group is None
+        ):  # of its own: it must not wait for gradients, nor they for it, and the flag is on the CPU
             self._group = distributed.new_group(backend="gloo")
         if self._told is not None:
             work, value = self._told
@@ -88,8 +83,9 @@ class Stop:
         if not self.in_loop:
             raise Preempted(signum)
         # Not through the log, which may be in the middle of a line
-        os.write(2, f"{signal.Signals(signum).name}: finishing the step and saving; a second signal ends at once\n".encode())
-
+        os.write(
+            2, f"{signal.Signals(signum).name}: finishing the step and saving; a second signal ends at once\n".encode()
+        )
 
     def _leave_at_the_second(self, pipe: int) -> None:
         """Ends the process at the second signal, though its main thread be deep in something that hears none."""
@@ -111,7 +107,7 @@ def requeue() -> None:
 
 
 class NoSignals(_SignalConnector):
-    """Leaves signals to `Stop`: what Lightning does on SIGTERM waits for all ranks in the middle of anything, and hangs."""
+    """Leaves signals to `Stop`: what Lightning does on SIGTERM waits for all ranks amid anything, and hangs."""
 
     def register_signal_handlers(self) -> None:
         self.received_sigterm = False

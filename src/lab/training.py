@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from lab.build import instantiate, instantiate_each
 from lab.callbacks import Checkpoint, Meter
 from lab.callbacks.checkpoint import WholeFiles
 from lab.callbacks.watch import Launcher, Watch
-from lab.errors import RunFailed, UserError
+from lab.errors import Preempted, RunFailed, UserError
 from lab.logs import ignore_known_warnings
+from lab.record import Record
 from lab.redaction import redact
 from lab.resume import newest
 from lab.runs import Run
-from lab.stopping import SLURM_SIGNALS, Preempted, Stop, requeue
+from lab.stopping import SLURM_SIGNALS, Stop, requeue
 
 log = logging.getLogger(__name__)
 
@@ -45,37 +47,26 @@ def train(cfg: DictConfig) -> float | None:
     Returns:
         The objective at the best checkpoint, for a sweeper; None where nothing was validated.
     """
-    run = Run(Path(cfg.paths.run_dir))
+    run = Record(Path(cfg.paths.run_dir))
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    lock = run.claim() if first else None
-    if first:
-        run.start(cfg, HydraConfig.get().overrides.task if HydraConfig.initialized() else [])
-    else:
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    if not first:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
     try:
-        with Stop() as stop:
+        with Stop() as stop, run.recorded(cfg, overrides) if first else nullcontext():
             metrics = _train(cfg, run, stop)
+            if first:
+                run.save_metrics(metrics)
     except Preempted as stopped:
         if first:
-            run.finish("preempted", signal=stopped.signal.name)
             log.info("stopped by %s; go on with: python src/train.py resume=%s", stopped.signal.name, run.dir)
             if stopped.signal in SLURM_SIGNALS:
                 requeue()
         raise
-    except BaseException as error:
-        if first:
-            run.finish("failed", error=f"{type(error).__name__}: {error}")
-        if told := _out_of_memory(error, cfg):
-            raise RunFailed(told) from error
-        raise
     finally:
         _release_ranks()
-        if lock:
-            run.release(lock)
     if first:
-        run.save_metrics(metrics)
-        run.finish("completed")
         log.info("%s", "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         log.info("run directory: %s", run.dir)
     return metrics.get(cfg.objective.metric)
@@ -110,7 +101,7 @@ def build(
     return model, data, trainer
 
 
-def _train(cfg: DictConfig, run: Run, stop: Stop) -> dict[str, float]:
+def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
     checkpoint = _go_on(cfg, run) if cfg.resume else None
     model, data, trainer = build(cfg, stop=stop)
     _lead_ranks_here(run)
@@ -123,9 +114,11 @@ def _train(cfg: DictConfig, run: Run, stop: Stop) -> dict[str, float]:
     try:
         metrics = _fit_and_test(cfg, model, data, trainer, checkpoint, stop)
     except Exception as error:
+        if told := _out_of_memory(error, cfg):
+            error = RunFailed(told)
         if cause := watch.blame(error):
             raise RunFailed(cause) if trainer.is_global_zero else SystemExit(1) from error  # it tells of itself
-        raise
+        raise error
     finally:
         watch.end()
     for logger in trainer.loggers:
@@ -186,8 +179,9 @@ def _out_of_memory(error: BaseException, cfg: DictConfig) -> str | None:
     if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
         return None
     size, accumulate = cfg.data.batch_size, cfg.trainer.accumulate_grad_batches
+    said = (str(error) or type(error).__name__).splitlines()[0]
     return (
-        f"out of memory with data.batch_size={size}: {str(error).splitlines()[0] if str(error) else type(error).__name__}\n"
+        f"out of memory with data.batch_size={size}: {said}\n"
         f"the same steps with half of it at a time: data.batch_size={max(1, size // 2)}"
         f" trainer.accumulate_grad_batches={2 * accumulate}\n"
         "or trainer.precision=bf16-mixed, or a smaller data.eval_batch_size if it was validation"

@@ -110,8 +110,8 @@ class Checkpoint(callbacks.Checkpoint):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Writes `last.ckpt`, and gives it the names of the best where it is one of them. All ranks call it together."""
-        if trainer.fast_dev_run:
+        """Writes `last.ckpt`, named as one of the best too where it is one. All ranks call it together."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         dropped = self._rank(f"step-{trainer.global_step}.ckpt") if self._score is not None else []
         trainer.save_checkpoint(self.last, weights_only=False)
@@ -155,7 +155,11 @@ class Checkpoint(callbacks.Checkpoint):
             if len(states) == trainer.world_size:
                 self._random = states[trainer.global_rank]
             else:
-                log.warning("saved with %d ranks and resumed with %d: not the same run to the bit", len(states), trainer.world_size)
+                log.warning(
+                    "saved with %d ranks and resumed with %d: not the same run to the bit",
+                    len(states),
+                    trainer.world_size,
+                )
 
     def _rank(self, name: str) -> list[str]:
         """Puts what is to be saved as `name` among the best, and gives the names that fall out."""

@@ -1,5 +1,6 @@
 """Several ranks end together: what one of them dies of is found, told by its name, and holds nobody up."""
 
+import contextlib
 import json
 import logging
 import os
@@ -17,8 +18,9 @@ from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import distributed
 
+from lab.errors import Preempted
 from lab.redaction import redact
-from lab.stopping import SIGNALS, Preempted
+from lab.stopping import SIGNALS
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,9 @@ class Watch(pl.Callback):
 
     def __init__(self, timeout: float = 600.0) -> None:
         self.timeout = timeout
-        self.at_end: Callable[[str, str], None] = lambda status, cause: None  # called in rank 0 before it ends from here
+        self.at_end: Callable[[str, str], None] = lambda status, cause: (
+            None
+        )  # called in rank 0 before it ends from here
         self._rank = 0
         self._world_size = 1
         self._batches = 0
@@ -85,7 +89,9 @@ class Watch(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._rank, self._world_size = trainer.global_rank, trainer.world_size
         if trainer.world_size > 1 and self._store is None:
-            self._store = distributed.PrefixStore("watch", distributed.distributed_c10d._get_default_store())
+            self._store = distributed.distributed_c10d.PrefixStore(
+                "watch", distributed.distributed_c10d._get_default_store()
+            )
             self.begin()
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
@@ -171,10 +177,8 @@ class Watch(pl.Callback):
     def _name(self, cause: str) -> str:
         """Puts `cause` down as the first, unless there is one; the first."""
         if self._cause is None and self._store is not None:
-            try:
+            with contextlib.suppress(RuntimeError):  # it went with rank 0
                 cause = self._store.compare_set("cause", "", cause).decode()
-            except RuntimeError:
-                pass
         self._cause = self._cause or cause
         return self._cause
 

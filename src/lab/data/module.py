@@ -97,7 +97,9 @@ class Batches:
             first = self._resume_at[1]
         self._resume_at = None
         made, rest = _Made(self, epoch), range(first, len(self))
-        for i, batch in zip(rest, self._ahead(made, rest) if self.num_workers else map(made.__getitem__, rest), strict=True):
+        for i, batch in zip(
+            rest, self._ahead(made, rest) if self.num_workers else map(made.__getitem__, rest), strict=True
+        ):
             self._position = (epoch, i + 1)
             yield batch
 
@@ -106,7 +108,12 @@ class Batches:
         generator, and nothing else draws there.
         """
         return DataLoader(
-            made, None, sampler=rest, num_workers=self.num_workers, generator=generator(0), multiprocessing_context="fork"
+            made,
+            None,
+            sampler=rest,
+            num_workers=self.num_workers,
+            generator=generator(0),
+            multiprocessing_context="fork",
         )
 
     def make(self, i: int, index: Any, epoch: int) -> Batch:
