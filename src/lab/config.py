@@ -110,8 +110,9 @@ class Check(Callback):
         with explained():
             job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             check(settle(job, config.hydra.overrides.task), config.hydra.overrides.task)
-            directory = Path(config.hydra.run.dir)
-            if (directory / "run.json").exists() and not job.resume:
+            given = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, with the time in it
+            directory = Path(config.hydra.run.dir) if given else None
+            if directory is not None and (directory / "run.json").exists() and not job.resume:
                 raise UserError(
                     f"{directory} holds a run already: go on with it by resume={directory},"
                     " or choose another hydra.run.dir"
