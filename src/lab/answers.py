@@ -4,11 +4,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
@@ -90,3 +92,25 @@ def _known_keys() -> list[str]:
         groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
         return [*groups, *(key for key, _ in leaves(cfg))]
     return []
+
+
+def check_flags(words: Sequence[str]) -> None:
+    """Refuses Hydra's flags (`--cfg`, `-m`, …) where they are written wrong: its own answer is all of its usage.
+
+    Raises:
+        UserError: with the nearest flag.
+    """
+    parser = get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+
+    def refuse(message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown == message:
+            raise UserError(message.replace("invalid choice", "no such choice"))
+        word = unknown.split()[0]
+        if word.startswith("-"):
+            raise UserError(f"{word}: no such flag{nearest(word, flags)}")
+        raise UserError(f"{word} stands after a flag that parts it from the other overrides: put the flags first")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(list(words))

@@ -44,6 +44,11 @@ def options(group: str) -> list[str]:
     return [path.stem for path in sorted((CONFIGS / group).glob("*.yaml"))]
 
 
+def get(config: DictConfig, key: str) -> Any:
+    """The value at `key`; None where there is none, or where it hangs on a run that has not begun."""
+    return OmegaConf.select(config, key, throw_on_missing=False, throw_on_resolution_failure=False)
+
+
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key below `node`, dotted, with its value; inner nodes too."""
     if isinstance(node, DictConfig):
