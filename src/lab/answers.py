@@ -65,6 +65,10 @@ def _explain(error: Exception) -> str:
         while raised is not None and not isinstance(raised, UserError):
             raised = raised.__cause__ or raised.__context__
         text = str(raised or error).strip()
+    if isinstance(error, MissingConfigException) and text.startswith("Cannot find primary config"):
+        known = [path.stem for path in CONFIGS.glob("*.yaml")]
+        name = error.missing_cfg_file or ""
+        return f"--config-name {name}: no such config{nearest(name, known)}; configs/ has {', '.join(known)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice}: no such choice{nearest(choice, error.options)}\nchoices: {', '.join(error.options)}"
@@ -86,7 +90,7 @@ def _known_keys() -> list[str]:
     choices = [word for word in sys.argv[1:] if "=" in word and options(word.split("=")[0])]
     for overrides in (choices, []):
         try:
-            cfg = compose(overrides)
+            cfg = compose(overrides, hydra=True)
         except HydraException:
             continue
         groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]

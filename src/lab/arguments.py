@@ -76,14 +76,14 @@ def check_node(key: str, node: Node) -> None:
             if takes.open:
                 continue
             raise UserError(f"{key}.{argument}: {name} takes no such argument{nearest(argument, takes.kinds)}")
-        if (expected := misfit(value, takes.kinds[argument])) is not None:
-            said = f"{key}.{argument}={value}: expected {expected}"
-            if expected.startswith("one of "):
-                choices = expected.removeprefix("one of ")
-                said = (
-                    f"{key}.{argument}={value}: no such choice{nearest(str(value), choices.split(', '))}\n{choices=!s}"
-                )
-            raise UserError(said.replace("\nchoices=", "\nchoices: "))
+        expected = misfit(value, takes.kinds[argument])
+        if expected is None:
+            continue
+        if not expected.startswith("one of "):
+            raise UserError(f"{key}.{argument}={value}: expected {expected}")
+        choices = expected.removeprefix("one of ")
+        near = nearest(str(value), choices.split(", "))
+        raise UserError(f"{key}.{argument}={value}: no such choice{near}\nchoices: {choices}")
     if node.get("_partial_"):
         return  # the rest comes later
     for argument in takes.required:

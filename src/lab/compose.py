@@ -31,12 +31,12 @@ def _table(path: str, target: str, task: str, drop: Sequence[str]) -> DictConfig
 OmegaConf.register_new_resolver("table", _table, replace=True)
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The whole config that `overrides` make."""
+def compose(overrides: Sequence[str], hydra: bool = False) -> DictConfig:
+    """The whole config that `overrides` make; on demand with Hydra's own part."""
     if GlobalHydra.instance().is_initialized():
-        return hydra_compose("train", list(overrides))
+        return hydra_compose("train", list(overrides), return_hydra_config=hydra)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra_compose("train", list(overrides))
+        return hydra_compose("train", list(overrides), return_hydra_config=hydra)
 
 
 def options(group: str) -> list[str]:

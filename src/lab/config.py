@@ -15,8 +15,9 @@ from lab.arguments import check_arguments
 from lab.compose import CONFIGS, compose, leaves, nearest
 from lab.errors import UserError
 from lab.limits import check_every_limit
-from lab.overrides import check_overrides, jobs, mismatch
+from lab.overrides import check_overrides, mismatch
 from lab.rules import check_rules
+from lab.sweeps import jobs
 
 
 def check(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
@@ -31,6 +32,11 @@ def check(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
         UserError: on the first thing that is wrong.
     """
     check_overrides(overrides)
+    check_composed(cfg, overrides)
+
+
+def check_composed(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
+    """The part of `check` that looks at the config, not at how it came about."""
     _check_missing(cfg)
     if cfg.data.get("path") is not None:
         check_file(Path(cfg.data.path))  # before dims, which may be read from it
@@ -90,8 +96,8 @@ class Check(Callback):
             swept = config.hydra.sweeper.get("params") or {}
             words = [*(f"{key}={value}" for key, value in swept.items()), *config.hydra.overrides.task]
             check_overrides(words)
-            for job in jobs(words):
-                check(compose(job), job)
+            for job, overrides in jobs(words):
+                check_composed(job, overrides)
 
 
 def parse_arguments(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -128,7 +134,7 @@ def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> 
         if key not in known:
             raise UserError(f"{key}: no such key{nearest(key, known)}")
         value = OmegaConf.from_dotlist([f"value={value}"]).value
-        if expected := mismatch(key, OmegaConf.select(config, key), value):
+        if expected := mismatch(config, key, value):
             raise UserError(f"{word}: expected {expected}")
         OmegaConf.update(config, key, value)
     return config, data

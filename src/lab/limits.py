@@ -122,7 +122,7 @@ def check_limits(key: str, value: Any) -> None:
             if outside(number, f"{low}, 1]" if isinstance(number, float) else f"{low}, inf)"):
                 raise UserError(f"{key}={value}: expected a whole number of batches, or a share of them up to 1.0")
     pattern, said = PATTERNS.get(key) or PATTERNS.get(name) or ("", "")
-    if pattern and isinstance(value, str) and not re.fullmatch(pattern, value):
+    if pattern and isinstance(value, str | int | float) and not re.fullmatch(pattern, str(value)):
         raise UserError(f"{key}={value}: expected {said}")
 
 

@@ -1,27 +1,24 @@
 """What a command line changes, held against what it replaces."""
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
 
+from lab import signatures
 from lab.compose import compose, get, leaves, nearest, options
 from lab.errors import UserError
 from lab.limits import CHOICES, check_limits
-from lab.values import plain, unlike
+from lab.values import has_choices, misfit, plain, says_something, unlike
 
-# What some fields of Trainer take besides the type of their default
-ALSO: dict[str, tuple[Any, ...]] = {"trainer.deterministic": ("warn",), "trainer.fast_dev_run": (int,)}
 NAMED = ("callbacks", "logger", "paths", "dims", "hydra")  # groups in which a key is a name that anyone may choose
 LIGHTNINGS = (
     "scheduler.strict",
     "scheduler.name",
     "scheduler.reduce_on_plateau",
 )  # no file has them, Lightning takes them
-JOBS = 50  # of a sweep that are checked one by one
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -48,10 +45,13 @@ def check_overrides(overrides: Sequence[str]) -> None:
         if key not in known and (override.is_add() or override.is_force_add()):
             _check_new(key, defaults, known)
             continue
+        if key not in known:  # of a sweep: in a single run Hydra has said so
+            raise UserError(f"{key}: no such key{nearest(key, known)}")
         for value in values(override):
-            default = get(defaults, key)
-            if (expected := mismatch(key, default, value)) is not None:
-                raise UserError(f"{key}={value}: expected {expected}, like its default {plain(default)}")
+            if (expected := mismatch(defaults, key, value)) is not None:
+                default = get(defaults, key)
+                like = "" if default is None else f", like its default {plain(default)}"
+                raise UserError(f"{key}={value}: expected {expected}{like}")
             check_limits(key, value)
 
 
@@ -67,37 +67,23 @@ def values(override: Override) -> Iterator[Any]:
         yield value
 
 
-def mismatch(key: str, default: Any, value: Any) -> str | None:
-    """What `value` should have been to replace `default` at `key`, None where it fits."""
-    if any(value == also or (isinstance(also, type) and isinstance(value, also)) for also in ALSO.get(key, ())):
-        return None
-    if key.startswith("trainer.") and (value is None or key in CHOICES):
-        return None
-    if key == "trainer.strategy" and isinstance(value, dict):
-        return None
-    return unlike(default, value)
+def mismatch(config: DictConfig, key: str, value: Any) -> str | None:
+    """What `value` should have been to stand at `key` of a `config`, None where it fits.
 
-
-def jobs(words: Sequence[str]) -> list[list[str]]:
-    """The jobs of a sweep over lists of values, as overrides; of very many, so many that each value is in one."""
-    parsed = OverridesParser.create().parse_overrides(list(words))
-    lists = []
-    for override in parsed:
-        swept = override.is_sweep_override()
-        line = override.input_line or ""
-        if swept and not override.is_discrete_sweep():
-            continue  # a sweeper with ideas of its own draws from it, and each of its jobs is checked when it starts
-        key = line.partition("=")[0]
-        lists.append([f"{key}={word}" for word in override.sweep_string_iterator()] if swept else [line])
-    total = 1
-    for choices in lists:
-        total *= len(choices)
-    if total <= JOBS:
-        return [list(job) for job in product(*lists)]
-    first = [choices[0] for choices in lists]
-    return [first] + [
-        [*first[:i], choice, *first[i + 1 :]] for i, choices in enumerate(lists) for choice in choices[1 : JOBS + 1]
-    ]
+    What the class says of its argument goes before what its default looks like: `trainer.devices=[0, 1]` may replace a
+    number. Where it says nothing, numbers replace numbers, and lists lists.
+    """
+    if value == "???" or (key, value) == ("trainer.deterministic", "warn"):
+        return None
+    above, _, name = key.rpartition(".")
+    node = get(config, above) if above else None
+    takes = signatures.read(str(node["_target_"])) if isinstance(node, DictConfig) and "_target_" in node else None
+    kind = takes.kinds.get(name, Any) if takes else Any
+    if says_something(kind):
+        return None if has_choices(kind) else misfit(plain(value), kind)  # choices have an answer of their own
+    if key in CHOICES and not isinstance(value, list):
+        return None
+    return unlike(get(config, key), value)
 
 
 def _check_groups(chosen: Sequence[Override]) -> None:

@@ -1,7 +1,5 @@
 """What does not go together, said before torch is imported: each function is one rule, and raises UserError."""
 
-import ast
-
 from omegaconf import DictConfig
 
 from lab import machine, signatures
@@ -12,7 +10,7 @@ from lab.errors import UserError
 
 def check_rules(cfg: DictConfig) -> None:
     """Holds a composed config against every rule."""
-    for rule in (extras, devices, precision, shared_batch, splits, schedule, validation, hooks, watchers, work):
+    for rule in (extras, devices, precision, shared_batch, splits, schedule, validation, watchers, work):
         rule(cfg)
 
 
@@ -96,20 +94,8 @@ def validation(cfg: DictConfig) -> None:
             )
 
 
-def hooks(cfg: DictConfig) -> None:
-    """A model that steps its optimizers by itself cannot have its gradients clipped or gathered by the trainer."""
-    module, _, name = str(cfg.model.get("_target_")).rpartition(".")
-    found = signatures.find(module, name)
-    init = signatures.initializer(found[1]) if found else None
-    if init is None or "self.automatic_optimization = False" not in map(ast.unparse, init.body):
-        return
-    for key, off in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
-        if get(cfg, f"trainer.{key}") not in (off, 0):
-            raise UserError(f"trainer.{key}={cfg.trainer[key]}: {name} steps its optimizers by itself; leave it out")
-
-
 def watchers(cfg: DictConfig) -> None:
-    """Callbacks have what they write to, and are not forbidden elsewhere."""
+    """Callbacks have what they write to, and the trainer does not forbid them."""
     chosen = {name: str(node.get("_target_")).rpartition(".")[2] for name, node in _nodes(cfg, "callbacks")}
     for name, target in chosen.items():
         if target == "LearningRateMonitor" and not _nodes(cfg, "logger") and cfg.fit:

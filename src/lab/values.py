@@ -65,6 +65,20 @@ def misfit(value: Any, kind: Any) -> str | None:
     return None if fits else WORDS.get(kind, str(kind))
 
 
+def says_something(kind: Any) -> bool:
+    """Whether a type leaves something out: Any does not, alone or among others."""
+    return kind is not Any and all(says_something(part) for part in _parts(kind))
+
+
+def has_choices(kind: Any) -> bool:
+    """Whether a type lists words, alone or among others."""
+    return get_origin(kind) is Literal or any(has_choices(part) for part in _parts(kind))
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType, list) else ()
+
+
 def words(kind: Any) -> str:
     """The plural of a type."""
     return {int: "whole numbers", float: "numbers", str: "words"}.get(kind, "values that fit")
