@@ -26,11 +26,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lab import machine
-from lab.arguments import check_node, targets
+from lab.arguments import check_arguments, check_node, targets
 from lab.compose import CONFIGS, ROOT, leaves
 from lab.config import check_composed
 from lab.errors import UserError
-from lab.limits import CHOICES
+from lab.limits import CHOICES, check_every_limit
 
 CROSSED = ["data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger", "debug"]
 WITH_EXPERIMENTS = ["experiment", "trainer", "callbacks", "logger", "debug"]
@@ -87,9 +87,15 @@ class Checker:
         self.compositions += 1
         try:
             cfg = compose("train", [*words, *self._needed(dict(chosen))])
+            for check in (check_every_limit, check_arguments):  # of files alone: what they refuse is a file's fault
+                try:
+                    check(cfg)
+                except UserError as fault:
+                    self._fault(" ".join(words), str(fault).splitlines()[0])
             check_composed(cfg)
         except UserError as refusal:
-            return str(refusal)
+            if not any(fault.endswith(str(refusal).splitlines()[0]) for fault in self.faults):
+                return str(refusal)
         except (HydraException, OmegaConfBaseException) as error:
             self._fault(" ".join(words), f"{type(error).__name__}: {error}")
             return None
