@@ -132,7 +132,8 @@ class Checker:
         """Every key that a source names as `cfg.KEY`, or a config as `${KEY}`, as patterns."""
         for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]:
             for key in re.findall(r"\b(?:cfg|config|configuration|job|composed)\.([a-z_.]+)", path.read_text()):
-                yield rf"{re.escape(key)}(\..*)?"
+                yield re.escape(key)
+        yield r"(callbacks|logger)\.\w+"  # of any name; null leaves one out
         for path in self.configs.rglob("*.yaml"):
             for key in re.findall(r"\$\{(?:\w+:)?([\w.]+)", path.read_text()):
                 name = f"{path.parent.name}{key}" if key.startswith(".") else key
