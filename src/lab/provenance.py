@@ -78,14 +78,15 @@ def patch(root: Path = ROOT) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         listed = _git(root, ["ls-files", "--others", "--exclude-standard", "-z"])
         new = [name for name in (listed or b"").split(b"\0") if name]
-        small, large = [], []
+        small: list[tuple[bytes, int]] = []
+        large: list[tuple[bytes, int]] = []
         for name in new:
             try:
                 size = os.lstat(os.path.join(os.fsencode(root), name)).st_size
             except OSError:  # gone meanwhile
                 continue
             (small if size <= LARGE else large).append((name, size))
-        environment = {}
+        environment: dict[str, str] = {}
         index = (_git(root, ["rev-parse", "--absolute-git-dir"]) or b"").decode().strip() + "/index"
         if small and os.path.isfile(index):  # new files are announced in a copy of the index: the checkout's own stays
             shutil.copy(index, f"{scratch}/index")
