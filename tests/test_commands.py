@@ -7,6 +7,7 @@ import pytest
 from lab import machine
 from lab.config import check
 from lab.errors import UserError
+from lab.overrides import check_overrides
 from lab.sweeps import jobs
 from tests.conftest import Compose, run_script
 
@@ -42,7 +43,7 @@ WRONG = [
     (["optimizer.fused=1"], ["optimizer.fused=1", "true or false"]),
     (["data.batch_size=12.5"], ["data.batch_size=12.5", "a whole number"]),
     (["data.batch_size=true"], ["data.batch_size=True", "a whole number"]),
-    (["data.num_val=null"], ["data.num_val=None", "expected a value"]),
+    (["data.num_val=null"], ["data.num_val=None", "expected a whole number"]),
     (["data.num_val=???"], ["data.num_val has no value"]),
     (["data=csv"], ["data.path has no value", "data.path=…"]),
     (["fit=maybe"], ["fit=maybe", "true or false"]),
@@ -82,6 +83,8 @@ WRONG = [
     (["model.channels=[6]"], ["model.channels=[6]", "give two numbers for each"]),
     (["model=vit", "model.patch_size=5"], ["patch_size=5", "tile the image"]),
     (["model=vae", "model.num_samples=5", "model.beta=2"], ["num_samples=5, beta=2"]),
+    (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]", "expected 2 numbers"]),
+    (["trainer.devices=some"], ["trainer.devices=some", "a number, a list of numbers, or auto"]),
     # what does not go together
     (["data.num_val=60000"], ["data.num_val=60000", "less than data.num_samples=60000"]),
     (["trainer=cpu", "trainer.devices=0"], ["trainer.devices=0", "1 or more"]),
@@ -104,7 +107,14 @@ WRONG = [
     (["data=text", "model=gpt", "data.path=README.mdd"], ["README.mdd: no such file", "did you mean README.md?"]),
     (["model=gpt"], ["model=gpt does not fit data=digits", "data that fits gpt: "]),
     (["paths.log_dir=/dev/null/logs"], ["/dev/null", "paths.log_dir"]),
+    (["trainer.accelerator=tpu"], ["trainer.accelerator=tpu", "this machine has none"]),
+    (["+trainer.callbacks=[]"], ["trainer.callbacks", "callbacks.NAME"]),
+    (["objective=null"], ["objective=None", "keys and their values"]),
     # the command line itself
+    (["model=null"], ["model=null: expected the name of a choice"]),
+    (["=3"], ["expected the name of a choice"]),
+    (["trainer={a:1}"], ["trainer: it has none of the keys"]),
+    (["--experimental-rerun", "x"], ["would load a pickle"]),
     (["foo"], ["'foo'", "key=value"]),
     (["model.hidden_sizes=[1"], ["no override"]),
     (["data.target='a"], ["no override"]),
@@ -121,6 +131,8 @@ WRONG = [
     (["-m", "optimizer.lr=1e-3,1e-2,fast"], ["optimizer.lr=fast", "a number"]),
     (["-m", "data.batch_size=32,64,0"], ["data.batch_size=0", "1 or more"]),
     (["-m", "trainer=ddp_cpu", "data.batch_size=32,65"], ["data.batch_size=65", "64 and 66"]),
+    (["-m", "seed=range(1,0)"], ["seed=range(1,0): nothing to sweep over"]),
+    (["-m", "model=glob(g*)"], ["model=gpt does not fit data=digits"]),
     (["-m", "model=mlp,gpt", "seed=range(3)"], ["model=gpt does not fit data=digits"]),
 ]
 
@@ -177,6 +189,19 @@ RIGHT = [
     ["~callbacks.summary", "logger=none", "++trainer.max_epochs=2"],
     ["test=false", "trainer.limit_val_batches=0"],
 ]
+
+
+SWEEPS = [
+    ["model=mlp,cnn", "model.dropout=0.1,0.2"],
+    ["data=blobs,logistic", "model=mlp", "data.num_features=10", "optimizer.lr=1e-3,1e-2", "seed=range(2)"],
+    ["sweep=lr", "seed=0,1"],
+]
+
+
+@pytest.mark.parametrize("words", SWEEPS, ids=" ".join)
+def test_right_sweeps_pass(words: list[str]) -> None:
+    check_overrides(words)
+    assert list(jobs(words))
 
 
 @pytest.mark.parametrize("overrides", RIGHT, ids=" ".join)

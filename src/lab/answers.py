@@ -17,6 +17,8 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from lab.compose import CONFIGS, ROOT, compose, leaves, nearest, options
 from lab.errors import RunFailed, UserError
 
+NO_CHOICE = "Config group override must be a string or a list"  # how Hydra's own ValueError begins
+
 
 @contextmanager
 def explained() -> Iterator[None]:
@@ -52,6 +54,8 @@ def _can_be_mended(error: Exception) -> bool:
         return True
     if isinstance(error, OSError):
         return error.filename is not None
+    if isinstance(error, ValueError) and str(error).startswith(NO_CHOICE):
+        return True
     *_, last = traceback.walk_tb(error.__traceback__)
     ours = Path(last[0].f_code.co_filename).is_relative_to(ROOT / "src")
     lightnings = type(error).__name__ == "MisconfigurationException"
@@ -72,8 +76,13 @@ def _explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice}: no such choice{nearest(choice, error.options)}\nchoices: {', '.join(error.options)}"
+    if text.startswith(NO_CHOICE):
+        named = [w for w in sys.argv[1:] if options(w.partition("=")[0]) and re.search(r"=(null|[\d.]+)$", w)]
+        return f"{' '.join(named) or 'an override'}: expected the name of a choice; `--help` lists those of each group"
     if match := re.match(r"Could not override '([^']+)'", text):
         key = match[1].partition("@")[0]
+        if key in _known_keys():
+            return f"{key}: it has none of the keys that it is given\n`python src/train.py --cfg job` shows every key"
         return f"{key}: no such key{nearest(key, _known_keys())}\n`python src/train.py --cfg job` shows every key"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} is no override: write key=value (quote what the shell would take apart)"
@@ -117,4 +126,5 @@ def check_flags(words: Sequence[str]) -> None:
         raise UserError(f"{word} stands after a flag that parts it from the other overrides: put the flags first")
 
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(list(words))
+    if parser.parse_args(list(words)).experimental_rerun:
+        raise UserError("--experimental-rerun would load a pickle: scripts/reproduce_run.py runs a run again")

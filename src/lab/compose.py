@@ -10,6 +10,8 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout
@@ -37,6 +39,13 @@ def compose(overrides: Sequence[str], hydra: bool = False) -> DictConfig:
         return hydra_compose("train", list(overrides), return_hydra_config=hydra)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return hydra_compose("train", list(overrides), return_hydra_config=hydra)
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them; `glob(*)` over a group's choices where Hydra runs."""
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None
+    return OverridesParser.create(loader).parse_overrides(list(overrides))
 
 
 def options(group: str) -> list[str]:

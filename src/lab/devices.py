@@ -1,5 +1,7 @@
 """What a run asks of this machine's devices, and how it shares them: rules like those of `lab.rules`."""
 
+import sys
+
 from omegaconf import DictConfig, ListConfig
 
 from lab import machine
@@ -15,8 +17,12 @@ def devices(cfg: DictConfig) -> None:
         raise UserError(f"{said}: expected 1 or more, -1 for all there are, or auto")
     if isinstance(wanted, ListConfig) and len(set(wanted)) < len(wanted):
         raise UserError(f"{said}: a device is named twice")
-    if accelerator == "cpu" and (isinstance(wanted, ListConfig) or wanted == -1):
+    several = isinstance(wanted, ListConfig) or "," in str(wanted)
+    if accelerator == "cpu" and (several or wanted == -1):
         raise UserError(f"{said}: on CPUs it is a number of processes, so give 1 or more")
+    for name, there in (("mps", sys.platform == "darwin"), ("tpu", machine.has_package("torch_xla"))):
+        if accelerator == name and not there:
+            raise UserError(f"trainer.accelerator={name}: this machine has none; use trainer=auto")
     if accelerator == "mps" and isinstance(wanted, int) and wanted > 1:
         raise UserError(f"{said}: a Mac has one GPU: use trainer.devices=1")
     if accelerator not in ("gpu", "cuda"):

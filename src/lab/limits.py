@@ -79,6 +79,7 @@ RANGES = {
     **dict.fromkeys(["latent_size", "patch_size", "max_iter", "history_size", "frequency"], "[1, inf)"),
     "num_classes": "[2, inf)",
     "patience": "[0, inf)",
+    "interval": "(0, inf)",
     **dict.fromkeys(["trainer.max_epochs", "trainer.max_steps", "trainer.num_sanity_val_steps"], "[-1, inf)"),
     **dict.fromkeys(["trainer.min_epochs", "trainer.min_steps", "trainer.gradient_clip_val"], "[0, inf)"),
     "trainer.reload_dataloaders_every_n_epochs": "[0, inf)",
@@ -91,12 +92,15 @@ PARTS = ["val_check_interval", *(f"limit_{stage}_batches" for stage in ("train",
 PARTS += ["overfit_batches"]
 
 PATTERNS = {
+    "trainer.devices": (r"auto|-?\d+(, *\d+)*", "a number, a list of numbers, or auto"),
     "trainer.max_time": (r"\d+:\d\d:\d\d:\d\d", "days:hours:minutes:seconds, such as 00:12:00:00"),
     "monitor": (r"(train|val)/.+", "a metric of training or validation, such as val/loss"),
     "objective.metric": (r"(train|val)/.+", "a metric of training or validation, such as val/loss"),
 }
 
-LIMITED = {*RANGES, *PARTS, *PATTERNS}
+LENGTHS = {"betas": 2, "image": 3, "pixels": 2}
+
+LIMITED = {*RANGES, *PARTS, *PATTERNS, *LENGTHS}
 
 
 def check_limits(key: str, value: Any) -> None:
@@ -111,6 +115,8 @@ def check_limits(key: str, value: Any) -> None:
         known = ["null" if choice is None else choice for choice in choices]
         text = f"\nchoices: {', '.join(known)}"
         raise UserError(f"{key}={value}: no such choice{nearest(str(value), known)}{text}")
+    if isinstance(value, list) and len(value) != LENGTHS.get(name, len(value)):
+        raise UserError(f"{key}={value}: expected {LENGTHS[name]} numbers")
     interval = RANGES.get(key) or RANGES.get(name)
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, bool) or not isinstance(number, int | float):

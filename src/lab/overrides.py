@@ -3,17 +3,16 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig
 
 from lab import signatures
-from lab.compose import compose, get, leaves, nearest, options
+from lab.compose import compose, get, leaves, nearest, options, parse
 from lab.errors import UserError
 from lab.limits import CHOICES, check_limits
 from lab.values import has_choices, misfit, plain, says_something, unlike
 
-NAMED = ("callbacks", "logger", "paths", "dims", "hydra")  # groups in which a key is a name that anyone may choose
+NAMED = ("callbacks", "logger", "paths", "dims")  # groups in which a key is a name that anyone may choose
 LIGHTNINGS = (
     "scheduler.strict",
     "scheduler.name",
@@ -27,7 +26,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
     Raises:
         UserError: on the first thing that is wrong.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = parse(overrides)
     _check_groups([o for o in parsed if options(o.key_or_group)])
     for override in parsed:
         if override.is_delete() and "." not in override.key_or_group:
@@ -36,16 +35,16 @@ def check_overrides(overrides: Sequence[str]) -> None:
     given = [o for o in parsed if not options(o.key_or_group) and not o.is_delete()]
     if not given:
         return
-    defaults = compose([o.input_line or "" for o in parsed if options(o.key_or_group) and not o.is_sweep_override()])
+    defaults = compose([_first(o) for o in parsed if options(o.key_or_group)])
     known = dict(leaves(defaults))
     for override in given:
         key = override.key_or_group
-        if key.split(".")[0] == "hydra":
-            continue  # Hydra's own are typed
+        if key.startswith("hydra."):
+            continue  # typed by Hydra itself
         if key not in known and (override.is_add() or override.is_force_add()):
             _check_new(key, defaults, known)
             continue
-        if key not in known:  # of a sweep: in a single run Hydra has said so
+        if key not in known and override.is_sweep_override():  # in a single run Hydra has said so
             raise UserError(f"{key}: no such key{nearest(key, known)}")
         for value in values(override):
             if (expected := mismatch(defaults, key, value)) is not None:
@@ -55,6 +54,14 @@ def check_overrides(overrides: Sequence[str]) -> None:
             check_limits(key, value)
 
 
+def _first(override: Override) -> str:
+    """One choice of those that a sweep takes from a group; of a single run the one there is."""
+    line = override.input_line or ""
+    if not override.is_sweep_override():
+        return line
+    return f"{line.partition('=')[0]}={next(iter(override.sweep_string_iterator()), '')}"
+
+
 def values(override: Override) -> Iterator[Any]:
     """What an override sets its key to: one value, or every one of a sweep."""
     value = override.value()
@@ -62,7 +69,7 @@ def values(override: Override) -> Iterator[Any]:
         yield from (value.start, value.end)
     elif override.is_sweep_override() and override.is_discrete_sweep():
         for word in override.sweep_string_iterator():
-            yield OverridesParser.create().parse_override(f"x={word}").value()
+            yield parse([f"x={word}"])[0].value()
     else:
         yield value
 
@@ -73,6 +80,8 @@ def mismatch(config: DictConfig, key: str, value: Any) -> str | None:
     What the class says of its argument goes before what its default looks like: `trainer.devices=[0, 1]` may replace a
     number. Where it says nothing, numbers replace numbers, and lists lists.
     """
+    if value is None and key in ("objective", "dims"):
+        return "keys and their values"
     if value == "???" or (key, value) == ("trainer.deterministic", "warn"):
         return None
     above, _, name = key.rpartition(".")

@@ -97,6 +97,9 @@ def validation(cfg: DictConfig) -> None:
 def watchers(cfg: DictConfig) -> None:
     """Callbacks have what they write to, and the trainer does not forbid them."""
     chosen = {name: str(node.get("_target_")).rpartition(".")[2] for name, node in _nodes(cfg, "callbacks")}
+    for group in ("callbacks", "logger"):
+        if group in cfg.trainer:
+            raise UserError(f"trainer.{group}: they are a group of their own, {group}.NAME")
     for name, target in chosen.items():
         if target == "LearningRateMonitor" and not _nodes(cfg, "logger") and cfg.fit:
             raise UserError(f"callbacks.{name} has no logger to write to: use logger=none, or callbacks.{name}=null")

@@ -5,10 +5,10 @@ from copy import deepcopy
 from itertools import product
 from math import prod
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from lab.compose import compose, options
+from lab.compose import compose, options, parse
+from lab.errors import UserError
 
 JOBS = 50  # of more, so many are looked at that each value is in one of them
 
@@ -22,12 +22,14 @@ def jobs(words: Sequence[str]) -> Iterator[tuple[DictConfig, list[str]]]:
         words: overrides, some with several values, as they stand on the command line.
     """
     fixed, names, lists = [], [], []
-    for override in OverridesParser.create().parse_overrides(list(words)):
+    for override in parse(words):
         if not override.is_sweep_override():
             fixed.append(override.input_line or "")
         elif override.is_discrete_sweep():
             names.append((override.input_line or "").partition("=")[0])
             lists.append(list(override.sweep_string_iterator()))
+            if not lists[-1]:
+                raise UserError(f"{override.input_line}: nothing to sweep over")
     bases: dict[tuple[str, ...], DictConfig] = {}
     for values in _combinations(lists):
         swept = [f"{name}={value}" for name, value in zip(names, values, strict=True)]
@@ -36,7 +38,7 @@ def jobs(words: Sequence[str]) -> Iterator[tuple[DictConfig, list[str]]]:
         if composed not in bases:  # composing takes a tenth of a second
             bases[composed] = compose(composed)
         config = deepcopy(bases[composed])
-        for override in OverridesParser.create().parse_overrides(single):
+        for override in parse(single):
             OmegaConf.update(config, override.key_or_group, override.value())
         yield config, [*fixed, *swept]
 
