@@ -96,6 +96,17 @@ class Run:
         architecture = get_object(self.config.model._target_)
         return architecture.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes)
 
+    def preparation(self, which: str = "best") -> dict[str, Any]:
+        """What the run's data learned from its training rows, for `restore` of a datamodule of the same class.
+
+        As the checkpoint `which` holds it, so that the training file may be gone; nothing for data that learns nothing.
+        """
+        import torch
+
+        saved = torch.load(self.checkpoint(which), map_location="cpu", weights_only=True, mmap=True)
+        name = str(self.config.data._target_).rpartition(".")[2]
+        return saved.get(name, {}).get("preparation", {})
+
     def datamodule(self, config: DictConfig | None = None) -> "pl.LightningDataModule":
         """The data of the run, or of `config` where another is given."""
         from lab.build import instantiate
