@@ -36,7 +36,12 @@ def main(words: list[str]) -> None:
             enable_checkpointing=False,
             enable_progress_bar=False,
             default_root_dir=run.dir,
-            callbacks=[*run.judges(config), pl.callbacks.LambdaCallback(on_test_batch_end=lambda trainer, *_: bar.advance(sum(trainer.num_test_batches)))],
+            callbacks=[
+                *run.judges(config),
+                pl.callbacks.LambdaCallback(
+                    on_test_batch_end=lambda trainer, *_: bar.advance(sum(trainer.num_test_batches))
+                ),
+            ],
         )
         metrics = dict(trainer.test(run.model(which, **told), data, verbose=False)[0])
     metrics |= excess(metrics, data)

@@ -6,7 +6,8 @@ in=FILE.csv                a table with the columns of the training file, in any
 prompt="…"                 a text for a language model; num_tokens= temperature= top_k= top_p= seed=
 num_samples=N              images of a VAE or GAN, as a grid in a PNG file; seed=
 
-out= is a file: .csv, .jsonl or .txt (the answers alone); .png for samples. Without it the terminal shows the first rows.
+out= is a file: .csv, .jsonl or .txt (the answers alone), or .png for samples; without it the terminal
+shows the first rows.
 """
 
 import math
@@ -22,7 +23,7 @@ from lab.reuse import datamodule, image_shape, with_data
 
 def main(words: list[str]) -> None:
     asked = read_request(words)
-    config, told = asked.run.config, {}
+    config, told = asked.run.config, dict[str, Any]()
     if asked.kind == "split":
         config, _, told = with_data(asked.run, asked.overrides)
 
@@ -80,7 +81,10 @@ def write_text(asked: Request, model: Any, data: Any) -> None:
         if new := sorted({letter for letter in asked.prompt if not {*letter.encode()} <= {*data.vocabulary}}):
             print(f"note: the run's text holds no {' '.join(map(repr, new))}", file=sys.stderr)
     else:
-        prompt, decode = torch.tensor(numbers(asked.prompt, model.vocab_size)), lambda text: " ".join(map(str, text.tolist()))
+        prompt, decode = (
+            torch.tensor(numbers(asked.prompt, model.vocab_size)),
+            lambda text: " ".join(map(str, text.tolist())),
+        )
     num_tokens = options.pop("num_tokens", max(1, model.context - len(prompt)))
     if num_tokens < 1:
         raise UserError(f"num_tokens={num_tokens}: give a number from 1")
@@ -102,7 +106,9 @@ def numbers(prompt: str, vocab_size: int) -> list[int]:
     """The tokens of a prompt where they are no text."""
     tokens = [int(word) if word.isdecimal() else -1 for word in prompt.split()]
     if not tokens or not all(0 <= token < vocab_size for token in tokens):
-        raise UserError(f'prompt={prompt}: the run\'s data is no text: give its tokens, prompt="0 1 2", below {vocab_size}')
+        raise UserError(
+            f'prompt={prompt}: the run\'s data is no text: give its tokens, prompt="0 1 2", below {vocab_size}'
+        )
     return tokens
 
 

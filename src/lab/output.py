@@ -24,7 +24,7 @@ def check_out(given: str, suffixes: Sequence[str], inputs: Iterable[Path]) -> Pa
     path = Path(given)
     if path.suffix not in suffixes:
         raise UserError(
-            f"out={given}: {path.suffix or 'no suffix'} is nothing that is written here{nearest(path.suffix, suffixes)}\n"
+            f"out={given}: {path.suffix or 'no suffix'} is not written here{nearest(path.suffix, suffixes)}\n"
             f"its suffix says what is written: {', '.join(suffixes)}"
         )
     if path.is_dir():
@@ -61,8 +61,8 @@ def write_columns(path: Path, columns: Columns, answers: Sequence[str]) -> None:
                 csv.writer(file, lineterminator="\n").writerows([list(columns), *rows])
             case ".jsonl":
                 for row in rows:
-                    named = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in zip(columns, row)}
-                    file.write(json.dumps(named, ensure_ascii=False) + "\n")
+                    finite = (None if isinstance(v, float) and not math.isfinite(v) else v for v in row)
+                    file.write(json.dumps(dict(zip(columns, finite, strict=True)), ensure_ascii=False) + "\n")
             case _:
                 file.writelines("\t".join(map(str, row)) + "\n" for row in rows)
 

@@ -112,8 +112,7 @@ def predict(
             here = targets.to(model.device) if isinstance(targets, Tensor) else targets
             for name, values in answer(model, tuple(x.to(model.device) for x in inputs), here, classes).items():
                 columns.setdefault(name, []).extend(values)
-    name, values = ids
-    return {name: list(values)} | columns
+    return {ids[0]: list(ids[1])} | columns
 
 
 def split_samples(data: Any, split: str) -> tuple[Samples, int, int]:

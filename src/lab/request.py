@@ -99,7 +99,11 @@ def read_request(words: Sequence[str]) -> Request:
         raise UserError(f"{overrides[0]} chooses other data for in=test, in=val or in=train, and this is {WORDS[kind]}")
     if kind in ("images", "table"):
         _check_kind_of_data(run, kind, own["in"])
-    out = check_out(own["out"], SUFFIXES.get(kind, (".csv", ".jsonl", ".txt")), _sources(run, found)) if own["out"] else None
+    out = (
+        check_out(own["out"], SUFFIXES.get(kind, (".csv", ".jsonl", ".txt")), _sources(run, found))
+        if own["out"]
+        else None
+    )
     return Request(run, own["checkpoint"], kind, found, out, own["prompt"], options, tuple(overrides))
 
 

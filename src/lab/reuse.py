@@ -24,7 +24,9 @@ def parse(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str
     for word in overrides:
         key = word.partition("=")[0]
         if key != "data" and "." not in key:
-            raise UserError(f"{key}: no such argument{nearest(key, [*defaults, 'data'])}\nit takes: {', '.join(defaults)}")
+            raise UserError(
+                f"{key}: no such argument{nearest(key, [*defaults, 'data'])}\nit takes: {', '.join(defaults)}"
+            )
     return own, overrides
 
 
@@ -82,4 +84,3 @@ def task(target: str) -> str | None:
 
 def _is_table(config: DictConfig) -> bool:
     return bool(config.data._target_ == "lab.data.CSV")
-

@@ -13,9 +13,7 @@ from lab.data.files import Source, features, read_frame
 from lab.errors import UserError
 
 
-def read_rows(
-    path: str, sources: Sequence[Source], key: str = "data.path"
-) -> tuple[pl.DataFrame, NDArray[np.float64]]:
+def read_rows(path: str, sources: Sequence[Source], key: str = "data.path") -> tuple[pl.DataFrame, NDArray[np.float64]]:
     """Reads a file whose columns, in any order, are those of the training file; others are passed over.
 
     Args:

@@ -49,7 +49,9 @@ class Table:
 
 def names(sources: Sequence[Source]) -> list[str]:
     """Names of the features that `sources` make."""
-    return [f"{s['name']}={word}" if s["kind"] == "words" else s["name"] for s in sources for word in s.get("words", [""])]
+    return [
+        f"{s['name']}={word}" if s["kind"] == "words" else s["name"] for s in sources for word in s.get("words", [""])
+    ]
 
 
 def facts(path: str, target: str, task: str, drop: Sequence[str]) -> dict[str, int]:

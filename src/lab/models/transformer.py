@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from lab.models.classifier import Classifier
 from lab.models.language_model import LanguageModel
 
-
 Rotation = Tensor | Sequence[Tensor]  # cosines and sines (T, d/2)
 
 
