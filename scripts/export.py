@@ -34,8 +34,8 @@ def main(words: list[str]) -> None:
 
     from lab.bars import Bar
     from lab.export import export  # torch: once the arguments are known to be right
-    from lab.exports import part
     from lab.logs import quiet
+    from lab.parts import part
 
     quiet()
     model: Any = run.model(own["checkpoint"])

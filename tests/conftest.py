@@ -112,3 +112,19 @@ def train_command(tmp_path: Path, data_dir: Path) -> Command:
         return run_script("src/train.py", *paths, *overrides, timeout=timeout)
 
     return run
+
+
+def train_each(commands: dict[str, list[str]], folder: Path, data_dir: Path) -> dict[str, Path]:
+    """Runs `src/train.py` for each of the named `commands`, one after the other in a process: their directories."""
+    paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={folder}", "trainer=cpu", "logger=none"]
+    words = {name: [*paths, f"hydra.run.dir={folder}/{name}", *command] for name, command in commands.items()}
+    probe = folder / "train_each.py"
+    probe.write_text(
+        "import runpy, sys\n"
+        f"for words in {list(words.values())!r}:\n"
+        "    sys.argv = ['train.py', *words]\n"
+        f"    runpy.run_path({str(ROOT / 'src' / 'train.py')!r}, run_name='__main__')\n"
+    )
+    done = run_script(str(probe))
+    assert done.returncode == 0, done.stderr
+    return {name: folder / name for name in commands}

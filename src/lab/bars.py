@@ -40,7 +40,8 @@ class Bar:
         self._timer.cancel()
         with self._lock:
             self._over = True
-            self._progress.stop()
+            if self._progress.live.is_started:
+                self._progress.stop()
 
     def advance(self, total: int | None = None) -> None:
         """One step more; `total` where it is known by now."""

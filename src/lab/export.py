@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lab.errors import RunFailed
-from lab.exports import Part, outputs
 from lab.output import whole
+from lab.parts import Part, outputs
 
 TOLERANCE = 1e-4  # largest difference of an output, as a share of the largest output where that is above one
 CHECKED = ((1, 3), (5, 11))  # batch sizes and steps that the graph is checked at

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lab.data.encode import read_rows, read_targets
-from lab.data.files import Source, check_columns, names, read_table
+from lab.data.files import Source, names, read_table
+from lab.data.frames import check_columns
 from lab.data.module import Batch
 from lab.data.tables import TableDataModule
 from lab.errors import UserError

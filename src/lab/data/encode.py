@@ -9,7 +9,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lab.compose import nearest
-from lab.data.files import Source, features, read_frame
+from lab.data.files import Source, features
+from lab.data.frames import read_frame
 from lab.errors import UserError
 
 
@@ -45,7 +46,7 @@ def read_targets(words: pl.Series, classes: Sequence[str] | None, name: str) -> 
         UserError: for a class that the training file did not have, or for what is no number.
     """
     if classes is None:
-        return _column(words, {"kind": "numbers"}, name).fill_null(float("nan")).to_numpy()
+        return _column(words, {"kind": "numbers"}, name).fill_null(float("nan")).to_numpy(writable=True)
     index = {key: i for i, known in enumerate(classes) for key in (known, *_spellings(known))}
     labels = []
     for row, word in enumerate(words.to_list()):
