@@ -244,7 +244,7 @@ def test_rows_read_again_are_the_same_bits(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, runs: dict[str, Path]) -> Path:
-    """Twelve test images of the digits run, as files of several kinds and sizes; beside them split.csv predicts them."""
+    """Twelve test images of the digits run, as files of several kinds and sizes, and split.csv beside them."""
     folder = tmp_path_factory.mktemp("images") / "images"
     folder.mkdir()
     predict(f"run={runs['digits']}", f"out={folder.parent}/split.csv")

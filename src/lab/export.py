@@ -14,6 +14,7 @@ from torch import Tensor
 from lab.errors import RunFailed
 from lab.output import whole
 from lab.parts import Part, outputs
+from lab.tracing import any_length, elman_to_onnx
 
 TOLERANCE = 1e-4  # largest difference of an output, as a share of the largest output where that is above one
 CHECKED = ((1, 3), (5, 11))  # batch sizes and steps that the graph is checked at
@@ -40,7 +41,7 @@ def export(part: Part, model: Any, to: str, path: Path, metadata: dict[str, Any]
     """
     model.eval()
     part.module.eval()
-    with whole(path) as partial, torch.no_grad(), _quiet():
+    with whole(path) as partial, torch.no_grad(), any_length(), _quiet():
         if to == "safetensors":
             return {0: _write_weights(model, partial, metadata)}
         run = _write_onnx(part, partial, metadata) if to == "onnx" else _write_program(part, partial, metadata)
@@ -65,6 +66,7 @@ def _difference(run: Runs, part: Part, batch: int, steps: int) -> float:
 
 def trace(part: Part) -> torch.export.ExportedProgram:
     """The graph of `part`, for batches of any size."""
+    part.module.to(memory_format=torch.contiguous_format)  # others are nothing to a graph, and cannot be saved
     return torch.export.export(part.module, (part.example(*TRACED),), dynamic_shapes=(part.dynamic(),), strict=False)
 
 
@@ -84,6 +86,7 @@ def _write_onnx(part: Part, path: Path, metadata: dict[str, Any]) -> Runs:
         input_names=[part.input_name],
         output_names=list(part.output_names),
         dynamic_shapes=(axes,),
+        custom_translation_table={torch.ops.aten.rnn_tanh.input: elman_to_onnx},
         verbose=False,
     )
     assert program is not None
