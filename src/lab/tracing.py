@@ -69,7 +69,9 @@ def elman_to_onnx(
 
     Source: ONNX operators, RNN, version 14: weights (directions, H, D), (directions, H, H), biases (directions, 2 H).
     """
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its annotations are for tensors alone
 
     directions = 2 if bidirectional else 1
     each = 4 if biases else 2  # weights and biases of one direction of one layer
