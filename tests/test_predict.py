@@ -459,3 +459,10 @@ def test_the_task_of_a_model_is_read_from_its_source(model: str, cfg: Compose) -
     built = instantiate(composed.model)
     bases = {base.__name__ for base in type(built).__mro__}
     assert task(composed.model._target_) in bases
+
+
+def test_a_prompt_can_be_tokens_where_there_is_no_text() -> None:
+    assert script.numbers("0 7 3", 8) == [0, 7, 3]
+    for prompt in ("0 8", "a", "-1", " "):
+        with pytest.raises(UserError, match="the run's data is no text: give its tokens"):
+            script.numbers(prompt, 8)
