@@ -5,24 +5,33 @@ Everything is measured in pairs, in turn, in one process: a machine whose speed 
 
 import argparse
 import itertools
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterable
+import timeit
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
+from lab import checkpoints
 from lab.build import instantiate
-from lab.compose import CONFIGS
+from lab.callbacks import Checkpoint
+from lab.compose import CONFIGS, ROOT
 from lab.data.module import generator
+from lab.loop import Loop
 from lab.training import build
 
 
@@ -86,12 +95,9 @@ def plain_epochs(cfg: DictConfig) -> list[float]:
 def trainer_tax(name: str, pairs: int, data_dir: str) -> None:
     template, plain, ratios = [], [], []
     for _ in range(pairs):
-        with tempfile.TemporaryDirectory() as run_dir, initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            cfg = compose(
-                "train",
-                [f"model={name}", "data=mnist", "trainer=cpu", "trainer.max_epochs=2", f"paths.run_dir={run_dir}"]
-                + ([f"paths.data_dir={data_dir}"] if data_dir else []),
-            )
+        with tempfile.TemporaryDirectory() as run_dir:
+            words = [f"model={name}", "data=mnist", "trainer=cpu", "trainer.max_epochs=2", f"paths.run_dir={run_dir}"]
+            cfg = composed(*words, data_dir=data_dir)
             template.append(template_epochs(cfg)[1])  # the first warms up
             plain.append(plain_epochs(cfg)[1])
         ratios.append(template[-1] / plain[-1])
@@ -103,8 +109,7 @@ def trainer_tax(name: str, pairs: int, data_dir: str) -> None:
 
 def data_path(pairs: int, data_dir: str) -> None:
     """Batches a second of our loader and of a DataLoader over torchvision's MNIST with the usual transforms."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", ["data=mnist"] + ([f"paths.data_dir={data_dir}"] if data_dir else []))
+    cfg = composed("data=mnist", data_dir=data_dir)
     data = instantiate(cfg.data)
     data.prepare_data()
     data.setup("fit")
@@ -128,10 +133,8 @@ def data_path(pairs: int, data_dir: str) -> None:
 
 def sampling(pairs: int, length: int = 256) -> None:
     """Seconds that a GPT of four layers needs for `length` tokens, with its cache of keys and values and without."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose(
-            "train", ["model=gpt", "model.width=128", "model.num_layers=4", "data=text", f"data.context={length}"]
-        )
+    words = ["model=gpt", "model.width=128", "model.num_layers=4", "data=text", f"data.context={length}"]
+    cfg = composed(*words, data_dir="")
     model = instantiate(cfg.model)
     prompt = torch.zeros(1, 1, dtype=torch.long)
 
@@ -148,16 +151,101 @@ def sampling(pairs: int, length: int = 256) -> None:
     )
 
 
+def saving(pairs: int) -> None:
+    """Seconds that a checkpoint of 100 MB takes to write, by ours, which waits for the disk, and by Lightning's."""
+    state = {f"layer{i}": torch.randn(1024, 1024) for i in range(25)}
+    theirs = TorchCheckpointIO()
+    with tempfile.TemporaryDirectory(dir=ROOT / "logs") as folder:  # where runs are, not where /tmp may be memory
+
+        def seconds(write: Callable[[Any, Path], None], name: str) -> float:
+            start = time.perf_counter()
+            write({"state_dict": state}, Path(folder) / name)
+            return time.perf_counter() - start
+
+        timed = [
+            (seconds(checkpoints.write, "ours.ckpt"), seconds(theirs.save_checkpoint, "theirs.ckpt"))
+            for _ in range(pairs + 1)
+        ][1:]
+    print(
+        f"saving 100 MB: ours {statistics.median(a for a, _ in timed):.3f} s,"
+        f" Lightning's {statistics.median(b for _, b in timed):.3f} s,"
+        f" ratio {statistics.median(a / b for a, b in timed):.2f} (median of {pairs} pairs)"
+    )
+
+
+def bookkeeping(name: str, pairs: int, data_dir: str) -> None:
+    """The share of an epoch that goes into being able to stop and to resume to the bit: the point between two batches,
+    and what a checkpoint holds beyond Lightning's.
+    """
+    with tempfile.TemporaryDirectory() as run_dir:
+        cfg = composed(f"model={name}", "data=mnist", "trainer=cpu", f"paths.run_dir={run_dir}", data_dir=data_dir)
+        cfg.trainer.max_epochs = pairs + 1
+        clock = EpochClock()
+        model, data, trainer = build(cfg, callbacks=[clock])
+        trainer.fit(model, datamodule=data)
+        epoch = statistics.median(b - a for a, b in itertools.pairwise(clock.starts[1:]))
+        loop, steps = trainer.fit_loop.epoch_loop, int(trainer.num_training_batches)
+        assert isinstance(loop, Loop)
+        between = min(timeit.repeat(lambda: loop.between(end_of_epoch=False), number=steps, repeat=pairs))
+        [keeper] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
+        more = min(timeit.repeat(lambda: keeper.on_save_checkpoint(trainer, model, {}), number=1, repeat=pairs))
+    print(
+        f"{name:6} being able to resume: {1000 * between:.2f} ms for {steps} batches and {1000 * more:.2f} ms for the"
+        f" checkpoint, {100 * (between + more) / epoch:.2f} % of an epoch of {epoch:.3f} s"
+    )
+
+
+OPENING = """
+import time, torch, pytorch_lightning
+start = time.perf_counter()
+from lab.runs import Run
+Run.open({run!r}).model()
+print(time.perf_counter() - start)
+"""
+
+
+def opening(pairs: int) -> None:
+    """Seconds from a run's directory to its model, in a fresh process that has imported torch and Lightning."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["debug=null", "trainer.max_epochs=1", "data.num_samples=600", "data.num_val=100"]
+        train = [sys.executable, str(ROOT / "src" / "train.py"), *words, f"paths.log_dir={folder}"]
+        subprocess.run(train, check=True, capture_output=True, timeout=300)
+        code = OPENING.format(run=str((Path(folder) / "latest").resolve()))
+        timed = [
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", code],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    timeout=120,
+                    env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+                ).stdout
+            )
+            for _ in range(pairs)
+        ]
+    print(f"opening a run's model: {statistics.median(timed):.3f} s beyond importing torch and Lightning")
+
+
+def composed(*overrides: str, data_dir: str) -> DictConfig:
+    """The config that `overrides` make."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", [*overrides, *([f"paths.data_dir={data_dir}"] if data_dir else [])])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=["mlp", "lenet"])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--data-dir", default="", help="where MNIST lies")
     args = parser.parse_args()
+    saving(args.pairs)
+    opening(args.pairs)
     sampling(args.pairs)
     data_path(args.pairs, args.data_dir)
     for name in args.models:
         trainer_tax(name, args.pairs, args.data_dir)
+        bookkeeping(name, args.pairs, args.data_dir)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,19 @@ from omegaconf import DictConfig
 
 from lab.answers import explained, rank_directory
 from lab.config import check
+from lab.resume import resumed, settle
 
 
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
-    check(cfg, HydraConfig.get().overrides.task)
+    overrides = HydraConfig.get().overrides.task
+    cfg = settle(cfg, overrides)
+    check(cfg, overrides)
     from lab.training import train  # torch and Lightning load here, once the config is known to be right
 
     return train(cfg)
 
 
 if __name__ == "__main__":
-    with explained(), rank_directory():
+    with explained(), rank_directory(), resumed():
         main()

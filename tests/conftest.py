@@ -117,6 +117,14 @@ def train_command(tmp_path: Path, data_dir: Path) -> Command:
     return run
 
 
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A file that must not come to be."""
+    path = tmp_path / "canary"
+    yield path
+    assert not path.exists(), "hostile code has run"
+
+
 def train_each(commands: dict[str, list[str]], folder: Path, data_dir: Path) -> dict[str, Path]:
     """Runs `src/train.py` for each of the named `commands`, one after the other in a process: their directories."""
     paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={folder}", "trainer=cpu", "logger=none"]

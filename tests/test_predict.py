@@ -309,13 +309,13 @@ def test_letters_that_the_run_never_saw_are_noted(runs: dict[str, Path], capsys:
 
 def test_samples_are_a_grid(runs: dict[str, Path], tmp_path: Path) -> None:
     run = Run.open(runs["gan"])
-    predict(f"run={run.dir}", "num_samples=6", "seed=1", f"out={tmp_path}/s.png")
+    predict(f"run={run.dir}", "checkpoint=last", "num_samples=6", "seed=1", f"out={tmp_path}/s.png")
     grid = torch.from_numpy(np.asarray(Image.open(tmp_path / "s.png")).copy())[..., 0]
     assert grid.shape == (2 * 30 + 2, 3 * 30 + 2)
-    model: Any = run.model().eval()
+    model: Any = run.model("last").eval()
     images = model.sample(6, torch.Generator().manual_seed(0))
     assert images.shape == (6, 1, 28, 28)
-    predict(f"run={run.dir}", "num_samples=6", "seed=1")
+    predict(f"run={run.dir}", "checkpoint=last", "num_samples=6", "seed=1")
     assert (run.dir / "samples.png").read_bytes() == (tmp_path / "s.png").read_bytes()
 
 
@@ -351,7 +351,7 @@ COMMANDS: list[tuple[str, list[str], str]] = [
     ("digits", ["in={copy}"], r"the run's data \(Digits\) is no CSV file"),
     ("kinds", ["in={images}/00.png"], r"the run's data \(CSV\) holds no images"),
     ("digits", ["prompt=a"], 'prompt="…" is nothing for the run\'s model LeNet; it takes\n  in=test'),
-    ("gan", ["in=test"], "nothing for the run's model GAN; it takes\n  num_samples=N"),
+    ("gan", ["checkpoint=last", "in=test"], "nothing for the run's model GAN; it takes\n  num_samples=N"),
     ("text", ["num_samples=3"], "nothing for the run's model GPT"),
     ("text", ["in={copy}"], "nothing for the run's model GPT"),
     ("text", ["prompt="], "prompt= is empty"),
@@ -361,12 +361,12 @@ COMMANDS: list[tuple[str, list[str], str]] = [
     ("text", ["prompt=a", "temperature=hot"], "temperature=hot: expected a number"),
     ("text", ["prompt=a", "data.context=3"], "chooses other data"),
     ("digits", ["temperature=1"], 'temperature=1 goes with prompt="…"'),
-    ("gan", ["num_samples=0"], "num_samples=0: give a number from 1"),
+    ("gan", ["checkpoint=last", "num_samples=0"], "num_samples=0: give a number from 1"),
     ("digits", ["promt=a"], r"promt: no such argument; did you mean prompt\?"),
     ("digits", ["data.num_vla=3"], r"data\.num_vla: no such key; did you mean data\.num_val\?"),
     ("digits", ["out={empty}/p.cvs"], r"\.cvs is not written here; did you mean \.csv\?"),
     ("digits", ["out={empty}/p.png"], r"\.png is not written here"),
-    ("gan", ["out={empty}/p.csv"], r"\.csv is not written here.*\n.*\.png"),
+    ("gan", ["checkpoint=last", "out={empty}/p.csv"], r"\.csv is not written here.*\n.*\.png"),
     ("digits", ["out={empty}"], "no suffix is not written here"),
     ("digits", ["out={empty}/nowhere/p.csv"], "no such folder"),
     ("kinds", ["in={copy}", "out={copy}"], "is what is read: give another name"),

@@ -1,32 +1,46 @@
 """Errors told in a few lines, and what surrounds the entry point."""
 
 import os
+import pickle
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TextIO
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from lab.compose import CONFIGS, ROOT, compose, leaves, nearest, options
 from lab.errors import RunFailed, UserError
+from lab.guard import refuse_pickles
+from lab.redaction import redact
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns errors that a user can mend into a few lines and an exit status: 2 for a command, 1 for a failed run."""
+    """Turns errors that a user can mend into a few lines and an exit status: 2 for a command, 1 for a failed run.
+
+    Any other error shows its traceback, and ends with 1. No secret of the environment is in either, nor in a warning.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    plain = warnings.showwarning
+    warnings.showwarning = _show_warning
     try:
+        refuse_pickles(sys.argv[1:])
         yield
     except Exception as error:
         if not _can_be_mended(error):
-            raise
-        print(f"error: {_explain(error)}", file=sys.stderr)
+            sys.stderr.write(redact(traceback.format_exc()))
+            sys.exit(1)
+        print(f"error: {redact(_explain(error))}", file=sys.stderr)
         sys.exit(1 if isinstance(error, RunFailed) else 2)
+    finally:
+        warnings.showwarning = plain
 
 
 @contextmanager
@@ -44,20 +58,42 @@ def rank_directory() -> Iterator[None]:
         yield
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    text = redact(warnings.formatwarning(message, category, filename, lineno, line))
+    (file or sys.stderr).write(text)
+
+
 def _can_be_mended(error: Exception) -> bool:
     """Whether a user can act on `error`; anything else is a fault of the program and shows its traceback."""
     if isinstance(error, UserError | RunFailed | HydraException | OmegaConfBaseException):
         return True
     if isinstance(error, OSError):
         return error.filename is not None
+    if holds_code(error):
+        return True
     *_, last = traceback.walk_tb(error.__traceback__)
     ours = Path(last[0].f_code.co_filename).is_relative_to(ROOT / "src")
     lightnings = type(error).__name__ == "MisconfigurationException"
     return lightnings or (isinstance(error, ValueError) and ours)
 
 
+def holds_code(error: BaseException) -> bool:
+    """Whether torch or Lightning refused a file because it holds more than tensors and plain values."""
+    by_torch = isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error)
+    return by_torch or (isinstance(error, ValueError) and "to prevent arbitrary code execution" in str(error))
+
+
 def _explain(error: Exception) -> str:
     text = str(error).strip()
+    if holds_code(error):
+        return f"{_loaded_file(error)} holds code; not loaded"
     if isinstance(error, InterpolationResolutionError):  # OmegaConf wraps what a resolver raises, twice or more
         raised: BaseException | None = error
         while raised is not None and not isinstance(raised, UserError):
@@ -79,13 +115,22 @@ def _explain(error: Exception) -> str:
     return text
 
 
+def _loaded_file(error: BaseException) -> str:
+    """The path that `torch.load` was given: its own message does not say."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "load" and Path(frame.f_code.co_filename).name == "serialization.py":
+            file = frame.f_locals.get("f")
+            return str(getattr(file, "name", None) or getattr(file, "path", None) or file)
+    return "the file"
+
+
 def _known_keys() -> list[str]:
     """Every key of the config that the valid choices on the command line make, and every group."""
     choices = [word for word in sys.argv[1:] if "=" in word and options(word.split("=")[0])]
     for overrides in (choices, []):
         try:
             cfg = compose(overrides)
-        except HydraException:
+        except (HydraException, UserError):
             continue
         groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
         return [*groups, *(key for key, _ in leaves(cfg))]

@@ -15,9 +15,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from lab.answers import explained
+from lab.build import authorize_names
 from lab.catalog import arguments, classes, literals
 from lab.compose import CONFIGS, ROOT, compose, leaves, nearest, options
 from lab.errors import UserError
+from lab.resume import settle
 
 # What some fields of Trainer take besides the type of their default
 ALSO: dict[str, tuple[Any, ...]] = {
@@ -53,6 +55,7 @@ def check(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
     Raises:
         UserError: on the first thing that is wrong.
     """
+    authorize_names(cfg)
     _check_types(overrides)
     _check_choices(cfg)
     _check_missing(cfg)
@@ -106,7 +109,13 @@ class Check(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with explained():
             job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            check(job, config.hydra.overrides.task)
+            check(settle(job, config.hydra.overrides.task), config.hydra.overrides.task)
+            directory = Path(config.hydra.run.dir)
+            if (directory / "run.json").exists() and not job.resume:
+                raise UserError(
+                    f"{directory} holds a run already: go on with it by resume={directory},"
+                    " or choose another hydra.run.dir"
+                )
 
 
 def parse_arguments(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:

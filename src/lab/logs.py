@@ -1,9 +1,23 @@
-"""Where log lines go."""
+"""Where log lines go, and what does not go with them."""
 
 import logging
 import sys
 import warnings
 from typing import TextIO
+
+from lab.redaction import redact
+
+
+class Redact(logging.Filter):
+    """Takes the environment's secrets out of every line, tracebacks included; no line is dropped."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        # a formatter takes what stands in exc_text for the traceback, and does not write it anew
+        record.exc_text, record.stack_info = redact(record.exc_text), redact(record.stack_info)
+        return True
 
 
 class Console(logging.StreamHandler):  # type: ignore[type-arg]
@@ -13,6 +27,7 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]
         logging.Handler.__init__(self)
         # Lightning advertises services in its log, one line each
         self.addFilter(lambda record: not str(record.msg).startswith("💡"))
+        self.addFilter(Redact())
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]

@@ -1,20 +1,30 @@
-"""The training loop without the hooks that nobody hangs on.
+"""The training loop: Lightning's, with a point between two batches where a run can be saved and stopped, and without
+the hooks that nobody hangs on.
 
 For each batch Lightning calls some thirty hooks, most of which do nothing, at 5 to 15 microseconds each: a third of
 the time of a small model's step. Where a run uses none of them, `Loop` does what they leave: forward, backward, step.
 Everything around a batch, and every run that does use them, is Lightning's own. `quick_loop=false` turns it off.
+
+Lightning takes checkpoints in the middle of things, and guesses on the way back what of a batch had been done. Here
+nothing is left to guess: a checkpoint is taken when a batch, or an epoch, is done with all that follows it, validation,
+schedules and logging included, and a resumed run begins with the next one.
 """
 
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.loops.fit_loop import _FitLoop
+from pytorch_lightning.loops.loop import _Loop
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch.optim import LBFGS
 
+from lab.callbacks import Checkpoint
 from lab.data.module import TensorDataModule
+from lab.errors import Preempted
+from lab.stopping import NoSignals, Stop
 
 # What Lightning would call between the start and the end of a batch, and this loop does not
 MODULE_HOOKS = (
@@ -34,10 +44,18 @@ CALLBACK_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backwar
 DATA_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
 
 
-def install(trainer: pl.Trainer) -> None:
-    """Gives `trainer` this loop in place of Lightning's."""
-    theirs = trainer.fit_loop.epoch_loop
-    trainer.fit_loop.epoch_loop = Loop(trainer, min_steps=theirs.min_steps, max_steps=theirs.max_steps)
+def install(trainer: pl.Trainer, stop: Stop, quick: bool) -> None:
+    """Gives `trainer` this loop in place of Lightning's.
+
+    Args:
+        trainer: as it was built.
+        stop: tells when to stop.
+        quick: whether to leave out hooks that nobody hangs on.
+    """
+    theirs = trainer.fit_loop
+    trainer.fit_loop = Epochs(trainer, min_epochs=theirs.min_epochs, max_epochs=theirs.max_epochs)
+    trainer.fit_loop.epoch_loop = Loop(trainer, theirs.min_steps, theirs.max_steps, stop, quick)
+    trainer._signal_connector = NoSignals(trainer)
 
 
 def is_plain(trainer: pl.Trainer) -> bool:
@@ -53,7 +71,8 @@ def is_plain(trainer: pl.Trainer) -> bool:
         and module.automatic_optimization
         and len(trainer.optimizers) == 1
         and not isinstance(trainer.optimizers[0], LBFGS)  # asks for the loss several times a step
-        and isinstance(data, TensorDataModule)  # its batches are on the device already
+        and isinstance(data, TensorDataModule)
+        and data.num_workers == 0  # its batches are on the device already
         and not _overridden(module, pl.LightningModule, MODULE_HOOKS)
         and not _overridden(data, pl.LightningDataModule, DATA_HOOKS)
         and not any(_overridden(callback, pl.Callback, CALLBACK_HOOKS) for callback in trainer.callbacks)  # type: ignore[attr-defined]
@@ -64,13 +83,35 @@ def _overridden(thing: Any, base: type, hooks: tuple[str, ...]) -> bool:
     return any(getattr(type(thing), hook) is not getattr(base, hook) for hook in hooks)
 
 
+class Epochs(_FitLoop):
+    """Lightning's loop over epochs, with a point between two of them."""
+
+    epoch_loop: "Loop"
+
+    @_Loop.restarting.setter  # type: ignore[attr-defined, untyped-decorator]
+    def restarting(self, restarting: bool) -> None:
+        epoch = self.epoch_progress.current  # Lightning's own takes every run with max_steps for one amid an epoch
+        _Loop.restarting.fset(self, restarting and epoch.processed < epoch.started)  # type: ignore[attr-defined]
+
+    def on_advance_end(self) -> None:
+        super().on_advance_end()
+        self.epoch_loop.between(end_of_epoch=True)
+
+
 class Loop(_TrainingEpochLoop):
-    """Lightning's epoch loop with a shorter way through a batch."""
+    """Lightning's loop over the batches of an epoch, with a point between two of them and a shorter way through one."""
+
+    def __init__(self, trainer: pl.Trainer, min_steps: int | None, max_steps: int, stop: Stop, quick: bool) -> None:
+        super().__init__(trainer, min_steps, max_steps)
+        self.stop = stop
+        self.quick = quick
 
     def on_run_start(self, data_fetcher: Any) -> None:
         super().on_run_start(data_fetcher)
         trainer = self.trainer
-        self._plain = is_plain(trainer)
+        trainer.fit_loop.restarting = False  # nothing is left of the batch before
+        self._plain = self.quick and is_plain(trainer)
+        self._keepers = [c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)]
         # Between two batches there is nothing to do but to count, where validation waits for the end of the epoch and
         # no schedule watches a metric step by step.
         self._validates_at_the_end = (
@@ -85,10 +126,9 @@ class Loop(_TrainingEpochLoop):
         )
 
     def advance(self, data_fetcher: Any) -> None:
-        if not self._plain or self.restarting:
+        if not self._plain:
             super().advance(data_fetcher)
             return
-        self.val_loop.restarting = False
         trainer, module, connector = self.trainer, self.trainer.lightning_module, self.trainer._logger_connector
         [optimizer] = trainer.optimizers
         progress, step = self.batch_progress, self.automatic_optimization.optim_progress.optimizer
@@ -143,8 +183,20 @@ class Loop(_TrainingEpochLoop):
             and self._validates_at_the_end
             and not self.batch_progress.is_last_batch
             and not trainer.should_stop
-            and not trainer.received_sigterm
         ):
             self._batches_that_stepped += 1
         else:
             super().on_advance_end(data_fetcher)
+        if not self.batch_progress.is_last_batch and not self._should_accumulate():
+            self.between(end_of_epoch=False)
+
+    def between(self, end_of_epoch: bool) -> None:
+        """Where a run can be saved and stopped: a batch, or an epoch, is done, and nothing of the next one begun."""
+        signum = self.stop.asked()
+        for keeper in self._keepers:
+            keeper.between(self.trainer, end_of_epoch, stopping=signum != 0)
+        if signum:
+            raise Preempted(signum)
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Lightning's own way of stopping, a broadcast for each batch, has nothing to do here."""

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from lab.errors import UserError
 
@@ -74,6 +74,14 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     return LambdaLR(optimizer, factor)
+
+
+class OneCycle(OneCycleLR):
+    """`torch.optim.lr_scheduler.OneCycleLR`; of a run that goes on for longer than it was to, over its new length."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        length = ("total_steps", "_schedule_phases")
+        super().load_state_dict({key: value for key, value in state_dict.items() if key not in length})
 
 
 def penalty(module: nn.Module, l1: float, l2: float) -> Tensor | float:

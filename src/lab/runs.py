@@ -1,12 +1,8 @@
 """A run directory as an object: what a run was, what it measured, and the model it made."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.compose import ROOT, nearest
 from lab.errors import UserError
+from lab.redaction import redact
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl  # takes seconds: imported where it is needed
@@ -30,8 +27,13 @@ class Run:
     dir: Path
 
     @classmethod
-    def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs") -> "Run":
+    def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs", argument: str = "run") -> "Run":
         """The run at `path`, or with `latest` the one begun last under `log_dir`.
+
+        Args:
+            path: of the run's directory.
+            log_dir: where runs are.
+            argument: what a user calls `path`, for errors.
 
         Raises:
             UserError: when there is no run.
@@ -39,20 +41,49 @@ class Run:
         directory = Path(log_dir) / "latest" if str(path) == "latest" else Path(path)
         if not (directory / ".hydra" / "config.yaml").is_file():
             if str(path) == "latest":
-                raise UserError(f"run=latest: no run under {log_dir} yet; `make train` makes one")
+                raise UserError(f"{argument}=latest: no run under {log_dir} yet; `make train` makes one")
             runs = [str(found.parent) for found in directory.parent.glob("*/.hydra")]
             raise UserError(
-                f"run={path} is no run directory: it holds no .hydra/config.yaml{nearest(str(path), [*runs, 'latest'])}"
+                f"{argument}={path} is no run directory: it holds no .hydra/config.yaml"
+                + nearest(str(path), [*runs, "latest"])
             )
         return cls(directory.resolve())
+
+    @classmethod
+    def list(cls, log_dir: str | Path = ROOT / "logs", status: str | None = None, **choices: str) -> "Sequence[Run]":
+        """The runs under `log_dir`, those of sweeps too, the newest first.
+
+        Args:
+            log_dir: where runs are.
+            status: only those that stand so.
+            **choices: only those that chose so from a config group: `model="lenet", data="mnist"`.
+        """
+        found = [cls(path.parent) for path in Path(log_dir).glob("*/**/run.json") if (path.parent / ".hydra").is_dir()]
+        fitting = [
+            run
+            for run in found
+            if status in (None, run.status) and all(run.choice(group) == choice for group, choice in choices.items())
+        ]
+        return sorted(fitting, key=lambda run: str(run.record.get("started")), reverse=True)
+
+    @property
+    def saved(self) -> DictConfig:
+        """The config as the run saved it, interpolations unresolved."""
+        config = OmegaConf.load(self.dir / ".hydra" / "config.yaml")
+        assert isinstance(config, DictConfig)
+        return config
 
     @property
     def config(self) -> DictConfig:
         """The composed config of the run, its paths those of this checkout and this directory."""
-        config = OmegaConf.load(self.dir / ".hydra" / "config.yaml")
-        assert isinstance(config, DictConfig)
+        config = self.saved
         config.paths.run_dir = str(self.dir)
         return config
+
+    @property
+    def overrides(self) -> Sequence[str]:
+        """The words of the command line that made the config."""
+        return [str(word) for word in OmegaConf.load(self.dir / ".hydra" / "overrides.yaml")]
 
     def choice(self, group: str) -> str:
         """What the run chose from a config group, such as `mnist` from `data`."""
@@ -60,8 +91,13 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, completed or failed."""
-        return str(self._read("run.json").get("status", "unknown"))
+        """running, completed, failed or preempted; a run that was killed stays running."""
+        return str(self.record.get("status", "unknown"))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `run.json` says of the run."""
+        return self._read("run.json")
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -76,7 +112,7 @@ class Run:
         """
         path = self.dir / "checkpoints" / f"{which}.ckpt"
         if not path.is_file():
-            found = [p.stem for p in sorted(path.parent.glob("*.ckpt"))]
+            found = [p.stem for p in sorted(path.parent.glob("[!.]*.ckpt"))]
             raise UserError(
                 f"no checkpoint {which!r} in {self.dir} (status {self.status})\n"
                 + (f"it has: {', '.join(found)}" if found else "it has none: train it again, with callbacks=default")
@@ -90,20 +126,27 @@ class Run:
             which: checkpoint.
             **changes: arguments of the model to give anew.
         """
-        from hydra.utils import get_object
+        from lab import checkpoints
+        from lab.build import locate
 
         path = self.checkpoint(which)
-        architecture = get_object(self.config.model._target_)
-        return architecture.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes)
+        checkpoint = checkpoints.read(path)
+        architecture = locate(self.config.model._target_)
+        try:
+            model = architecture(**checkpoint["hyper_parameters"] | changes)
+            model.load_state_dict(checkpoint["state_dict"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise UserError(f"{path} holds no {architecture.__name__} as the run's config describes it") from error
+        return model.eval()
 
     def preparation(self, which: str = "best") -> dict[str, Any]:
         """What the run's data learned from its training rows, for `restore` of a datamodule of the same class.
 
         As the checkpoint `which` holds it, so that the training file may be gone; nothing for data that learns nothing.
         """
-        import torch
+        from lab import checkpoints
 
-        saved = torch.load(self.checkpoint(which), map_location="cpu", weights_only=True, mmap=True)
+        saved = checkpoints.read(self.checkpoint(which))
         name = str(self.config.data._target_).rpartition(".")[2]
         return saved.get(name, {}).get("preparation", {})
 
@@ -113,7 +156,7 @@ class Run:
 
         return instantiate((config or self.config).data)
 
-    def judges(self, config: DictConfig | None = None) -> "list[pl.Callback]":
+    def judges(self, config: DictConfig | None = None) -> "Sequence[pl.Callback]":
         """The callbacks of the run, or of `config`, that measure something at a test."""
         import pytorch_lightning as pl
 
@@ -122,61 +165,16 @@ class Run:
         every = instantiate_each((config or self.config).callbacks)
         return [c for c in every if type(c).on_test_epoch_end is not pl.Callback.on_test_epoch_end]
 
-    def start(self, config: DictConfig) -> None:
-        """Marks the run as running and makes it the latest."""
-        self._write(
-            "run.json",
-            {
-                "status": "running",
-                "started": _now(),
-                "argv": sys.argv,
-                "git": _git(),
-                "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")}
-                | {"python": sys.version.split()[0]},
-                "seed": config.seed,
-            },
-        )
-        link = Path(config.paths.log_dir) / "latest"
-        fresh = link.with_name(f".latest-{os.getpid()}")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(os.path.relpath(self.dir, link.parent))
-        fresh.replace(link)
-
-    def note(self, **facts: Any) -> None:
-        """Adds `facts` to `run.json`."""
-        self._write("run.json", self._read("run.json") | facts)
-
-    def finish(self, status: str, **facts: Any) -> None:
-        """Records how the run ended."""
-        self.note(status=status, finished=_now(), **facts)
-
     def save_metrics(self, metrics: dict[str, float], name: str = "metrics.json") -> None:
         """Writes `metrics` as the final figures, or under another `name`."""
-        self._write(name, metrics)
+        self.write(name, metrics)
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.dir / name
         return json.loads(path.read_text()) if path.is_file() else {}
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a JSON file of the run, whole or not at all, without the environment's secrets."""
         partial = self.dir / f".{name}.part"
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_text(json.dumps(redact(content), indent=2) + "\n")
         partial.replace(self.dir / name)
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _git() -> dict[str, Any] | None:
-    """The commit of the checkout and whether files differ from it; None outside a repository."""
-
-    def ask(*command: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(ROOT), *command], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None

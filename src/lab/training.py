@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,25 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed, nn
 from torchmetrics import Metric, MetricCollection
 
-from lab import loop
+from lab import checkpoints, loop
 from lab.build import instantiate, instantiate_each
-from lab.callbacks import Meter
+from lab.callbacks import Checkpoint, Meter
+from lab.callbacks.checkpoint import WholeFiles
+from lab.callbacks.watch import Launcher, Watch
+from lab.errors import Preempted, RunFailed, UserError
 from lab.logs import ignore_known_warnings
+from lab.record import Record
+from lab.redaction import redact
+from lab.resume import newest
 from lab.runs import Run
+from lab.stopping import SLURM_SIGNALS, Stop, requeue
 
 log = logging.getLogger(__name__)
 
@@ -38,31 +47,41 @@ def train(cfg: DictConfig) -> float | None:
     Returns:
         The objective at the best checkpoint, for a sweeper; None where nothing was validated.
     """
-    run = Run(Path(cfg.paths.run_dir))
+    run = Record(Path(cfg.paths.run_dir))
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    if first:
-        run.start(cfg)
-    else:
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    if not first:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
     try:
-        metrics = _train(cfg, run)
-    except BaseException as error:
+        with Stop() as stop, run.recorded(cfg, overrides) if first else nullcontext():
+            metrics = _train(cfg, run, stop)
+            if first:
+                run.save_metrics(metrics)
+    except Preempted as stopped:
         if first:
-            run.finish("failed", error=f"{type(error).__name__}: {error}")
+            log.info("stopped by %s; go on with: python src/train.py resume=%s", stopped.signal.name, run.dir)
+            if stopped.signal in SLURM_SIGNALS:
+                requeue()
         raise
     finally:
         _release_ranks()
     if first:
-        run.save_metrics(metrics)
-        run.finish("completed")
         log.info("%s", "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         log.info("run directory: %s", run.dir)
     return metrics.get(cfg.objective.metric)
 
 
-def build(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> tuple[Any, Any, pl.Trainer]:
-    """Seeds, then makes the model, the data and the trainer of `cfg`, with more `callbacks` than it names."""
+def build(
+    cfg: DictConfig, callbacks: Sequence[pl.Callback] = (), stop: Stop | None = None
+) -> tuple[Any, Any, pl.Trainer]:
+    """Seeds, then makes the model, the data and the trainer of `cfg`.
+
+    Args:
+        cfg: the whole config.
+        callbacks: more of them than it names.
+        stop: what the training loop asks whether to stop; None for a run that nobody stops.
+    """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
     model = instantiate(cfg.model, optimizer=instantiate(cfg.optimizer), scheduler=instantiate(cfg.scheduler))
@@ -70,36 +89,103 @@ def build(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> tuple[Any, 
         compile_layers(model)
     loggers = instantiate_each(cfg.logger)
     trainer = instantiate(
-        cfg.trainer, callbacks=[Meter(), *instantiate_each(cfg.callbacks), *callbacks], logger=loggers or False
+        cfg.trainer,
+        callbacks=[Meter(), *instantiate_each(cfg.callbacks), *callbacks],
+        logger=loggers or False,
+        plugins=[WholeFiles()],
     )
-    if cfg.quick_loop:
-        loop.install(trainer)
+    loop.install(trainer, stop or Stop(), quick=cfg.quick_loop)
+    if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
+        watch = next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())
+        trainer.strategy._launcher = Launcher(launcher, watch)
     return model, data, trainer
 
 
-def _train(cfg: DictConfig, run: Run) -> dict[str, float]:
-    model, data, trainer = build(cfg)
+def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
+    checkpoint = _go_on(cfg, run) if cfg.resume else None
+    model, data, trainer = build(cfg, stop=stop)
     _lead_ranks_here(run)
     if trainer.global_rank:  # ranks begin with the same weights, and then draw their own dropout and noise
         torch.manual_seed(cfg.seed + trainer.global_rank)
     if trainer.is_global_zero:
         run.note(devices=f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}")
-    metrics: dict[str, float] = {}
-    best = None
-    if cfg.fit:
-        trainer.fit(model, datamodule=data, weights_only=True)
-        checkpoint: Any = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
-        best = checkpoint.best_model_path or None if checkpoint else None
-        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-        objective = checkpoint.best_model_score if best else trainer.callback_metrics.get(cfg.objective.metric)
-        if objective is not None:
-            metrics[cfg.objective.metric] = float(objective)
-    if cfg.test:
-        metrics |= trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
-        metrics |= excess(metrics, data)
+    watch = next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())  # type: ignore[attr-defined]
+    watch.at_end = lambda status, cause: run.finish(status, error=cause)
+    try:
+        metrics = _fit_and_test(cfg, model, data, trainer, checkpoint, stop)
+    except Exception as error:
+        if told := _out_of_memory(error, cfg):
+            error = RunFailed(told)
+        if cause := watch.blame(error):
+            raise RunFailed(cause) if trainer.is_global_zero else SystemExit(1) from error  # it tells of itself
+        raise error
+    finally:
+        watch.end()
     for logger in trainer.loggers:
         _log_hyperparameters(logger, cfg, metrics)
     return metrics
+
+
+def _fit_and_test(
+    cfg: DictConfig, model: Any, data: Any, trainer: pl.Trainer, checkpoint: Path | None, stop: Stop
+) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    if cfg.fit:
+        stop.in_loop = True
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        stop.in_loop = False
+        if stop.signum:
+            raise Preempted(stop.signum)
+        keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)), None)
+        figures = (keeper.metrics if keeper else {}) | trainer.callback_metrics  # none, where nothing was left to train
+        metrics |= {name: float(value) for name, value in figures.items() if name.startswith("train/")}
+        objective = keeper.best_score if keeper else figures.get(cfg.objective.metric)
+        if objective is not None:
+            metrics[cfg.objective.metric] = float(objective)
+        if keeper and keeper.best:
+            # Not by ckpt_path, where a moving average would be replaced by the weights that it averages
+            model.load_state_dict(checkpoints.read(keeper.best)["state_dict"])
+    if cfg.test:
+        metrics |= trainer.test(model, datamodule=data, verbose=False)[0]
+        metrics |= excess(metrics, data)
+    return metrics
+
+
+def _go_on(cfg: DictConfig, run: Run) -> Path:
+    """The checkpoint to go on from, told in the log; loggers are told where their curves go on."""
+    path = newest(run)
+    checkpoint = checkpoints.read(path)
+    try:
+        instantiate(cfg.model).load_state_dict(checkpoint["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is no checkpoint of this run's {cfg.model._target_}: put its own back, or remove this one"
+        ) from error
+    steps = checkpoint["global_step"]
+    log.info("going on from %s, after %d steps, in epoch %d", path, steps, checkpoint["epoch"] + 1)
+    with open_dict(cfg):
+        for logger in (cfg.logger or {}).values():
+            if logger._target_.endswith("TensorBoardLogger"):
+                logger.purge_step = steps  # what a run that was killed had drawn beyond its checkpoint
+            elif logger._target_.endswith("CSVLogger"):
+                logger.version = f"{logger.version}-{steps}"  # Lightning's begins with removing what is there
+            elif logger._target_.endswith("WandbLogger"):
+                logger.id, logger.resume = run.dir.name, "allow"
+    return path
+
+
+def _out_of_memory(error: BaseException, cfg: DictConfig) -> str | None:
+    """What to do about a batch that does not fit into memory; None for any other error."""
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        return None
+    size, accumulate = cfg.data.batch_size, cfg.trainer.accumulate_grad_batches
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    return (
+        f"out of memory with data.batch_size={size}: {said}\n"
+        f"the same steps with half of it at a time: data.batch_size={max(1, size // 2)}"
+        f" trainer.accumulate_grad_batches={2 * accumulate}\n"
+        "or trainer.precision=bf16-mixed, or a smaller data.eval_batch_size if it was validation"
+    )
 
 
 def excess(metrics: dict[str, float], data: Any) -> dict[str, float]:
@@ -143,6 +229,7 @@ def _log_hyperparameters(logger: Logger, cfg: DictConfig, metrics: dict[str, flo
         for name in ("data", "model", "optimizer", "scheduler", "seed")
     }
     chosen["trainer"] = {name: cfg.trainer[name] for name in ("max_epochs", "precision", "accumulate_grad_batches")}
+    chosen = redact(chosen)
     if isinstance(logger, TensorBoardLogger):
         logger.log_hyperparams(chosen, {f"final/{name}": value for name, value in metrics.items()})
     else:

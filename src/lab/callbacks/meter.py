@@ -21,16 +21,29 @@ class Meter(pl.Callback):
         RunFailed: when a training or validation loss is NaN or infinite, before a checkpoint could hold it.
     """
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._sums: dict[str, Tensor] = {}
         self._count = 0
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        sums = {name: trainer.strategy.reduce(value.clone(), reduce_op="mean") for name, value in self._sums.items()}
+        checkpoint["meter"] = {"sums": sums, "count": self._count}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn == "fit" and "meter" in checkpoint:
+            sums, self._count = checkpoint["meter"]["sums"], checkpoint["meter"]["count"]
+            self._sums = {name: value.to(trainer.strategy.root_device) for name, value in sums.items()}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         for name, value in outputs.items():
             if name in self._sums:
-                self._sums[name] += value
+                self._sums[name] += value.detach()
             else:
                 self._sums[name] = value.detach().clone()
         self._count += 1
@@ -65,7 +78,7 @@ class Meter(pl.Callback):
 def _check(trainer: pl.Trainer, values: dict[str, float]) -> None:
     for name, value in values.items():
         if name.partition("/")[2].startswith("loss") and not math.isfinite(value):
-            kept = getattr(trainer.checkpoint_callback, "best_model_path", "")
+            kept = getattr(trainer.checkpoint_callback, "best", None)
             raise RunFailed(
                 f"{name} is {value} at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): the run ends\n"
                 f"the last good checkpoint: {kept or 'none yet'}\n"

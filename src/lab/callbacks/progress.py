@@ -46,6 +46,7 @@ class Progress(ProgressBar):
                 transient=True,
             )
             self._bar.start()
+        self.on_train_epoch_start(trainer, pl_module)  # a run that resumes amid an epoch does not come by its start
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = self._next = time.monotonic()

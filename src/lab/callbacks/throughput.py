@@ -9,6 +9,9 @@ import pytorch_lightning as pl
 class Throughput(pl.Callback):
     """Logs `train/samples_per_second` of each epoch: all ranks together, validation not counted."""
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # a run that resumes amid an epoch does not come by its start
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._samples = 0
         self._seconds = 0.0

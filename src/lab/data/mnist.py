@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import logging
 import os
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torchvision
 from filelock import FileLock
 
+from lab.data.fetch import fetch
 from lab.data.images import ImageDataModule
 from lab.data.module import Batch
 from lab.errors import RunFailed
@@ -39,6 +39,9 @@ FILES = {
 }
 
 
+LIMIT = 16 << 20  # bytes: the longest of the four has 9.9 million
+
+
 class MNIST(ImageDataModule):
     """Handwritten digits: images (B, 1, 28, 28), labels (B,) in [0, 10).
 
@@ -50,6 +53,7 @@ class MNIST(ImageDataModule):
             MNIST_MIRROR from the environment.
         num_val: training images held out.
         timeout: seconds that a mirror may stay silent.
+        deadline: seconds that a mirror has for one file, all attempts together.
         **images: see `ImageDataModule`.
 
     Raises:
@@ -64,12 +68,14 @@ class MNIST(ImageDataModule):
         mirrors: Sequence[str] = (),
         num_val: int = 5000,
         timeout: float = 30.0,
+        deadline: float = 600.0,
         **images: Any,
     ) -> None:
         super().__init__(mean=0.1307, std=0.3081, num_val=num_val, **images)  # over the 60,000 training images
         self.data_dir = Path(data_dir)
         self.mirrors = list(mirrors)
         self.timeout = timeout
+        self.deadline = deadline
 
     def prepare_data(self) -> None:
         folder = self.data_dir / "MNIST" / "raw"
@@ -98,11 +104,10 @@ class MNIST(ImageDataModule):
         for source in [folder.resolve().as_uri(), *mirrors]:
             url = f"{source.rstrip('/')}/{name}.gz"
             try:
-                with urllib.request.urlopen(url, timeout=self.timeout) as response:
-                    packed = response.read()
-            except (OSError, ValueError) as error:
+                packed = fetch(url, self.timeout, self.deadline, LIMIT)
+            except OSError as error:
                 if source in mirrors:
-                    tried.append(f"{url}: {getattr(error, 'reason', error)}")
+                    tried.append(f"{url}: {error}")
                 continue
             if _sha256(packed) != packed_digest:
                 log.warning("%s has a wrong checksum: not used", url)

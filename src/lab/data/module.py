@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 Batch = tuple[Tensor, ...]
 Key = tuple[int, ...]
@@ -50,6 +51,7 @@ class Batches:
         rank: of this process.
         world_size: number of processes.
         epoch: asked at the start of each iteration.
+        num_workers: processes that make batches ahead, 0 for none. Whatever it is, the batches are the same.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         epoch: Callable[[], int] = lambda: 0,
+        num_workers: int = 0,
     ) -> None:
         self.size = len(tensors[0])
         if self.size < world_size:
@@ -72,6 +75,7 @@ class Batches:
         self.rank = rank
         self.world_size = world_size
         self.epoch = epoch
+        self.num_workers = num_workers
         self._position = (0, 0)  # epoch and index of the batch that comes next
         self._resume_at: tuple[int, int] | None = None
         if self.batch_size % world_size and shuffle_seed is not None:
@@ -92,16 +96,33 @@ class Batches:
         if self._resume_at is not None and self._resume_at[0] == epoch:
             first = self._resume_at[1]
         self._resume_at = None
-        index = self._index(epoch)
-        for i in range(first, len(self)):
-            batch = tuple(
-                tensor[index[i]] if isinstance(index[i], slice) else tensor.index_select(0, index[i])
-                for tensor in self.tensors
-            )
-            if self.transform is not None:
-                batch = self.transform(batch, (self.shuffle_seed or 0, epoch, self.rank, i))
+        made, rest = _Made(self, epoch), range(first, len(self))
+        for i, batch in zip(
+            rest, self._ahead(made, rest) if self.num_workers else map(made.__getitem__, rest), strict=True
+        ):
             self._position = (epoch, i + 1)
             yield batch
+
+    def _ahead(self, made: "_Made", rest: range) -> Iterable[Batch]:
+        """The batches of `rest`, made by workers. They are given a seed, since a loader would draw one from the global
+        generator, and nothing else draws there.
+        """
+        return DataLoader(
+            made,
+            None,
+            sampler=rest,
+            num_workers=self.num_workers,
+            generator=generator(0),
+            multiprocessing_context="fork",
+        )
+
+    def make(self, i: int, index: Any, epoch: int) -> Batch:
+        """Batch `i` of an epoch, where `index` says what each takes."""
+        batch = tuple(
+            tensor[index[i]] if isinstance(index[i], slice) else tensor.index_select(0, index[i])
+            for tensor in self.tensors
+        )
+        return batch if self.transform is None else self.transform(batch, (self.shuffle_seed or 0, epoch, self.rank, i))
 
     def _index(self, epoch: int) -> Any:
         """What each batch of this rank takes: rows (batches, batch_size / world_size) in training, else slices."""
@@ -122,6 +143,16 @@ class Batches:
         self._position = self._resume_at = (state["epoch"], state["batch"])
 
 
+class _Made(Dataset[Batch]):
+    """The batches of an epoch by their number, for workers to make."""
+
+    def __init__(self, batches: Batches, epoch: int) -> None:
+        self.make, self.index, self.epoch = batches.make, batches._index(epoch), epoch
+
+    def __getitem__(self, i: int) -> Batch:
+        return self.make(i, self.index, self.epoch)
+
+
 class TensorDataModule(pl.LightningDataModule):
     """Base of datasets that fit in memory; a dataset adds `load` and, to fetch or make its files, `prepare_data`.
 
@@ -129,9 +160,12 @@ class TensorDataModule(pl.LightningDataModule):
         batch_size: training samples of one step, over all ranks together.
         eval_batch_size: samples of one evaluation batch on each rank.
         shuffle_seed: of the order of the training batches and of augmentation.
+        num_workers: processes that make training batches ahead, on the CPU: worth it where `train_transform` is slow.
     """
 
-    def __init__(self, batch_size: int, eval_batch_size: int = 2500, shuffle_seed: int = 0) -> None:
+    def __init__(
+        self, batch_size: int, eval_batch_size: int = 2500, shuffle_seed: int = 0, num_workers: int = 0
+    ) -> None:
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
@@ -139,6 +173,7 @@ class TensorDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.shuffle_seed = shuffle_seed
+        self.num_workers = num_workers
         self._splits: dict[str, Batch] = {}
 
     @property
@@ -160,7 +195,7 @@ class TensorDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if not self._splits:
-            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+            device = self.trainer.strategy.root_device if self.trainer and not self.num_workers else torch.device("cpu")
             self._splits = {name: tuple(t.to(device) for t in tensors) for name, tensors in self.load().items()}
 
     def train_dataloader(self) -> Batches:
@@ -170,6 +205,7 @@ class TensorDataModule(pl.LightningDataModule):
             self.batch_size,
             shuffle_seed=self.shuffle_seed,
             transform=self.train_transform,
+            num_workers=self.num_workers,
             # The same few batches over and over is what overfitting asks for: every epoch is the first.
             epoch=(lambda: 0) if self.trainer is None or overfitting else (lambda: self.trainer.current_epoch),
         )
@@ -185,7 +221,7 @@ class TensorDataModule(pl.LightningDataModule):
         return Batches(self._splits[split], batch_size, rank=rank, world_size=world_size, **options)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch  # made there
+        return tuple(tensor.to(device) for tensor in batch)  # made there, unless by workers
 
 
 class GeneratedDataModule(TensorDataModule):

@@ -1,0 +1,124 @@
+"""Where a run came from: the code, its changes against the last commit, the versions, the machine.
+
+Nothing here may fail a run: what cannot be found out is None or empty.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lab.compose import ROOT
+
+PACKAGES = ["torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "polars", "numpy"]
+LARGE = 1_000_000  # bytes; an untracked file above is no code
+TIMEOUT = 5.0  # seconds for one answer from git
+
+
+def facts(root: Path = ROOT) -> dict[str, Any]:
+    """What `run.json` says of a run's origin.
+
+    Args:
+        root: the checkout.
+
+    Returns:
+        argv, git (commit, branch, dirty; None outside a repository), versions, hostname, platform, cpus, and
+        omp_num_threads from the environment (None where it is not set): sums depend on the number of threads.
+    """
+    return {
+        "argv": sys.argv,
+        "git": git(root),
+        "versions": versions(),
+        "hostname": platform.node(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that figures depend on; those that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git(root: Path = ROOT) -> dict[str, Any] | None:
+    """The commit, the branch (None where HEAD is detached), whether files differ; None outside a repository."""
+    said = _git(root, ["status", "--porcelain=v2", "--branch", "--untracked-files=normal"])
+    if said is None:
+        return None
+    lines = said.decode(errors="replace").splitlines()
+    head = {line.split()[1]: line.split(maxsplit=2)[2] for line in lines if line.startswith("# ")}
+    commit, branch = head.get("branch.oid"), head.get("branch.head")
+    return {
+        "commit": None if commit == "(initial)" else commit,
+        "branch": None if branch == "(detached)" else branch,
+        "dirty": any(not line.startswith("# ") for line in lines),
+    }
+
+
+def patch(root: Path = ROOT) -> str:
+    """How the checkout differs from its commit, for `git apply --binary`: changed files, and new ones.
+
+    New files are those that git does not ignore, up to `LARGE` bytes; larger ones are named in comments at the top,
+    which `git apply` passes over. Empty where nothing differs, or where there is no commit. Bytes that are no UTF-8
+    are kept as surrogates: write it with `save_patch`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        listed = _git(root, ["ls-files", "--others", "--exclude-standard", "-z"])
+        new = [name for name in (listed or b"").split(b"\0") if name]
+        small: list[tuple[bytes, int]] = []
+        large: list[tuple[bytes, int]] = []
+        for name in new:
+            try:
+                size = os.lstat(os.path.join(os.fsencode(root), name)).st_size
+            except OSError:  # gone meanwhile
+                continue
+            (small if size <= LARGE else large).append((name, size))
+        environment = {}
+        index = (_git(root, ["rev-parse", "--absolute-git-dir"]) or b"").decode().strip() + "/index"
+        if small and os.path.isfile(index):  # new files are announced in a copy of the index: the checkout's own stays
+            shutil.copy(index, f"{scratch}/index")
+            Path(scratch, "names").write_bytes(b"\0".join(name for name, _ in small))
+            environment = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_LITERAL_PATHSPECS": "1"}
+            names = [f"--pathspec-from-file={scratch}/names", "--pathspec-file-nul"]
+            _git(root, ["add", "--intent-to-add", *names], environment)
+        plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/", "--no-renames"]
+        changes = _git(root, ["diff", "--binary", "--full-index", *plain, "HEAD"], environment) or b""
+    left_out = b"".join(b"# left out, %d bytes: %s\n" % (size, name) for name, size in large)
+    return (left_out + changes).decode(errors="surrogateescape")
+
+
+def save_patch(path: Path, root: Path = ROOT) -> bool:
+    """Writes `patch` to a file, unless it is empty; whether there was one."""
+    content = patch(root)
+    if content:
+        path.write_bytes(content.encode(errors="surrogateescape"))
+    return bool(content)
+
+
+def _git(root: Path, words: Sequence[str], environment: dict[str, str] | None = None) -> bytes | None:
+    """What git answers; None where it is missing, fails, or takes too long."""
+    command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", *words]
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=TIMEOUT,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"} | (environment or {}),
+        ).stdout
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None

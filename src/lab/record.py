@@ -1,0 +1,115 @@
+"""What a run writes down of itself while it is at work."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from lab import provenance
+from lab.errors import Preempted, UserError
+from lab.runs import Run
+
+
+class Record(Run):
+    """A run directory in the hands of the process that trains in it."""
+
+    @contextmanager
+    def recorded(self, config: DictConfig, overrides: Sequence[str]) -> Iterator[None]:
+        """Writes down that the run is running and, at the end, how it ended: completed, preempted or failed.
+
+        Args:
+            config: what it trains with.
+            overrides: the words of the command line that made it.
+
+        Raises:
+            UserError: when another process trains in this directory.
+        """
+        with self._claimed():
+            try:
+                self._start(config, overrides)
+                yield
+            except Preempted as stopped:
+                self.finish("preempted", signal=stopped.signal.name)
+                raise
+            except BaseException as error:
+                self.finish("failed", error=f"{type(error).__name__}: {error}")
+                raise
+            self.finish("completed")
+
+    def note(self, **facts: Any) -> None:
+        """Adds `facts` to `run.json`."""
+        self.write("run.json", self.record | facts)
+
+    def finish(self, status: str, **facts: Any) -> None:
+        """Records how the run ended."""
+        self.note(status=status, finished=_now(), **facts)
+
+    def check_free(self) -> None:
+        """Refuses a directory in which another process trains.
+
+        Raises:
+            UserError: with the process that does.
+        """
+        with self._claimed():
+            pass
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        """Keeps other processes from training here; a lock ends with its process, however that ends."""
+        lock = FileLock(self.dir / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            record = self.record
+            raise UserError(
+                f"{self.dir} is being trained in, by process {record.get('pid')} on {record.get('hostname')}:"
+                " wait, or stop it"
+            ) from None
+        try:
+            yield
+        finally:
+            (self.dir / ".lock").unlink(missing_ok=True)
+            lock.release()
+
+    def _start(self, config: DictConfig, overrides: Sequence[str]) -> None:
+        """Marks the run as running and makes it the latest; of a run that goes on, what it recorded before stays."""
+        origin = provenance.facts() | {"argv": sys.orig_argv[1:], "pid": os.getpid()}
+        if "SLURM_JOB_ID" in os.environ:
+            origin["slurm_job"] = os.environ["SLURM_JOB_ID"]
+        now: dict[str, Any] = {"status": "running", "started": _now()}
+        patch = "code.patch"
+        if config.get("resume"):
+            before = {name: fact for name, fact in self.record.items() if name not in ("finished", "error", "signal")}
+            went_on = [*before.pop("resumed", []), now | origin]
+            patch = f"code-{len(went_on)}.patch"
+            record = before | {"status": "running", "pid": os.getpid(), "resumed": went_on}
+            self._save_config(config, overrides)
+        else:
+            record = now | origin | {"seed": config.seed}
+        provenance.save_patch(self.dir / patch)
+        self.write("run.json", record)
+        link = Path(config.paths.log_dir) / "latest"
+        fresh = link.with_name(f".latest-{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(self.dir, link.parent))
+        fresh.replace(link)
+
+    def _save_config(self, config: DictConfig, overrides: Sequence[str]) -> None:
+        """Replaces the saved config, where a run goes on with another one, such as for more epochs."""
+        config = config.copy()
+        config.resume, config.paths.run_dir = None, "${hydra:runtime.output_dir}"
+        words = OmegaConf.create([word for word in overrides if not word.startswith("resume=")])
+        for name, content in (("config.yaml", config), ("overrides.yaml", words)):
+            partial = self.dir / ".hydra" / f".{name}.part"
+            OmegaConf.save(content, partial)
+            partial.replace(self.dir / ".hydra" / name)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

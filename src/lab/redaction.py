@@ -1,0 +1,98 @@
+"""Keeps the environment's secrets out of files and off the screen: what counts as one, and a text without them."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from omegaconf import OmegaConf
+
+MASK = "***"
+SHORTEST = 6  # characters: anything shorter would blot out ordinary words
+
+# NAME_TOKEN, TOKENS_2, PGPASSWORD, OPENAI_KEY, AWS_ACCESS_KEY_ID; but not TOKENIZERS_PARALLELISM
+SECRET_NAME = re.compile(
+    r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTH|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|_PAT|_KEY|_DSN)S?(?=_|\d|$)",
+    re.IGNORECASE,
+)
+# What a config may interpolate and still show: who and where one is, and what a job is called
+HARMLESS_NAME = re.compile(
+    r"(HOME|USER|USERNAME|LOGNAME|PWD|OLDPWD|PATH|SHELL|TERM|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|HOST|HOSTNAME|DISPLAY|EDITOR"
+    r"|MNIST_MIRROR|XDG_\w+|CONDA_\w+|VIRTUAL_ENV|CUDA_\w+|OMP_\w+|SLURM_\w+|(LOCAL_|NODE_|GROUP_)?RANK|WORLD_SIZE"
+    r"|MASTER_ADDR|MASTER_PORT)"
+)
+ACCOUNT = re.compile(r"([a-z][\w+.-]*://)[^\s/?#'\"<>]+@", re.IGNORECASE)  # scheme://user:password@
+
+_interpolated: dict[str, str] = {}  # variables that a config has read, and what they held
+
+
+def _env(key: str, *default: Any) -> str | None:
+    """OmegaConf's own `oc.env`, which also remembers what it has handed out."""
+    if key in os.environ:
+        if not HARMLESS_NAME.fullmatch(key):
+            _interpolated[key] = os.environ[key]
+        return os.environ[key]
+    if not default:
+        raise KeyError(f"Environment variable '{key}' not found")
+    return None if default[0] is None else str(default[0])
+
+
+OmegaConf.register_new_resolver("oc.env", _env, replace=True)
+
+
+def secrets() -> dict[str, str]:
+    """The variables that hold a secret, by name: those called like one, and those that a config reads.
+
+    Numbers, switches and paths that exist are none, whatever they are called.
+    """
+    named = {name: value for name, value in os.environ.items() if SECRET_NAME.search(name)}
+    return {name: value for name, value in (_interpolated | named).items() if not _is_plain(value)}
+
+
+def redact(value: Any) -> Any:
+    """`value` without the environment's secrets and without accounts in addresses (`https://user:password@host`).
+
+    Strings, and those in dictionaries (keys too), lists, tuples and sets at any depth; everything else as it is.
+    """
+    return _redact(value, _forms())
+
+
+def _redact(value: Any, forms: list[str]) -> Any:
+    if isinstance(value, str):
+        for form in forms:
+            value = value.replace(form, MASK)
+        return ACCOUNT.sub(rf"\1{MASK}@", value) if "@" in value else value
+    if isinstance(value, Path):
+        hidden = _redact(str(value), forms)
+        return value if hidden == str(value) else Path(hidden)
+    if isinstance(value, dict):
+        return {_redact(key, forms): _redact(item, forms) for key, item in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(_redact(item, forms) for item in value)
+    return value
+
+
+def _forms() -> list[str]:
+    """How each secret may stand in a text: as it is, in an address, in JSON, in Python's notation; longest first."""
+    found = set()
+    for value in secrets().values():
+        whole = value.strip()
+        written = {whole, quote(whole, safe=""), quote(whole), json.dumps(whole)[1:-1], repr(whole)[1:-1]}
+        lines = whole.splitlines() if "\n" in whole else []  # a key in several lines may be shown line by line
+        found |= written | {line for line in lines if len(line) >= 16 and not line.startswith("-----")}
+    return sorted(found, key=len, reverse=True)
+
+
+def _is_plain(value: str) -> bool:
+    """Whether `value` gives nothing away: too short, a short number, a path that exists."""
+    value = value.strip()
+    if len(value) < SHORTEST:
+        return True
+    if len(value) < 12 and re.fullmatch(r"[-+]?[\d.,:]+(e[-+]?\d+)?", value, re.IGNORECASE):
+        return True
+    try:
+        return value.startswith(("/", "~", ".")) and Path(value).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long for a path, a home that nobody has, a null byte
+        return False

@@ -1,0 +1,167 @@
+"""Going on with a run: `python src/train.py resume=latest`, in its own directory, with its own config.
+
+What the run saved is what it goes on with, whatever the files in `configs/` say by now; the command line may change how
+long it trains and what watches over it, never what is trained on what.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lab.checkpoints import find_fault
+from lab.compose import ROOT, leaves, options
+from lab.errors import UserError
+from lab.record import Record
+from lab.runs import Run
+
+log = logging.getLogger(__name__)
+
+# What a run is; everything else of its config says how long, where, and under whose eyes
+FIXED = ["data", "model", "optimizer", "scheduler", "objective", "dims", "seed"]
+
+
+@contextmanager
+def resumed() -> Iterator[None]:
+    """Leads Hydra into the directory of the run that `resume=` names, with the overrides that it began with.
+
+    A job that Slurm starts again goes on with the run that it had begun.
+
+    Raises:
+        UserError: when there is no such run, or it cannot go on.
+    """
+    words = sys.argv[1:]
+    given = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("resume=")]
+    asked = given[-1] if given and given[-1] not in ("", "null") else _interrupted_by_slurm(words)
+    if asked is None:
+        yield
+        return
+    if {"-m", "--multirun"} & set(words):
+        raise UserError(f"resume={asked} goes on with one run: leave out -m")
+    run = Run.open(asked, _log_dir(words), argument="resume")
+    if _is_first():  # told before anything is loaded
+        Record(run.dir).check_free()
+        newest(run)
+    rest = [word for word in words if not word.startswith("resume=")]
+    again = {word.partition("=")[0] for word in rest}
+    kept = [word for word in run.overrides if word.partition("=")[0] not in again]
+    sys.argv[1:] = [*kept, *rest, f"resume='{run.dir}'"]
+    if not any(word.startswith("hydra.run.dir=") for word in rest):  # rank 0 gives it to the others
+        sys.argv += [f"hydra.run.dir='{run.dir}'", "hydra.output_subdir=null"]
+    yield
+
+
+def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The config that a run goes on with: what it saved, with what the command line gives anew.
+
+    Args:
+        cfg: as composed; its `resume` is a run directory, or null for a new run, whose config it is.
+        overrides: of the command line.
+
+    Raises:
+        UserError: when they would change what is trained, or the run has come to its end.
+    """
+    if not cfg.resume:
+        return cfg
+    run = Run(Path(cfg.resume))
+    before = run.saved
+    after = _merge(before, cfg, [word for word in overrides if word not in run.overrides])
+    _check_fixed(before, after)
+    if run.status == "completed":
+        _check_longer(run, before, after)
+    with open_dict(after):
+        after.resume, after.paths.run_dir = str(run.dir), str(run.dir)
+    return after
+
+
+def newest(run: Run) -> Path:
+    """The checkpoint to go on from: the last one, or where that is damaged the newest that is whole.
+
+    Raises:
+        UserError: when there is none.
+    """
+    folder = run.dir / "checkpoints"
+    found = sorted(folder.glob("*.ckpt"), key=lambda path: (path.stem == "last", path.stat().st_mtime), reverse=True)
+    faults: list[str] = []
+    for path in found:
+        fault = find_fault(path)
+        if fault is None:
+            for line in faults:
+                log.warning("%s; going on from %s", line, path.name)
+            return path
+        faults.append(f"{path.name}: {fault}")
+    why = "\n".join(faults) or "it stopped before the first one was written, or was told to keep none"
+    again = " ".join(run.overrides)
+    raise UserError(
+        f"{run.dir} has no checkpoint to go on from\n{why}\nbegin anew: python src/train.py {again}".rstrip()
+    )
+
+
+def _merge(saved: DictConfig, cfg: DictConfig, words: Sequence[str]) -> DictConfig:
+    """What was saved, with the values that `words` have in the composed config."""
+    merged = OmegaConf.create(OmegaConf.to_container(saved, resolve=False))
+    assert isinstance(merged, DictConfig)
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        key = override.key_or_group
+        keys = [key] if not options(key) else FIXED if key in ("data", "model", "experiment") else [key]
+        for name in keys:
+            value: Any = raw
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            OmegaConf.update(merged, name, value, merge=False, force_add=True)
+    return merged
+
+
+def _check_fixed(before: DictConfig, after: DictConfig) -> None:
+    was, now = (
+        {key: value for key, value in leaves(config) if not isinstance(value, dict)} for config in (before, after)
+    )
+    for key in [*was, *now]:
+        if key.split(".")[0] in FIXED and was.get(key) != now.get(key):
+            raise UserError(
+                f"{key} was {was.get(key)} in this run, and would be {now.get(key)}\n"
+                "a resumed run keeps its model, data, optimizer, schedule and seed: leave it out,"
+                " or begin a new run without resume="
+            )
+
+
+def _check_longer(run: Run, before: DictConfig, after: DictConfig) -> None:
+    """A run that has come to its end goes on only where it is told to train for longer."""
+    for key in ("max_epochs", "max_steps", "max_time"):
+        was, now = before.trainer[key], after.trainer[key]
+        if was != now and (now in (None, -1) or was is None or now > was):
+            return
+    raise UserError(
+        f"resume={run.dir}: this run has completed (trainer.max_epochs={before.trainer.max_epochs})\n"
+        f"to train for longer give trainer.max_epochs=…, to test again: python scripts/evaluate.py run={run.dir}"
+    )
+
+
+def _interrupted_by_slurm(words: Sequence[str]) -> str | None:
+    """The run that this job had begun, where Slurm has put the job back and starts it again."""
+    if int(os.environ.get("SLURM_RESTART_COUNT") or 0) == 0:
+        return None
+    for path in sorted(Path(_log_dir(words)).glob("runs/*/*/run.json"), reverse=True):
+        record = json.loads(path.read_text())
+        if record.get("slurm_job") == os.environ.get("SLURM_JOB_ID") and record["status"] != "completed":
+            return str(path.parent)
+    return None
+
+
+def _log_dir(words: Sequence[str]) -> str:
+    given = [word.partition("=")[2] for word in words if word.startswith("paths.log_dir=")]
+    return given[-1] if given else str(ROOT / "logs")
+
+
+def _is_first() -> bool:
+    """Whether this process is rank 0, before anything can be asked that knows."""
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0) == 0

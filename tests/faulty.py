@@ -1,0 +1,36 @@
+"""`python src/train.py …` with a fault in one rank: not a test, but what some of them start.
+
+FAULT says which: KIND:RANK:BATCH, where KIND is raise, sleep, memory, kill or exit.
+"""
+
+import os
+import signal
+import time
+from typing import Any
+
+import torch
+
+from lab.compose import ROOT
+from lab.models.mlp import MLP
+
+kind, rank, at = os.environ["FAULT"].split(":")
+step = MLP.training_step
+
+
+def training_step(self: MLP, batch: Any, batch_idx: int) -> Any:
+    if self.global_rank == int(rank) and batch_idx == int(at):
+        if kind == "raise":
+            raise KeyError("the fault")
+        if kind == "sleep":
+            time.sleep(1000)
+        if kind == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, batch_idx)
+
+
+if __name__ == "__main__":
+    MLP.training_step = training_step  # type: ignore[method-assign, assignment]
+    script = ROOT / "src" / "train.py"  # not by runpy: it would give the other ranks the script without the fault
+    exec(compile(script.read_text(), script, "exec"))
