@@ -8,7 +8,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
@@ -45,6 +45,10 @@ format: setup ## mend style and formatting
 .PHONY: types
 types: setup ## check types
 	$(BIN)/mypy
+
+.PHONY: check-configs
+check-configs: setup ## compose every config group with every other, and hold all keys against signatures
+	$(BIN)/python scripts/check_configs.py $(ARGS)
 
 .PHONY: tensorboard
 tensorboard: setup ## watch all runs at http://localhost:6006

@@ -1,10 +1,12 @@
 """Trains any model on any dataset that fits it: python src/train.py model=lenet data=mnist"""
 
+import sys
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lab.answers import explained, rank_directory
+from lab.answers import check_flags, explained, rank_directory
 from lab.config import check
 from lab.resume import resumed, settle
 
@@ -20,5 +22,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with explained(), rank_directory(), resumed():
-        main()
+    with explained(), rank_directory():
+        check_flags(sys.argv[1:])
+        with resumed():
+            main()

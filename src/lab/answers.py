@@ -6,12 +6,13 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TextIO
+from typing import NoReturn, TextIO
 
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
@@ -19,6 +20,8 @@ from lab.compose import CONFIGS, ROOT, compose, leaves, nearest, options
 from lab.errors import RunFailed, UserError
 from lab.guard import refuse_pickles
 from lab.redaction import redact
+
+NO_CHOICE = "Config group override must be a string or a list"  # how Hydra's own ValueError begins
 
 
 @contextmanager
@@ -76,7 +79,7 @@ def _can_be_mended(error: Exception) -> bool:
         return True
     if isinstance(error, OSError):
         return error.filename is not None
-    if holds_code(error):
+    if holds_code(error) or (isinstance(error, ValueError) and str(error).startswith(NO_CHOICE)):
         return True
     *_, last = traceback.walk_tb(error.__traceback__)
     ours = Path(last[0].f_code.co_filename).is_relative_to(ROOT / "src")
@@ -99,11 +102,20 @@ def _explain(error: Exception) -> str:
         while raised is not None and not isinstance(raised, UserError):
             raised = raised.__cause__ or raised.__context__
         text = str(raised or error).strip()
+    if isinstance(error, MissingConfigException) and text.startswith("Cannot find primary config"):
+        known = [path.stem for path in CONFIGS.glob("*.yaml")]
+        name = error.missing_cfg_file or ""
+        return f"--config-name {name}: no such config{nearest(name, known)}; configs/ has {', '.join(known)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return f"{group}={choice}: no such choice{nearest(choice, error.options)}\nchoices: {', '.join(error.options)}"
+    if text.startswith(NO_CHOICE):
+        named = [w for w in sys.argv[1:] if options(w.partition("=")[0]) and re.search(r"=(null|[\d.]+)$", w)]
+        return f"{' '.join(named) or 'an override'}: expected the name of a choice; `--help` lists those of each group"
     if match := re.match(r"Could not override '([^']+)'", text):
         key = match[1].partition("@")[0]
+        if key in _known_keys():
+            return f"{key}: it has none of the keys that it is given\n`python src/train.py --cfg job` shows every key"
         return f"{key}: no such key{nearest(key, _known_keys())}\n`python src/train.py --cfg job` shows every key"
     if isinstance(error, OverrideParseException):
         return f"{error.override!r} is no override: write key=value (quote what the shell would take apart)"
@@ -129,9 +141,32 @@ def _known_keys() -> list[str]:
     choices = [word for word in sys.argv[1:] if "=" in word and options(word.split("=")[0])]
     for overrides in (choices, []):
         try:
-            cfg = compose(overrides)
+            cfg = compose(overrides, hydra=True)
         except (HydraException, UserError):
             continue
         groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
         return [*groups, *(key for key, _ in leaves(cfg))]
     return []
+
+
+def check_flags(words: Sequence[str]) -> None:
+    """Refuses Hydra's flags (`--cfg`, `-m`, …) where they are written wrong: its own answer is all of its usage.
+
+    Raises:
+        UserError: with the nearest flag.
+    """
+    parser = get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+
+    def refuse(message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown == message:
+            raise UserError(message.replace("invalid choice", "no such choice"))
+        word = unknown.split()[0]
+        if word.startswith("-"):
+            raise UserError(f"{word}: no such flag{nearest(word, flags)}")
+        raise UserError(f"{word} stands after a flag that parts it from the other overrides: put the flags first")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    if parser.parse_args(list(words)).experimental_rerun:
+        raise UserError("--experimental-rerun would load a pickle: scripts/reproduce_run.py runs a run again")

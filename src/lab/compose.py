@@ -10,6 +10,8 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout
@@ -31,17 +33,29 @@ def _table(path: str, target: str, task: str, drop: Sequence[str]) -> DictConfig
 OmegaConf.register_new_resolver("table", _table, replace=True)
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The whole config that `overrides` make."""
+def compose(overrides: Sequence[str], hydra: bool = False) -> DictConfig:
+    """The whole config that `overrides` make; on demand with Hydra's own part."""
     if GlobalHydra.instance().is_initialized():
-        return hydra_compose("train", list(overrides))
+        return hydra_compose("train", list(overrides), return_hydra_config=hydra)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra_compose("train", list(overrides))
+        return hydra_compose("train", list(overrides), return_hydra_config=hydra)
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them; `glob(*)` over a group's choices where Hydra runs."""
+    hydra = GlobalHydra.instance()
+    loader = hydra.config_loader() if hydra.is_initialized() else None
+    return OverridesParser.create(loader).parse_overrides(list(overrides))
 
 
 def options(group: str) -> list[str]:
     """The choices of a config group, none where `group` is no group."""
     return [path.stem for path in sorted((CONFIGS / group).glob("*.yaml"))]
+
+
+def get(config: DictConfig, key: str) -> Any:
+    """The value at `key`; None where there is none, or where it hangs on a run that has not begun."""
+    return OmegaConf.select(config, key, throw_on_missing=False, throw_on_resolution_failure=False)
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

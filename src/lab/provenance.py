@@ -86,7 +86,7 @@ def patch(root: Path = ROOT) -> str:
             except OSError:  # gone meanwhile
                 continue
             (small if size <= LARGE else large).append((name, size))
-        environment = {}
+        environment: dict[str, str] = {}
         index = (_git(root, ["rev-parse", "--absolute-git-dir"]) or b"").decode().strip() + "/index"
         if small and os.path.isfile(index):  # new files are announced in a copy of the index: the checkout's own stays
             shutil.copy(index, f"{scratch}/index")

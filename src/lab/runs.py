@@ -58,7 +58,7 @@ class Run:
             status: only those that stand so.
             **choices: only those that chose so from a config group: `model="lenet", data="mnist"`.
         """
-        found = [cls(path.parent) for path in Path(log_dir).glob("*/**/run.json") if (path.parent / ".hydra").is_dir()]
+        found = [cls(path.parent) for path in Path(log_dir).rglob("run.json") if (path.parent / ".hydra").is_dir()]
         fitting = [
             run
             for run in found

@@ -267,7 +267,8 @@ COMMANDS = [
 @pytest.mark.parametrize(("words", "said"), COMMANDS)
 def test_wrong_commands_are_answered_before_torch(words: list[str], said: list[str], iris: str, tmp_path: Path) -> None:
     directory = str(Path(iris).parent)
-    overrides = ["data=csv", "model=mlp", f"paths.log_dir={tmp_path}", *(w.format(dir=directory) for w in words)]
+    model = [] if any(word.startswith("model=") for word in words) else ["model=mlp"]
+    overrides = ["data=csv", *model, f"paths.log_dir={tmp_path}", *(w.format(dir=directory) for w in words)]
     probe = write(
         tmp_path.parent / f"{tmp_path.name}.py",
         f"import runpy, sys\nsys.argv = ['train.py', *{overrides!r}]\n"

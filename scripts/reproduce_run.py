@@ -1,0 +1,102 @@
+"""Runs a run again and compares the figures: python scripts/reproduce_run.py run=latest [tolerance=0] [KEY=VALUE …]
+
+The run directory is all that it takes: the saved config, the seed, the number of threads. Where the code or a package
+is not the one that the run recorded, it says what differs and stops; force=true goes on. The new run lies beside the
+old one. Exits with 0 where every figure is equal within `tolerance`, else with 1; speeds are shown and not judged.
+"""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from secrets import token_hex
+
+from lab.again import command, obstacles, written
+from lab.answers import explained
+from lab.compose import ROOT
+from lab.config import parse_arguments
+from lab.errors import RunFailed, UserError
+from lab.runs import Run
+
+SPEED = re.compile(r"per_second|seconds|throughput")
+
+
+def main(words: list[str]) -> int:
+    defaults = {"run": "latest", "tolerance": "0", "force": "false"}
+    arguments, overrides = parse_arguments(words, defaults)
+    tolerance = _number(arguments["tolerance"])
+    if arguments["force"] not in ("true", "false"):
+        raise UserError(f"force={arguments['force']}: expected true or false")
+    old = Run.open(arguments["run"])
+    if not old.metrics:
+        raise UserError(f"{old.dir} has no metrics.json (status {old.status}): there is nothing to compare with")
+    record = json.loads((old.dir / "run.json").read_text())
+    if found := obstacles(old.dir, record):
+        told = "\n".join(f"  {line}" for line in found[:7])
+        if arguments["force"] == "false":
+            raise UserError(f"this is not what {old.dir.name} ran with:\n{told}\nforce=true runs it all the same")
+        print(f"this is not what the run ran with:\n{told}")
+    again, changed = command(old.dir)
+    if changed:
+        print(f"taken from the run, since configs/ has changed: {', '.join(changed)}")
+
+    new = old.dir.with_name(f"{old.dir.name}-again-{token_hex(2)}")
+    environment = dict(os.environ)
+    if threads := record.get("threads") or record.get("omp_num_threads"):
+        environment["OMP_NUM_THREADS"] = str(threads)
+    script = [sys.executable, str(ROOT / "src" / "train.py")]
+    place = [f"hydra.run.dir={written(str(new))}", "hydra.mode=RUN"]
+    status = subprocess.run([*script, *again, *overrides, *place], env=environment, check=False).returncode
+    if status == 2:
+        raise UserError("the run's config is refused today, as said above")
+    if status:
+        raise RunFailed(f"the run failed with exit status {status}: see {new}")
+    return compare(old, Run(new), tolerance)
+
+
+def compare(old: Run, new: Run, tolerance: float) -> int:
+    """Prints then, now and the difference of every figure; 0 where all that count are equal, else 1."""
+    from rich.console import Console
+    from rich.table import Table
+
+    devices = [json.loads((run.dir / "run.json").read_text()).get("devices") for run in (old, new)]
+    if devices[0] != devices[1]:
+        print(f"devices then {devices[0]}, now {devices[1]}: sums in another order differ in their last digits")
+    table = Table("metric", "then", "now", "difference", "", title=old.dir.name)
+    equal = True
+    for name in [*old.metrics, *(name for name in new.metrics if name not in old.metrics)]:
+        then, now = old.metrics.get(name), new.metrics.get(name)
+        verdict = "not judged" if SPEED.search(name) else "" if same(then, now, tolerance) else "differs"
+        equal &= verdict != "differs"
+        difference = f"{now - then:+.3g}" if then is not None and now is not None else "missing"
+        table.add_row(name, *("" if value is None else f"{value:.8g}" for value in (then, now)), difference, verdict)
+    Console().print(table)
+    print(f"{'equal' if equal else 'not equal'} within {tolerance:g}; the new run: {new.dir}")
+    return 0 if equal else 1
+
+
+def same(then: float | None, now: float | None, tolerance: float) -> bool:
+    """Whether two figures agree; what is missing on one side does not, what is no number on both does."""
+    if then is None or now is None:
+        return False
+    return then == now or abs(then - now) <= tolerance or (math.isnan(then) and math.isnan(now))
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < math.inf:
+        raise UserError(f"tolerance={text}: expected a number from 0")
+    return number
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+    else:
+        with explained():
+            sys.exit(main(sys.argv[1:]))
