@@ -40,8 +40,8 @@ def misfit(value: Any, kind: Any) -> str | None:
 
     Args:
         value: of a config: null, a number, a word, a list or a mapping.
-        kind: see `lab.checks.signatures.meaning`; whole numbers count as numbers, and numbers as words, since YAML cannot tell
-            `target=2024` from a name. True and false are neither.
+        kind: see `lab.checks.signatures.meaning`; whole numbers count as numbers, and numbers as words, since YAML
+            cannot tell `target=2024` from a name. True and false are neither.
     """
     origin = get_origin(kind)
     if kind is Any or (isinstance(value, dict) and "_target_" in value):
