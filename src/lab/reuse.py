@@ -42,9 +42,9 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     if not _is_table(run.config) or not _is_table(config):
         check(config)
         return config, data, adapt(run.config, config)
-    # Its columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims
+    # Its columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims, and 2 fits all
     with open_dict(config):
-        config.dims = dict.fromkeys(re.findall(r"\$\{dims\.(\w+)", str(OmegaConf.to_container(config.model))), 1)
+        config.dims = dict.fromkeys(re.findall(r"\$\{dims\.(\w+)", str(OmegaConf.to_container(config.model))), 2)
     check(config)
     return config, data, {}
 
