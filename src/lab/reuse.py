@@ -42,7 +42,8 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     if not _is_table(run.config) or not _is_table(config):
         check(config)
         return config, data, adapt(run.config, config)
-    # Its columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims, and 2 fits all
+    # Its columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims,
+    # and 2 stands for each, which every model takes
     with open_dict(config):
         config.dims = dict.fromkeys(re.findall(r"\$\{dims\.(\w+)", str(OmegaConf.to_container(config.model))), 2)
     check(config)
