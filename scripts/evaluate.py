@@ -7,7 +7,7 @@ written to evaluation-<data>.json in the run directory.
 import sys
 
 from lab.answers import explained
-from lab.reuse import datamodule, parse, with_data
+from lab.inference.reuse import datamodule, parse, with_data
 from lab.runs import Run
 
 
@@ -21,7 +21,7 @@ def main(words: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lab.bars import Bar
+    from lab.inference.bars import Bar
     from lab.logs import quiet
     from lab.training import excess
 

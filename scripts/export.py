@@ -16,8 +16,8 @@ from typing import Any
 from lab.answers import explained
 from lab.compose import nearest
 from lab.errors import UserError
-from lab.output import check_out
-from lab.reuse import image_shape, parse
+from lab.inference.output import check_out
+from lab.inference.reuse import image_shape, parse
 from lab.runs import Run
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
@@ -32,10 +32,10 @@ def main(words: list[str]) -> None:
     checkpoint = run.checkpoint(own["checkpoint"])
     to, out = target(run, own["to"], own["out"])
 
-    from lab.bars import Bar
-    from lab.export import export  # torch: once the arguments are known to be right
+    from lab.inference.bars import Bar
+    from lab.inference.export import export  # torch: once the arguments are known to be right
+    from lab.inference.parts import part
     from lab.logs import quiet
-    from lab.parts import part
 
     quiet()
     model: Any = run.model(own["checkpoint"])

@@ -16,9 +16,9 @@ from typing import Any
 
 from lab.answers import explained
 from lab.errors import UserError
-from lab.output import show_columns, whole, write_columns
-from lab.request import Request, read_request
-from lab.reuse import datamodule, image_shape, with_data
+from lab.inference.output import show_columns, whole, write_columns
+from lab.inference.request import Request, read_request
+from lab.inference.reuse import datamodule, image_shape, with_data
 
 
 def main(words: list[str]) -> None:
@@ -44,7 +44,7 @@ def main(words: list[str]) -> None:
 
 
 def write_rows(asked: Request, model: Any, data: Any, config: Any) -> None:
-    from lab.predict import answer_columns, image_samples, predict, split_samples, table_samples
+    from lab.inference.predict import answer_columns, image_samples, predict, split_samples, table_samples
 
     assert asked.input is not None
     files = asked.input.files
@@ -72,8 +72,8 @@ def write_rows(asked: Request, model: Any, data: Any, config: Any) -> None:
 def write_text(asked: Request, model: Any, data: Any) -> None:
     import torch
 
-    from lab.bars import Bar
-    from lab.predict import continue_text
+    from lab.inference.bars import Bar
+    from lab.inference.predict import continue_text
 
     options = dict(asked.options)
     if hasattr(data, "encode"):

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from lab.build import instantiate
 from lab.errors import RunFailed, UserError
-from lab.export import CHECKED, TRACED, export
+from lab.inference.export import CHECKED, TRACED, export
+from lab.inference.parts import Part, outputs, part
+from lab.inference.reuse import image_shape
+from lab.inference.tracing import any_length
 from lab.models import GPT, LeNet, LinearRegression, RNNRegressor
-from lab.parts import Part, outputs, part
-from lab.reuse import image_shape
 from lab.runs import Run
-from lab.tracing import any_length
 from tests.conftest import Compose, choices, fits, run_script, small
 
 DATA = ["digits", "linear", "adding", "text"]  # the first that fits a model

@@ -18,17 +18,17 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from lab.bars import Bar, track
 from lab.build import instantiate
 from lab.data.encode import read_rows
 from lab.data.files import read_table
 from lab.data.pictures import read_image
 from lab.errors import UserError
+from lab.inference.bars import Bar, track
+from lab.inference.output import whole, write_columns
+from lab.inference.predict import answer, continue_text
+from lab.inference.request import read_request
+from lab.inference.reuse import task
 from lab.models import GPT, VAE, RNNRegressor
-from lab.output import whole, write_columns
-from lab.predict import answer, continue_text
-from lab.request import read_request
-from lab.reuse import task
 from lab.runs import Run
 from tests.conftest import CLASSES, Compose, choices, run_script
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.bars import track
 from lab.data.module import generator
 from lab.data.pictures import read_image
 from lab.errors import UserError
+from lab.inference.bars import track
+from lab.inference.output import Columns
 from lab.models.classifier import Classifier
 from lab.models.language_model import IGNORED, LanguageModel
 from lab.models.regressor import Regressor
 from lab.models.vae import VAE, binarise
-from lab.output import Columns
 
 CHUNK = 256  # images or rows of a table read and predicted at a time
 

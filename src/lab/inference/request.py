@@ -8,9 +8,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lab.errors import UserError
-from lab.inputs import Input, find_input
-from lab.output import check_out
-from lab.reuse import image_shape, parse, task
+from lab.inference.inputs import Input, find_input
+from lab.inference.output import check_out
+from lab.inference.reuse import image_shape, parse, task
 from lab.runs import Run
 
 ARGUMENTS = {"run": "latest", "checkpoint": "best", "in": "", "out": "", "prompt": "", "num_samples": ""}
