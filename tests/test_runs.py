@@ -129,7 +129,7 @@ def test_a_checkpoint_of_another_model(run: Run, logs: Path) -> None:
     shutil.copy(other.checkpoint("last"), run.dir / "checkpoints" / "last.ckpt")
     status, said = resume(run)
     assert status == 2
-    assert "is no checkpoint of this run's lab.models.MLP" in said
+    assert "is no checkpoint of this run's MLP" in said
     with pytest.raises(UserError, match="holds no MLP"):
         run.model("last")
 
