@@ -138,7 +138,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ["end of an epoch", "mid-epoch", "accumulation", "ema", "validation within an epoch", "vae"]
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_resumed_equals_straight(case: str, cfg: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides, stops = CASES[case]
     with monkeypatch.context() as patch:

@@ -144,7 +144,6 @@ def test_a_checkpoint_of_another_model(run: Run, logs: Path) -> None:
         (["seed=7"], "seed was 0 in this run, and would be 7"),
         (["scheduler=cosine"], "scheduler"),
         (["modle=mlp"], "did you mean model?"),
-        (["-m", "seed=1,2"], "leave out -m"),
     ],
 )
 def test_what_would_change_the_training_is_refused(words: list[str], said: str, run: Run) -> None:
@@ -155,6 +154,13 @@ def test_what_would_change_the_training_is_refused(words: list[str], said: str, 
     assert {path: path.stat().st_mtime for path in run.dir.rglob("*")} == before
 
 
+def test_a_sweep_does_not_go_on_with_a_run(run: Run) -> None:
+    done = run_script("src/train.py", "-m", f"resume={run.dir}", "seed=1,2", timeout=20)
+    assert done.returncode == 2
+    assert "leave out -m" in done.stderr
+
+
+@pytest.mark.slow
 def test_the_config_files_of_today_do_not_reach_a_run_of_yesterday(run: Run) -> None:
     saved = run.dir / ".hydra" / "config.yaml"
     saved.write_text(saved.read_text().replace("weight_decay: 0.01", "weight_decay: 0.123"))
@@ -188,6 +194,7 @@ def test_a_directory_that_holds_a_run_is_not_written_over(run: Run) -> None:
     assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_writer_are_swept_up(run: Run) -> None:
     leftover = run.dir / "checkpoints" / ".last.ckpt.123.part"
     leftover.write_bytes(b"half")

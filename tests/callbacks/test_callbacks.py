@@ -109,8 +109,8 @@ def test_the_best_checkpoint_is_the_best(cfg: Compose, tmp_path: Path) -> None:
     trainer.fit(module, datamodule=data)
     scores = curve(tmp_path / "run", "val/acc")
     kept = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
-    assert kept["epoch"] == scores.index(max(scores))
-    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
+    assert kept["epoch"] == scores.index(max(scores)) + 1, "epochs that are over"
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 4
 
 
 def test_a_line_that_falls_on_the_end_of_a_short_epoch_is_written_once(cfg: Compose, tmp_path: Path) -> None:
