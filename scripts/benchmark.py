@@ -207,7 +207,7 @@ print(time.perf_counter() - start)
 def opening(pairs: int) -> None:
     """Seconds from a run's directory to its model, in a fresh process that has imported torch and Lightning."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["debug=null", "trainer.max_epochs=1", "data.num_samples=600", "data.num_val=100"]
+        words = ["trainer.max_epochs=1", "data.num_samples=600", "data.num_val=100"]
         train = [sys.executable, str(ROOT / "src" / "train.py"), *words, f"paths.log_dir={folder}"]
         subprocess.run(train, check=True, capture_output=True, timeout=300)
         code = OPENING.format(run=str((Path(folder) / "latest").resolve()))

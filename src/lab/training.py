@@ -12,8 +12,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from omegaconf import DictConfig, read_write
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed, nn
@@ -25,9 +24,9 @@ from lab.callbacks import Checkpoint, Meter
 from lab.callbacks.checkpoint import WholeFiles
 from lab.callbacks.watch import Launcher, Watch
 from lab.errors import Preempted, RunFailed, UserError
+from lab.loggers import continue_curves, log_hyperparameters
 from lab.logs import ignore_known_warnings
 from lab.record import Record
-from lab.redaction import redact
 from lab.resume import newest
 from lab.runs import Run
 from lab.stopping import SLURM_SIGNALS, Stop, requeue
@@ -111,7 +110,8 @@ def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
     if trainer.global_rank:  # ranks begin with the same weights, and then draw their own dropout and noise
         torch.manual_seed(cfg.seed + trainer.global_rank)
     if trainer.is_global_zero:
-        run.note(devices=f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}")
+        devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
+        run.note(devices=devices, threads=torch.get_num_threads())  # sums depend on both
     watch = next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())  # type: ignore[attr-defined]
     watch.at_end = lambda status, cause: run.finish(status, error=cause)
     try:
@@ -125,7 +125,7 @@ def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
     finally:
         watch.end()
     for logger in trainer.loggers:
-        _log_hyperparameters(logger, cfg, metrics)
+        log_hyperparameters(logger, cfg, metrics)
     return metrics
 
 
@@ -159,14 +159,7 @@ def _go_on(path: Path, cfg: DictConfig, run: Run) -> dict[str, Any]:
     checkpoint = checkpoints.read(path)
     steps = checkpoint.get("global_step", 0)
     log.info("going on from %s, after %d steps, in epoch %d", path, steps, checkpoint.get("epoch", 0) + 1)
-    with open_dict(cfg):
-        for logger in (cfg.logger or {}).values():
-            if logger._target_.endswith("TensorBoardLogger"):
-                logger.purge_step = steps  # what a run that was killed had drawn beyond its checkpoint
-            elif logger._target_.endswith("CSVLogger"):
-                logger.version = f"{logger.version}-{steps}"  # Lightning's begins with removing what is there
-            elif logger._target_.endswith("WandbLogger"):
-                logger.id, logger.resume = run.dir.name, "allow"
+    continue_curves(cfg, steps, run.dir.name)
     return checkpoint.get("state_dict", {})
 
 
@@ -225,17 +218,3 @@ def _release_ranks() -> None:
         distributed.destroy_process_group()
         for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)
-
-
-def _log_hyperparameters(logger: Logger, cfg: DictConfig, metrics: dict[str, float]) -> None:
-    """What was chosen beside what came of it, for TensorBoard's HPARAMS page and its like."""
-    chosen = {
-        name: OmegaConf.to_container(cfg[name], resolve=True) if OmegaConf.is_config(cfg[name]) else cfg[name]
-        for name in ("data", "model", "optimizer", "scheduler", "seed")
-    }
-    chosen["trainer"] = {name: cfg.trainer[name] for name in ("max_epochs", "precision", "accumulate_grad_batches")}
-    chosen = redact(chosen)
-    if isinstance(logger, TensorBoardLogger):
-        logger.log_hyperparams(chosen, {f"final/{name}": value for name, value in metrics.items()})
-    else:
-        logger.log_hyperparams(chosen)
