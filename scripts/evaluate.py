@@ -7,48 +7,51 @@ written to evaluation-<data>.json in the run directory.
 import sys
 
 from lab.answers import explained
-from lab.config import adapt, check, merge_overrides, parse_arguments
+from lab.inference.reuse import datamodule, parse, with_data
 from lab.runs import Run
 
 
 def main(words: list[str]) -> None:
-    arguments, overrides = parse_arguments(words, {"run": "latest", "checkpoint": "best"})
-    run = Run.open(arguments["run"])
-    path = run.checkpoint(arguments["checkpoint"])
-    config = run.config
-    config.trainer.accelerator, config.trainer.devices = "auto", 1  # this machine need not be the one it was trained on
-    config, data = merge_overrides(config, run.choice("data"), overrides)
-    check(config)
-    told = adapt(run.config, config)
+    arguments, overrides = parse(words, {"run": "latest", "checkpoint": "best"})
+    run, which = Run.open(arguments["run"]), arguments["checkpoint"]
+    path = run.checkpoint(which)
+    config, name, told = with_data(run, overrides)
 
     import pytorch_lightning as pl  # seconds: once the arguments are known to be right
     from rich.console import Console
     from rich.table import Table
 
+    from lab.inference.bars import Bar
     from lab.logs import quiet
     from lab.training import excess
 
     quiet()
-    trainer = pl.Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=config.trainer.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        default_root_dir=run.dir,
-        callbacks=[*run.judges(config)],
-    )
-    datamodule = run.datamodule(config)
-    metrics = dict(trainer.test(run.model(arguments["checkpoint"], **told), datamodule, verbose=False)[0])
-    metrics |= excess(metrics, datamodule)
-    run.save_metrics(metrics, f"evaluation-{data}.json")
+    data = datamodule(run, config, which)
+    with Bar("testing", None) as bar:
+        trainer = pl.Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=config.trainer.devices,
+            precision=config.trainer.precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            default_root_dir=run.dir,
+            callbacks=[
+                *run.judges(config),
+                pl.callbacks.LambdaCallback(
+                    on_test_batch_end=lambda trainer, *_: bar.advance(sum(trainer.num_test_batches))
+                ),
+            ],
+        )
+        metrics = dict(trainer.test(run.model(which, **told), data, verbose=False)[0])
+    metrics |= excess(metrics, data)
+    run.save_metrics(metrics, f"evaluation-{name}.json")
 
-    table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {data}")
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
+    table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {name}")
+    for metric, value in metrics.items():
+        table.add_row(metric, f"{value:.4f}")
     Console().print(table)
-    print(f"written to {run.dir / f'evaluation-{data}.json'}")
+    print(f"written to {run.dir / f'evaluation-{name}.json'}")
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from lab.compose import CONFIGS, ROOT
+from lab.runs import Run
 
 SMALL = ["data.num_samples=600", "data.num_val=100"]  # of digits: drawn in a blink
 GENERATED = [*SMALL, "data.num_test=100"]  # of every other dataset that is made up
@@ -120,3 +123,56 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "canary"
     yield path
     assert not path.exists(), "hostile code has run"
+
+
+def train_each(commands: dict[str, list[str]], folder: Path, data_dir: Path) -> dict[str, Path]:
+    """Runs `src/train.py` for each of the named `commands`, one after the other in a process: their directories."""
+    paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={folder}", "trainer=cpu", "logger=none"]
+    words = {name: [*paths, f"hydra.run.dir={folder}/{name}", *command] for name, command in commands.items()}
+    probe = folder / "train_each.py"
+    probe.write_text(
+        "import runpy, sys\n"
+        f"for words in {list(words.values())!r}:\n"
+        "    sys.argv = ['train.py', *words]\n"
+        f"    runpy.run_path({str(ROOT / 'src' / 'train.py')!r}, run_name='__main__')\n"
+    )
+    done = run_script(str(probe))
+    assert done.returncode == 0, done.stderr
+    return {name: folder / name for name in commands}
+
+
+CLASSES = ["cat", "dog", "owl"]
+
+
+def animals(rows: int) -> str:
+    """Three kinds of animals: words, booleans, numbers, and gaps in each."""
+    lines = ["size,colour,tame,born,kind,weight"]
+    for i in range(rows):
+        size, colour = f"{i % 3 + i / 100:.3f}", ("red", "green", "blue", "")[i * 7 % 4]
+        born = "" if i % 13 == 0 else 2000 + i % 11
+        lines.append(f"{size},{colour},{str(i % 2 == 0).lower()},{born},{CLASSES[i % 3]},{30 + i % 3 + i % 2 / 4}")
+    return "\n".join([*lines, ""])
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, Path]:
+    """Directories of small runs; the training file of the tables is gone, and `copy` a copy of it."""
+    folder = tmp_path_factory.mktemp("runs")
+    path = folder / "animals.csv"
+    path.write_text(animals(120))
+    shutil.copy(path, folder / "copy.csv")
+    csv_file = ["data=csv", f"data.path={path}", "trainer.max_epochs=3", "optimizer.lr=1e-2"]
+    short = ["trainer.max_epochs=1"]
+    commands = {
+        "kinds": [*csv_file, "model=mlp", "data.target=kind", "data.drop=[weight]"],
+        "weights": [*csv_file, "model=mlp_regressor", "data.target=weight", "data.drop=[kind]"],
+        "digits": [*short, *SMALL, "model=lenet"],
+        "text": [*short, "model=gpt", "data=text", "data.num_tokens=20000", "data.context=16"],
+        "gan": [*short, *SMALL, "model=gan", "callbacks.quality=null", "objective.metric=train/loss"],
+    }
+    found = train_each(commands, folder, data_dir)
+    reference = Run.open(found["kinds"]).datamodule()
+    reference.setup("fit")  # type: ignore[attr-defined]
+    torch.save({name: x for name, (x, _) in reference._splits.items()}, folder / "kinds.pt")  # type: ignore[attr-defined]
+    path.unlink()
+    return found | {"copy": folder / "copy.csv"}

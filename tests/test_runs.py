@@ -15,7 +15,7 @@ from lab.resume import newest
 from lab.runs import Run
 from tests.conftest import SMALL, run_script
 
-TINY = [*SMALL, "model=mlp", "trainer.max_epochs=2", "data.batch_size=50", "logger=none"]
+TINY = [*SMALL, "trainer.max_epochs=2", "data.batch_size=50", "logger=none"]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_checkpoint_of_another_model(run: Run, logs: Path) -> None:
     shutil.copy(other.checkpoint("last"), run.dir / "checkpoints" / "last.ckpt")
     status, said = resume(run)
     assert status == 2
-    assert "is no checkpoint of this run's lab.models.MLP" in said
+    assert "is no checkpoint of this run's MLP" in said
     with pytest.raises(UserError, match="holds no MLP"):
         run.model("last")
 
@@ -182,7 +182,7 @@ def test_latest_without_a_run(tmp_path: Path) -> None:
 
 def test_a_directory_that_holds_a_run_is_not_written_over(run: Run) -> None:
     before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
-    done = run_script("src/train.py", *TINY, f"hydra.run.dir={run.dir}", timeout=20)
+    done = run_script("src/train.py", *TINY, "model=mlp", f"hydra.run.dir={run.dir}", timeout=20)
     assert done.returncode == 2
     assert f"resume={run.dir}" in done.stderr
     assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before

@@ -76,13 +76,13 @@ def adapt(before: DictConfig, after: DictConfig) -> dict[str, Any]:
     return told
 
 
-def check_file(path: Path) -> None:
-    """Refuses a `data.path` where there is no file, with the nearest name beside it."""
+def check_file(path: Path, key: str = "data.path") -> None:
+    """Refuses a `data.path`, or what another `key` names, where there is no file, with the nearest name beside it."""
     if path.is_dir():
-        raise UserError(f"data.path={path} is a folder: give a file")
+        raise UserError(f"{key}={path} is a folder: give a file")
     if not path.exists():
         beside = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise UserError(f"data.path={path}: no such file{nearest(path.name, beside)}")
+        raise UserError(f"{key}={path}: no such file{nearest(path.name, beside)}")
 
 
 class Check(Callback):

@@ -7,6 +7,9 @@ from typing import TextIO
 
 from lab.redaction import redact
 
+# Lightning advertises services in its log, one line each, and tells of a checkpoint before and after
+SAID_ALREADY = ("💡", "Restoring states from the checkpoint", "Restored all states from the checkpoint")
+
 
 class Redact(logging.Filter):
     """Takes the environment's secrets out of every line, tracebacks included; no line is dropped."""
@@ -25,8 +28,7 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]
 
     def __init__(self, stream: None = None) -> None:
         logging.Handler.__init__(self)
-        # Lightning advertises services in its log, one line each
-        self.addFilter(lambda record: not str(record.msg).startswith("💡"))
+        self.addFilter(lambda record: not str(record.msg).startswith(SAID_ALREADY))
         self.addFilter(Redact())
 
     @property
@@ -38,6 +40,8 @@ def ignore_known_warnings() -> None:
     """Silences warnings that nobody can act on; every other one stays."""
     # Lightning 2.6 and torch 2.15 disagree on the name of a check.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
+    # A run on a machine that has Slurm need not be one of its jobs.
+    warnings.filterwarnings("ignore", message=r"The `srun` command is available on your system but is not used")
     # Meter logs the training curve of epochs however short.
     warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
     # Lightning, wherever Slurm is installed; a run that is no job, or a job of one process, needs no srun.

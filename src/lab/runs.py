@@ -139,6 +139,17 @@ class Run:
             raise UserError(f"{path} holds no {architecture.__name__} as the run's config describes it") from error
         return model.eval()
 
+    def preparation(self, which: str = "best") -> dict[str, Any]:
+        """What the run's data learned from its training rows, for `restore` of a datamodule of the same class.
+
+        As the checkpoint `which` holds it, so that the training file may be gone; nothing for data that learns nothing.
+        """
+        from lab import checkpoints
+
+        saved = checkpoints.read(self.checkpoint(which))
+        name = str(self.config.data._target_).rpartition(".")[2]
+        return saved.get(name, {}).get("preparation", {})
+
     def datamodule(self, config: DictConfig | None = None) -> "pl.LightningDataModule":
         """The data of the run, or of `config` where another is given."""
         from lab.build import instantiate

@@ -102,8 +102,11 @@ def build(
 
 
 def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
-    checkpoint = _go_on(cfg, run) if cfg.resume else None
+    checkpoint = newest(run) if cfg.resume else None
+    kept = _go_on(checkpoint, cfg, run) if checkpoint else {}
     model, data, trainer = build(cfg, stop=stop)
+    if kept:
+        _check_fit(kept, model, checkpoint)
     _lead_ranks_here(run)
     if trainer.global_rank:  # ranks begin with the same weights, and then draw their own dropout and noise
         torch.manual_seed(cfg.seed + trainer.global_rank)
@@ -151,18 +154,11 @@ def _fit_and_test(
     return metrics
 
 
-def _go_on(cfg: DictConfig, run: Run) -> Path:
-    """The checkpoint to go on from, told in the log; loggers are told where their curves go on."""
-    path = newest(run)
+def _go_on(path: Path, cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """The weights to go on with; loggers are told where their curves go on, and the log is."""
     checkpoint = checkpoints.read(path)
-    try:
-        instantiate(cfg.model).load_state_dict(checkpoint["state_dict"])
-    except (KeyError, RuntimeError) as error:
-        raise UserError(
-            f"{path} is no checkpoint of this run's {cfg.model._target_}: put its own back, or remove this one"
-        ) from error
-    steps = checkpoint["global_step"]
-    log.info("going on from %s, after %d steps, in epoch %d", path, steps, checkpoint["epoch"] + 1)
+    steps = checkpoint.get("global_step", 0)
+    log.info("going on from %s, after %d steps, in epoch %d", path, steps, checkpoint.get("epoch", 0) + 1)
     with open_dict(cfg):
         for logger in (cfg.logger or {}).values():
             if logger._target_.endswith("TensorBoardLogger"):
@@ -171,7 +167,16 @@ def _go_on(cfg: DictConfig, run: Run) -> Path:
                 logger.version = f"{logger.version}-{steps}"  # Lightning's begins with removing what is there
             elif logger._target_.endswith("WandbLogger"):
                 logger.id, logger.resume = run.dir.name, "allow"
-    return path
+    return checkpoint.get("state_dict", {})
+
+
+def _check_fit(weights: dict[str, Any], model: pl.LightningModule, path: Path | None) -> None:
+    """Refuses the checkpoint of another model, which Lightning would tell of key by key."""
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    if shapes != {name: value.shape for name, value in weights.items()}:
+        raise UserError(
+            f"{path} is no checkpoint of this run's {type(model).__name__}: put its own back, or remove this one"
+        )
 
 
 def _out_of_memory(error: BaseException, cfg: DictConfig) -> str | None:

@@ -4,20 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from polars.exceptions import PolarsError
 
 from lab.compose import nearest
-from lab.config import check_file
+from lab.data.frames import check_columns, read_frame
 from lab.errors import UserError
 
 TASKS = ("auto", "classification", "regression")
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # words that stand for no value
 MOST_WORDS = 50  # different words of a column that is one-hot encoded
 MOST_INTEGERS = 20  # different whole numbers that task=auto still takes for classes
+
+
+# A column of a file: its name; its kind, numbers, booleans or words; the words that it may hold. Plain, for checkpoints
+Source = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,16 +28,28 @@ class Table:
     """What a file holds. N rows, D features.
 
     Args:
-        columns: names of the features; a column `size` of words becomes `size=large`, `size=small`, one for each.
+        sources: the columns that the features come from, in order.
         features: (N, D) float64, NaN where missing.
         classes: their names; None where the target is a value.
         target: (N,) int64, -1 where missing, with classes; else float64, NaN where missing.
     """
 
-    columns: list[str]
+    sources: list[Source]
     features: NDArray[np.float64]
     classes: list[str] | None
     target: NDArray[np.int64] | NDArray[np.float64]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the features; a column `size` of words becomes `size=large`, `size=small`, one for each."""
+        return names(self.sources)
+
+
+def names(sources: Sequence[Source]) -> list[str]:
+    """Names of the features that `sources` make."""
+    return [
+        f"{s['name']}={word}" if s["kind"] == "words" else s["name"] for s in sources for word in s.get("words", [""])
+    ]
 
 
 def facts(path: str, target: str, task: str, drop: Sequence[str]) -> dict[str, int]:
@@ -69,67 +84,17 @@ def read_table(path: str, target: str, task: str = "auto", drop: Sequence[str] =
     """
     if task not in TASKS:
         raise UserError(f"data.task={task}: no such choice{nearest(task, TASKS)}\nchoices: {', '.join(TASKS)}")
-    frame = _read(Path(path))
+    frame = read_frame(Path(path))
     name = Path(path).name
     for key, column in [("target", target), *(("drop", column) for column in drop)]:
-        if column not in frame.columns:
-            raise UserError(
-                f"data.{key}={column}: no such column in {name}{nearest(column, frame.columns)}\n"
-                f"columns: {', '.join(frame.columns[:30])}{', …' * (len(frame.columns) > 30)}"
-            )
+        check_columns(frame.columns, column, name, f"data.{key}")
     if target in drop:
         raise UserError(f"data.drop={list(drop)}: {target} is the target; take it off the list")
     classes, values = _target(frame[target], task, name)
-    named = [pair for column in frame.drop(target, *drop) for pair in _features(column, drop, name)]
-    if not named:
+    sources = [source for column in frame.drop(target, *drop) if (source := _source(column, drop, name))]
+    if not sources:
         raise UserError(f"{name} has no column to learn from besides the target {target} and data.drop={list(drop)}")
-    columns, features = zip(*named, strict=True)
-    return Table(list(columns), np.stack(features, 1), classes, values)
-
-
-def _read(path: Path) -> pl.DataFrame:
-    """The file as it stands, surrounding blanks and words for missing values taken off."""
-    check_file(path)
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            header = file.readline()
-    except OSError as error:
-        raise UserError(f"data.path={path}: {error.strerror}: give a CSV file") from error
-    if not header.strip():
-        raise UserError(f"data.path={path} is empty: it needs a line of column names, then rows")
-
-    def parse(looked_at: int | None) -> pl.DataFrame:
-        return pl.read_csv(
-            path,
-            separator=max(",;\t", key=header.count),
-            null_values=list(MISSING),
-            infer_schema_length=looked_at,
-            encoding="utf8-lossy",
-        ).rename(str.strip)
-
-    try:
-        try:
-            frame = parse(10_000)
-        except PolarsError:  # a later row is of another type: all of them decide then, which takes six times as long
-            frame = parse(None)
-    except PolarsError as error:
-        raise UserError(f"data.path={path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
-    if not len(frame):
-        raise UserError(f"data.path={path} holds column names and no rows")
-    return frame.with_columns(_trimmed(column) for column in frame if column.dtype == pl.String)
-
-
-def _trimmed(column: pl.Series) -> pl.Series:
-    """A column of words without blanks around them; of numbers or booleans, if that is what they are then."""
-    words = column.str.strip_chars()
-    words = words.set(words.is_in(MISSING), None)
-    if set(words.drop_nulls().str.to_lowercase().unique()) <= {"true", "false"}:
-        return words.str.to_lowercase() == "true"
-    for kind in (pl.Int64, pl.Float64):
-        numbers = words.cast(kind, strict=False)
-        if numbers.null_count() == words.null_count():
-            return numbers
-    return words
+    return Table(sources, features(frame, sources), classes, values)
 
 
 def _numbers(column: pl.Series) -> NDArray[np.float64]:
@@ -137,19 +102,28 @@ def _numbers(column: pl.Series) -> NDArray[np.float64]:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _features(column: pl.Series, drop: Sequence[str], name: str) -> list[tuple[str, NDArray[np.float64]]]:
-    """The names and values (N,) of the features that `column` makes."""
+def _source(column: pl.Series, drop: Sequence[str], name: str) -> Source | None:
+    """What `column` holds; None where it holds nothing."""
     if column.dtype != pl.String:
-        values = _numbers(column)
-        return [] if np.isnan(values).all() else [(column.name, values)]
+        kind = "booleans" if column.dtype == pl.Boolean else "numbers"
+        return None if np.isnan(_numbers(column)).all() else {"name": column.name, "kind": kind}
     words = column.drop_nulls().unique().sort().to_list()
     if len(words) > MOST_WORDS:
-        names = [n if n.isidentifier() else f'"{n}"' for n in (*drop, column.name)]  # Hydra wants others quoted
+        dropped = [n if n.isidentifier() else f'"{n}"' for n in (*drop, column.name)]  # Hydra wants others quoted
         raise UserError(
             f"column {column.name} of {name} holds {len(words)} different words, such as {words[0]!r}; at most"
-            f" {MOST_WORDS} become features\nleave it out: 'data.drop=[{','.join(names)}]'"
+            f" {MOST_WORDS} become features\nleave it out: 'data.drop=[{','.join(dropped)}]'"
         )
-    return [(f"{column.name}={word}", _numbers(column == word)) for word in words]
+    return {"name": column.name, "kind": "words", "words": words} if words else None
+
+
+def features(frame: pl.DataFrame, sources: Sequence[Source]) -> NDArray[np.float64]:
+    """The features (N, D) that the columns `sources` of `frame` make, NaN where missing."""
+    found = []
+    for source in sources:
+        column = frame[source["name"]]
+        found += [_numbers(column == word) for word in source["words"]] if "words" in source else [_numbers(column)]
+    return np.stack(found, 1)
 
 
 def _target(

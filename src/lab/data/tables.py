@@ -30,6 +30,8 @@ class TableDataModule(TensorDataModule):
 
     Attributes:
         standardizer: what `standardize` applied; None without it and before `setup`.
+        filler: what stands in for a missing value of each column (D,); None where such rows are dropped, and before
+            `setup`.
     """
 
     def __init__(
@@ -52,6 +54,33 @@ class TableDataModule(TensorDataModule):
         self.standardize = standardize
         self.seed = seed
         self.standardizer: Standardizer | None = None
+        self.filler: Tensor | None = None
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What the training rows said, in plain numbers, words and lists: what a model needs to read other rows."""
+        fitted = {"filler": self.filler}
+        if self.standardizer is not None:
+            fitted |= {"mean": self.standardizer.mean, "std": self.standardizer.std}
+        return {name: None if value is None else value.tolist() for name, value in fitted.items()}
+
+    def restore(self, preparation: dict[str, Any]) -> None:
+        """Takes a `preparation` over: rows read from now on are prepared as it says, and not by what they say."""
+        fitted = {
+            name: torch.tensor(preparation[name], dtype=torch.float64)
+            for name in ("filler", "mean", "std")
+            if preparation.get(name) is not None
+        }
+        self.filler = fitted.get("filler")
+        self.standardize = "mean" in fitted
+        self.standardizer = Standardizer(fitted["mean"], fitted["std"]) if self.standardize else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"preparation": self.preparation}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.restore(state_dict["preparation"])
 
     def prepare(
         self, features: Tensor, targets: Tensor, held_out: Mapping[str, int | float], **more: Batch
@@ -69,15 +98,22 @@ class TableDataModule(TensorDataModule):
         rows = stratified_split(targets, held_out, generator(self.seed, 2))
         splits = {name: (features[index], targets[index]) for name, index in rows.items()} | more
         gaps = sum(int(x.isnan().sum()) for x, _ in splits.values())
-        if gaps:
-            filler = gap_filler(splits["train"][0], self.missing)
-            splits = {name: (torch.where(x.isnan(), filler, x), y) for name, (x, y) in splits.items()}
-        if self.standardize:
-            self.standardizer = Standardizer.fit(splits["train"][0])
-            splits = {name: (self.standardizer(x), y) for name, (x, y) in splits.items()}
+        if self.filler is None and self.missing != "drop":
+            self.filler = gap_filler(splits["train"][0], self.missing)
+        if self.standardize and self.standardizer is None:
+            self.standardizer = Standardizer.fit(self._filled(splits["train"][0]))
+        splits = {name: (self.apply(x), y) for name, (x, y) in splits.items()}
         self._tell(total, dropped, gaps, splits)
         dtype = torch.float64 if self.trainer and self.trainer.precision == "64-true" else torch.float32
         return {name: (x.to(dtype), y.to(dtype) if y.is_floating_point() else y) for name, (x, y) in splits.items()}
+
+    def apply(self, features: Tensor) -> Tensor:
+        """Fills the gaps (NaN) of features (N, D) in float64, and standardises them, as the training rows say."""
+        features = self._filled(features)
+        return self.standardizer(features) if self.standardizer else features
+
+    def _filled(self, features: Tensor) -> Tensor:
+        return features if self.filler is None else torch.where(features.isnan(), self.filler, features)
 
     def _tell(self, total: int, dropped: dict[str, int], gaps: int, splits: dict[str, Batch]) -> None:
         done = [_count(total, "row"), *(f"{_count(n, what)} dropped" for what, n in dropped.items() if n)]

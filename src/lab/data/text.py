@@ -31,6 +31,9 @@ class Text(TensorDataModule):
         seed: of the matrix and the text.
         **loading: see `TensorDataModule`.
 
+    Attributes:
+        vocabulary: the bytes that occur in the training part, ascending; none before `setup`.
+
     Source: Cover and Thomas, Elements of Information Theory, equation 4.27.
     """
 
@@ -57,6 +60,23 @@ class Text(TensorDataModule):
         self.seed = seed
         self._text = torch.empty(0, dtype=torch.uint8)  # training, validation, test, one after the other
         self._train_end = 0
+        self.vocabulary: list[int] = []
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What a model needs to read another text."""
+        return {"vocabulary": self.vocabulary}
+
+    def restore(self, preparation: dict[str, Any]) -> None:
+        """Takes a `preparation` over."""
+        self.vocabulary = preparation["vocabulary"]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"preparation": self.preparation}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.restore(state_dict["preparation"])
 
     @property
     def transitions(self) -> Tensor:
@@ -97,6 +117,8 @@ class Text(TensorDataModule):
                     f" needs at least {self.context + 1}: give a longer text or a smaller context"
                 )
             starts[name] = (torch.arange(first, end - self.context, self.context),)
+        if not self.vocabulary:
+            self.vocabulary = np.unique(text[: self._train_end]).tolist()
         return starts
 
     def setup(self, stage: str) -> None:
@@ -116,6 +138,10 @@ class Text(TensorDataModule):
         offsets = torch.arange(self.context + 1, device=starts.device)
         windows = self._text[starts.unsqueeze(1) + offsets].long()  # (B, T + 1)
         return windows[:, :-1], windows[:, 1:]
+
+    def encode(self, text: str) -> Tensor:
+        """The tokens (T,) that `text` is made of."""
+        return torch.tensor(list(text.encode()), dtype=torch.long)
 
     def decode(self, tokens: Tensor) -> str:
         """The text that `tokens` (T,) stand for."""

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from lab.models.classifier import Classifier
 from lab.models.language_model import LanguageModel
 
+Rotation = Tensor | Sequence[Tensor]  # cosines and sines (T, d/2)
+
 
 class Cache:
     """The keys and values that one layer has seen, so that no token is read twice."""
@@ -55,19 +57,19 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rotation: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation | None = None, cache: Cache | None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # (B, T, D) -> (B, T, 3, H, d)
         qkv = qkv.permute(2, 0, 3, 1, 4)  # -> (3, B, H, T, d)
         q, k = qkv[:2] if rotation is None else rotate(qkv[:2], rotation)
-        v = qkv[2]
+        v, mask, causal = qkv[2], None, self.causal
         if cache is not None:
             k, v = cache.append(k, v)  # -> (B, H, S, d)
-        new, seen = q.shape[2], k.shape[2]
-        mask = None
-        if self.causal and 1 < new < seen:
-            mask = torch.ones(new, seen, dtype=torch.bool, device=x.device).tril(seen - new)
+            new, seen = q.shape[2], k.shape[2]
+            causal = causal and new == seen
+            if self.causal and 1 < new < seen:
+                mask = torch.ones(new, seen, dtype=torch.bool, device=x.device).tril(seen - new)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=self.causal and new == seen)
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)
         return self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, d) -> (B, T, D)
 
 
@@ -86,8 +88,8 @@ def rotations(context: int, size: int) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()])
 
 
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turns each pair of numbers (i, i + d/2) of queries or keys (..., T, d) by `rotation` (2, T, d/2).
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turns each pair of numbers (i, i + d/2) of queries or keys (..., T, d) by `rotation`, twice (T, d/2).
 
     Source: Su et al. 2021, equation 34.
     """
@@ -114,7 +116,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, rotation: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation | None = None, cache: Cache | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm1(x), rotation, cache))  # (B, T, D)
         x = x + self.dropout(self.mlp(self.norm2(x)))  # (B, T, 4 * D) within
         return x
@@ -243,7 +245,8 @@ class GPT(LanguageModel):
         x = self.embedding(tokens)  # (B, T) -> (B, T, D)
         if self.positions is not None:
             x = x + self.positions[here]
-        rotation = None if self.rotations is None else self.rotations[:, here]  # (2, T, d/2)
+        # Sliced one by one: whatever T is they are contiguous, and so one exported graph serves all
+        rotation = None if self.rotations is None else [table[here] for table in self.rotations]  # twice (T, d/2)
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
             x = block(x, rotation, cache[i] if cache else None)

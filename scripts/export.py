@@ -1,0 +1,87 @@
+"""Writes a run's model for use elsewhere: python scripts/export.py run=latest [checkpoint=last] to=onnx [out=FILE]
+
+to=onnx           a graph for ONNX Runtime and its like (.onnx)
+to=torch_export   a program for torch.export.load (.pt2)
+to=safetensors    the weights alone, with class and hyperparameters as JSON (.safetensors)
+
+Batches may have any size, and sequences any length. The file is checked against the model before it gets its name; it
+lies in the run directory, under export/, where out= names no other.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from lab.answers import explained
+from lab.compose import nearest
+from lab.errors import UserError
+from lab.inference.output import check_out
+from lab.inference.reuse import image_shape, parse
+from lab.runs import Run
+
+SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
+PACKAGES = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch_export": (), "safetensors": ("safetensors",)}
+
+
+def main(words: list[str]) -> None:
+    own, overrides = parse(words, {"run": "latest", "checkpoint": "best", "to": "", "out": ""})
+    if overrides:
+        raise UserError(f"{overrides[0]}: a model is exported as it is, and takes no overrides")
+    run = Run.open(own["run"])
+    checkpoint = run.checkpoint(own["checkpoint"])
+    to, out = target(run, own["to"], own["out"])
+
+    from lab.inference.bars import Bar
+    from lab.inference.export import export  # torch: once the arguments are known to be right
+    from lab.inference.parts import part
+    from lab.logs import quiet
+
+    quiet()
+    model: Any = run.model(own["checkpoint"])
+    shape = image_shape(run.config)
+    exported = part(model, {} if shape is None else {"image": shape})
+    metadata = {
+        "class": str(run.config.model._target_),
+        "hyperparameters": dict(model.hparams),
+        "exports": exported.says if to != "safetensors" else "weights",
+        "input": {"name": exported.input_name, "shape": ["batch", *(size or "time" for size in exported.shape)]},
+        "outputs": list(exported.output_names),
+        "data": run.choice("data"),
+        "preparation": run.preparation(own["checkpoint"]),
+        "run": run.dir.name,
+        "checkpoint": checkpoint.name,
+    }
+    out.parent.mkdir(exist_ok=True)
+    with Bar("exporting", None):
+        differences = export(exported, model, to, out, metadata)
+    print(f"{metadata['exports']}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    if to == "safetensors":
+        print("checked: read again, every weight is the same")
+    else:
+        checked = ", ".join(f"{value:.2g} at batch size {batch}" for batch, value in differences.items())
+        print(f"largest difference from the model: {checked}")
+
+
+def target(run: Run, to: str, out: str) -> tuple[str, Path]:
+    """What to write and where; the one says the other."""
+    by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
+    if not to and out:
+        to = by_suffix.get(Path(out).suffix, "")
+    if to not in SUFFIXES:
+        given = f"to={to}: no such choice{nearest(to, SUFFIXES)}" if to else "to= has no value"
+        raise UserError(f"{given}\nchoices: {', '.join(SUFFIXES)}")
+    lacking = [name for name in PACKAGES[to] if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise UserError(f"to={to} needs {', '.join(lacking)}: pip install 'lightning-lab[export]', or '.[export]' here")
+    if out:
+        return to, check_out(out, [SUFFIXES[to]], [])
+    return to, run.dir / "export" / f"model{SUFFIXES[to]}"
+
+
+if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+    else:
+        with explained():
+            main(sys.argv[1:])
