@@ -1,4 +1,4 @@
-"""Jobs of a Slurm that is started for these tests: warned, put back and gone on with; cancelled; two ranks; an array."""
+"""Jobs of a Slurm started for these tests: warned, put back and gone on with; cancelled; two ranks; an array."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -44,8 +44,6 @@ def ignore_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=r"The `srun` command is available on your system but is not used")
     # Meter logs the training curve of epochs however short.
     warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
-    # Lightning, wherever Slurm is installed; a run that is no job, or a job of one process, needs no srun.
-    warnings.filterwarnings("ignore", message=r"The `srun` command is available on your system but is not used")
 
 
 def quiet() -> None:

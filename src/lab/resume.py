@@ -47,14 +47,14 @@ def resumed() -> Iterator[None]:
     if {"-m", "--multirun"} & set(words):
         raise UserError(f"resume={asked} goes on with one run: leave out -m")
     run = Run.open(asked, _log_dir(words), argument="resume")
-    if _is_first():  # told before anything is loaded
+    if is_first():  # told before anything is loaded
         Record(run.dir).check_free()
         newest(run)
     rest = [word for word in words if not word.startswith("resume=")]
     again = {word.partition("=")[0] for word in rest}
     kept = [word for word in run.overrides if word.partition("=")[0] not in again]
     sys.argv[1:] = [*kept, *rest, f"resume='{run.dir}'"]
-    if _is_first():  # the others are given a directory
+    if is_first():  # the others are given a directory
         sys.argv += [f"hydra.run.dir='{run.dir}'", "hydra.output_subdir=null"]
     yield
 
@@ -176,7 +176,7 @@ def _log_dir(words: Sequence[str]) -> str:
     return given[-1] if given else str(ROOT / "logs")
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this process is rank 0, before anything can be asked that knows."""
     if rank := os.environ.get("RANK"):
         return int(rank) == 0
