@@ -86,7 +86,13 @@ class Slurm:
 
     def await_state(self, job: str, *states: str, seconds: float = 120) -> dict[str, str]:
         """Waits until a job is in one of `states`."""
-        return await_that(lambda: said if (said := self.state(job))["JobState"] in states else {}, seconds)
+
+        def told() -> dict[str, str]:
+            said = self.state(job)
+            assert said["JobState"] not in {"FAILED", "TIMEOUT"} - {*states}, Path(said["StdErr"]).read_text()
+            return said if said["JobState"] in states else {}
+
+        return await_that(told, seconds)
 
 
 def command(*words: str) -> str:
