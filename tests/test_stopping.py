@@ -27,6 +27,15 @@ RUN = [
 SIGNALS = 4
 
 
+def await_step(tmp_path: Path) -> None:
+    """Until the run is in a step that does not come to its end."""
+    over = time.monotonic() + 60
+    while "MLP:" not in (tmp_path / "out").read_text():
+        assert time.monotonic() < over
+        time.sleep(0.05)
+    time.sleep(2)
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Run:
     folder = tmp_path_factory.mktemp("straight")
@@ -87,10 +96,7 @@ def test_two_ranks_go_on_as_two_ranks(tmp_path: Path, data_dir: Path) -> None:
 @pytest.mark.slow
 def test_the_second_signal_ends_at_once(tmp_path: Path, data_dir: Path) -> None:
     process = begin(tmp_path, data_dir, *RUN, "callbacks.watch=null", script="tests/faulty.py", FAULT="sleep:0:3")
-    over = time.monotonic() + 60
-    while "MLP:" not in (tmp_path / "out").read_text() and time.monotonic() < over:
-        time.sleep(0.05)
-    time.sleep(2)
+    await_step(tmp_path)
     os.kill(process.pid, signal.SIGINT)
     time.sleep(1)
     assert process.poll() is None, "the first waits for the end of the step"
@@ -124,6 +130,7 @@ def test_slurms_warning_saves_and_puts_the_job_back(
     process = begin(tmp_path, data_dir, *RUN, **slurm)
     await_epoch(tmp_path, process)
     os.kill(process.pid, signal.SIGUSR1)
+    os.kill(process.pid, signal.SIGTERM)  # which it warned of
     assert await_end(tmp_path, process) == 143
     run = the_run(tmp_path)
     assert run.status == "preempted"
@@ -133,6 +140,19 @@ def test_slurms_warning_saves_and_puts_the_job_back(
     assert await_end(tmp_path, process, 120) == 0, (tmp_path / "err").read_text()
     assert the_run(tmp_path).status == "completed"
     assert json.loads((run.dir / "run.json").read_text())["resumed"]
+
+
+@pytest.mark.slow
+def test_slurms_warning_is_no_first_signal(tmp_path: Path, data_dir: Path) -> None:
+    fault = {"script": "tests/faulty.py", "FAULT": "sleep:0:3", "SLURM_JOB_ID": "42"}
+    process = begin(tmp_path, data_dir, *RUN, "callbacks.watch=null", **fault)
+    await_step(tmp_path)
+    for signum in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM):
+        os.kill(process.pid, signum)
+        time.sleep(0.5)
+        assert process.poll() is None, f"{signum}: the step has not come to its end"
+    os.kill(process.pid, signal.SIGTERM)
+    assert await_end(tmp_path, process, 5) == 143
 
 
 @pytest.mark.slow

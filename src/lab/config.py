@@ -19,7 +19,7 @@ from lab.checks.rules import check_rules
 from lab.checks.sweeps import jobs
 from lab.compose import CONFIGS, compose, leaves, nearest
 from lab.errors import UserError
-from lab.resume import settle
+from lab.resume import is_first, settle
 
 
 def check(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
@@ -94,7 +94,8 @@ class Check(Callback):
             check(settle(job, config.hydra.overrides.task), config.hydra.overrides.task)
             given = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, with the time in it
             directory = Path(config.hydra.run.dir) if given else None
-            if directory is not None and (directory / "run.json").exists() and not job.resume:
+            # Lightning starts the other ranks in the directory of rank 0
+            if directory is not None and (directory / "run.json").exists() and not job.resume and is_first():
                 raise UserError(
                     f"{directory} holds a run already: go on with it by resume={directory},"
                     " or choose another hydra.run.dir"

@@ -82,6 +82,7 @@ class Record(Run):
         origin = provenance.facts() | {"argv": sys.orig_argv[1:], "pid": os.getpid()}
         if "SLURM_JOB_ID" in os.environ:
             origin["slurm_job"] = os.environ["SLURM_JOB_ID"]
+            origin["slurm_restart"] = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         now: dict[str, Any] = {"status": "running", "started": _now()}
         patch = "code.patch"
         if config.get("resume"):

@@ -20,6 +20,7 @@ from lab.checkpoints import find_fault
 from lab.compose import ROOT, leaves, options
 from lab.errors import UserError
 from lab.record import Record
+from lab.redaction import redact
 from lab.runs import Run
 
 log = logging.getLogger(__name__)
@@ -39,21 +40,21 @@ def resumed() -> Iterator[None]:
     """
     words = sys.argv[1:]
     given = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("resume=")]
-    asked = given[-1] if given and given[-1] not in ("", "null") else _interrupted_by_slurm(words)
+    asked = _interrupted_by_slurm(words) or (given[-1] if given and given[-1] not in ("", "null") else None)
     if asked is None:
         yield
         return
     if {"-m", "--multirun"} & set(words):
         raise UserError(f"resume={asked} goes on with one run: leave out -m")
     run = Run.open(asked, _log_dir(words), argument="resume")
-    if _is_first():  # told before anything is loaded
+    if is_first():  # told before anything is loaded
         Record(run.dir).check_free()
         newest(run)
     rest = [word for word in words if not word.startswith("resume=")]
     again = {word.partition("=")[0] for word in rest}
     kept = [word for word in run.overrides if word.partition("=")[0] not in again]
     sys.argv[1:] = [*kept, *rest, f"resume='{run.dir}'"]
-    if not any(word.startswith("hydra.run.dir=") for word in rest):  # rank 0 gives it to the others
+    if is_first():  # the others are given a directory
         sys.argv += [f"hydra.run.dir='{run.dir}'", "hydra.output_subdir=null"]
     yield
 
@@ -146,12 +147,26 @@ def _check_longer(run: Run, before: DictConfig, after: DictConfig) -> None:
 
 
 def _interrupted_by_slurm(words: Sequence[str]) -> str | None:
-    """The run that this job had begun, where Slurm has put the job back and starts it again."""
-    if int(os.environ.get("SLURM_RESTART_COUNT") or 0) == 0:
+    """The run that this command was at when Slurm put the job back, which it now starts again.
+
+    A job may hold several commands, and a run that was stopped before its first checkpoint begins anew. What this
+    start of the job has begun is not taken up: another rank may have been faster.
+    """
+    restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    if restart == 0 or {"-m", "--multirun"} & set(words):
         return None
-    for path in sorted(Path(_log_dir(words)).glob("runs/*/*/run.json"), reverse=True):
+    named = [Path(word.partition("=")[2].strip("'\"")) for word in words if word.startswith("hydra.run.dir=")]
+    found = sorted(Path(_log_dir(words)).glob("runs/*/*/run.json"), reverse=True)
+    for path in [*(folder / "run.json" for folder in named if (folder / "run.json").is_file()), *found]:
         record = json.loads(path.read_text())
-        if record.get("slurm_job") == os.environ.get("SLURM_JOB_ID") and record["status"] != "completed":
+        begun = [record, *record.get("resumed", [])][-1]
+        if (
+            begun.get("slurm_job") == os.environ.get("SLURM_JOB_ID")
+            and begun.get("slurm_restart", 0) < restart
+            and begun.get("argv") == redact(sys.orig_argv[1:])
+            and record["status"] != "completed"
+            and any(path.parent.glob("checkpoints/*.ckpt"))
+        ):
             return str(path.parent)
     return None
 
@@ -161,7 +176,9 @@ def _log_dir(words: Sequence[str]) -> str:
     return given[-1] if given else str(ROOT / "logs")
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this process is rank 0, before anything can be asked that knows."""
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 0) == 0
+    if rank := os.environ.get("RANK"):
+        return int(rank) == 0
+    # Of a task of srun the former, of a process that Lightning starts in a job the latter
+    return all(int(os.environ.get(name) or 0) == 0 for name in ("SLURM_PROCID", "LOCAL_RANK"))

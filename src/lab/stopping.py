@@ -1,7 +1,7 @@
 """Stopping without losing anything: a signal ends a run between two batches, with a checkpoint."""
 
+import logging
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -14,6 +14,8 @@ from torch import distributed
 
 from lab.errors import Preempted
 
+log = logging.getLogger(__name__)
+
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 # Slurm's warning before the end of the time: Lightning's users ask for the first, submitit for the second.
 SLURM_SIGNALS = [signal.SIGUSR1, signal.SIGUSR2] if hasattr(signal, "SIGUSR1") else []
@@ -24,7 +26,8 @@ class Stop:
 
     The first one asks the training loop to stop: the loop finishes the step, or the validation that it is in, saves,
     and raises `Preempted`. Outside of the loop there is nothing to save, and `Preempted` is raised at once. The second
-    signal ends the process where it stands.
+    signal ends the process where it stands. Slurm's warning does not count: the SIGTERM that it announces may come
+    while the run is still being saved, and only one more ends it there.
 
     With several ranks any one of them may be told. What each was told is summed while the next batch is worked on, so
     that all stop after the same batch; waiting for the sum would cost each step as much as it takes to go round.
@@ -83,27 +86,28 @@ class Stop:
         if not self.in_loop:
             raise Preempted(signum)
         # Not through the log, which may be in the middle of a line
-        os.write(
-            2, f"{signal.Signals(signum).name}: finishing the step and saving; a second signal ends at once\n".encode()
-        )
+        name, more = signal.Signals(signum).name, "second signal" if signum in SIGNALS else "second SIGTERM or SIGINT"
+        os.write(2, f"{name}: finishing the step and saving; a {more} ends at once\n".encode())
 
     def _leave_at_the_second(self, pipe: int) -> None:
         """Ends the process at the second signal, though its main thread be deep in something that hears none."""
         heard = 0
         while number := os.read(pipe, 1):
-            heard += number[0] in self._previous
+            heard += number[0] in SIGNALS
             if heard == 2:
                 os._exit(128 + number[0])
         os.close(pipe)
 
 
 def requeue() -> None:
-    """Asks Slurm to start this job again, under the number that it has."""
+    """Asks Slurm to start this job again, under the number that it has; Slurm then ends what is left of it at once."""
     job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
     if array is not None:
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    if scontrol := shutil.which("scontrol"):
-        subprocess.run([scontrol, "requeue", job], timeout=60, check=False)
+    try:
+        subprocess.run(["scontrol", "requeue", job], timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("Slurm does not start job %s again (%s): submit it again, with resume=", job, error)
 
 
 class NoSignals(_SignalConnector):
