@@ -138,12 +138,7 @@ class Checkpoint(callbacks.Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        states: list[Any] = [None] * trainer.world_size
-        if trainer.world_size > 1:
-            distributed.all_gather_object(states, random_state())
-        else:
-            states = [random_state()]
-        checkpoint["random"] = states
+        checkpoint["random"] = gather(random_state(), trainer)
         checkpoint["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def on_load_checkpoint(
@@ -170,6 +165,14 @@ class Checkpoint(callbacks.Checkpoint):
 
     def _minutes_are_over(self, trainer: pl.Trainer) -> bool:
         return trainer.strategy.broadcast(time.monotonic() - self._saved_at >= 60 * self.every_n_minutes)
+
+
+def gather(value: Any, trainer: pl.Trainer) -> list[Any]:
+    """What each rank calls `value`, by rank. All ranks call it together."""
+    values = [value] * trainer.world_size
+    if trainer.world_size > 1:
+        distributed.all_gather_object(values, value)
+    return values
 
 
 class WholeFiles(TorchCheckpointIO):

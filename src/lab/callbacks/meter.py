@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from lab.callbacks.checkpoint import gather
 from lab.errors import RunFailed
 
 
@@ -28,15 +29,17 @@ class Meter(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        sums = {name: trainer.strategy.reduce(value.clone(), reduce_op="mean") for name, value in self._sums.items()}
-        checkpoint["meter"] = {"sums": sums, "count": self._count}
+        sums = {name: value.cpu() for name, value in self._sums.items()}
+        checkpoint["meter"] = gather({"sums": sums, "count": self._count}, trainer)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if trainer.state.fn == "fit" and "meter" in checkpoint:
-            sums, self._count = checkpoint["meter"]["sums"], checkpoint["meter"]["count"]
-            self._sums = {name: value.to(trainer.strategy.root_device) for name, value in sums.items()}
+        states = checkpoint.get("meter", [])
+        if trainer.state.fn == "fit" and len(states) == trainer.world_size:
+            mine = states[trainer.global_rank]
+            self._sums = {name: value.to(trainer.strategy.root_device) for name, value in mine["sums"].items()}
+            self._count = mine["count"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
