@@ -163,3 +163,22 @@ def test_resumed_equals_straight(case: str, cfg: Compose, tmp_path: Path, monkey
     assert run.status == "completed"
     assert len(run.record["resumed"]) == len(stops)
     assert_equal(result(Run(tmp_path / "straight")), result(run))
+
+
+def test_a_run_that_stopped_early_and_was_interrupted_later_is_not_trained_on(
+    cfg: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*CLASSIFIER, *IMPATIENT, "trainer.max_epochs=9"]
+    start(cfg(*overrides, f"paths.run_dir={tmp_path}/straight"))
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise Preempted(15)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pytorch_lightning.Trainer.test", interrupted)
+        with pytest.raises(Preempted):
+            start(cfg(*overrides, f"paths.run_dir={tmp_path}/stopped"))
+    run = Run(tmp_path / "stopped")
+    start(settle(cfg(*overrides, f"resume={run.dir}"), []))
+    assert checkpoints.read(run.checkpoint("last"))["epoch"] < 9
+    assert_equal(result(Run(tmp_path / "straight")), result(run))

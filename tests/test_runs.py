@@ -11,9 +11,9 @@ import torch
 from lab import checkpoints
 from lab.errors import UserError
 from lab.record import Record
-from lab.resume import newest
+from lab.resume import newest, settle
 from lab.runs import Run
-from tests.conftest import SMALL, run_script
+from tests.conftest import SMALL, Compose, run_script
 
 TINY = [*SMALL, "trainer.max_epochs=2", "data.batch_size=50", "logger=none"]
 
@@ -34,9 +34,9 @@ def logs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
 def run(logs: Path, tmp_path: Path) -> Run:
     """A copy of the MLP's run, as if it had been killed: what a test damages."""
     [found] = Run.list(logs, model="mlp")
-    shutil.copytree(found.dir, tmp_path / "run")
-    (tmp_path / "run" / "run.json").write_text(json.dumps(found.record | {"status": "running"}))
-    return Run(tmp_path / "run")
+    shutil.copytree(found.dir, tmp_path / "copy")
+    (tmp_path / "copy" / "run.json").write_text(json.dumps(found.record | {"status": "running"}))
+    return Run(tmp_path / "copy")
 
 
 def resume(run: Run, *words: str) -> tuple[int, str]:
@@ -202,3 +202,58 @@ def test_leftovers_of_a_killed_writer_are_swept_up(run: Run) -> None:
     status, said = resume(run, "trainer.max_epochs=3")
     assert status == 0, said
     assert not leftover.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit=false"], "fit=false leaves nothing to go on with"),
+        (["callbacks=ema"], "callbacks.ema._target_ was None"),
+        (["trainer.accumulate_grad_batches=4"], "trainer.accumulate_grad_batches was 1"),
+        (["trainer.precision=bf16-mixed"], "trainer.precision was 32-true"),
+        (["--cfg", "job"], "leave out --cfg"),
+        (["hydra.run.dir=elsewhere"], "leave out hydra.run.dir"),
+    ],
+)
+def test_more_that_is_refused(words: list[str], said: str, run: Run) -> None:
+    status, told = resume(run, *words)
+    assert status == 2
+    assert said in told
+
+
+@pytest.mark.parametrize(
+    ("overrides", "longer"),
+    [
+        (["trainer.max_epochs=3"], True),
+        (["trainer.max_epochs=1"], False),
+        (["trainer.max_steps=1"], False),
+        (["trainer.max_epochs=-1"], True),
+        (["trainer.max_epochs=3", "trainer.max_time=00:00:01:00"], False),
+        (["trainer.max_time={minutes:1}"], False),
+        (["callbacks=early_stopping"], True),
+    ],
+    ids=str,
+)
+def test_longer_is_what_takes_longer(overrides: list[str], longer: bool, run: Run, cfg: Compose) -> None:
+    (run.dir / "run.json").write_text(json.dumps(run.record | {"status": "completed"}))
+    given = cfg(*run.overrides, *overrides, f"resume={run.dir}")
+    if longer:
+        settle(given, overrides)
+    else:
+        with pytest.raises(UserError, match="has completed"):
+            settle(given, overrides)
+
+
+@pytest.mark.slow
+def test_a_group_chosen_anew_brings_all_that_it_says(run: Run) -> None:
+    status, said = resume(run, "trainer.max_epochs=3", "callbacks=none", "logger=none")
+    assert status == 0, said
+    assert not any((run.config.callbacks or {}).values())
+    assert run.config.trainer.enable_checkpointing is False
+    assert not list(run.dir.rglob("*=*.ckpt")), "nor does Lightning keep checkpoints of its own"
+
+
+def test_an_end_that_is_past_is_refused(run: Run) -> None:
+    status, said = resume(run, "trainer.max_epochs=1")
+    assert status == 2
+    assert "trainer.max_epochs=1: the run has come to 2 already" in said

@@ -86,6 +86,8 @@ def obstacles(directory: Path, record: dict[str, Any]) -> list[str]:
     elif before != (after := provenance.patch()):
         names = sorted({*_files(before).items()} ^ {*_files(after).items()})
         found.append(f"files changed since: {', '.join(dict.fromkeys(name for name, _ in names)) or 'large ones'}")
+    if changed := [word for begun in record.get("resumed", []) for word in begun.get("changed", [])]:
+        found.append(f"it was resumed with {' '.join(changed)}, which does not come to the same as to begin with that")
     for name, version in record.get("versions", {}).items():
         if now["versions"].get(name, version) != version:
             found.append(f"{name} then {version}, now {now['versions'][name]}")

@@ -1,8 +1,10 @@
 """Errors told in a few lines, and what surrounds the entry point."""
 
+import errno
 import os
 import pickle
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -42,6 +44,8 @@ def explained() -> Iterator[None]:
             sys.exit(1)
         print(f"error: {redact(_explain(error))}", file=sys.stderr)
         sys.exit(1 if isinstance(error, RunFailed) else 2)
+    except KeyboardInterrupt:  # before a run listens to signals by itself
+        sys.exit(128 + signal.SIGINT)
     finally:
         warnings.showwarning = plain
 
@@ -78,7 +82,7 @@ def _can_be_mended(error: Exception) -> bool:
     if isinstance(error, UserError | RunFailed | HydraException | OmegaConfBaseException):
         return True
     if isinstance(error, OSError):
-        return error.filename is not None
+        return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
     if holds_code(error) or (isinstance(error, ValueError) and str(error).startswith(NO_CHOICE)):
         return True
     *_, last = traceback.walk_tb(error.__traceback__)
@@ -121,7 +125,7 @@ def _explain(error: Exception) -> str:
         return f"{error.override!r} is no override: write key=value (quote what the shell would take apart)"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return (
-            f"{error.filename}: {error.strerror}\n"
+            f"{error.filename or 'writing'}: {error.strerror}\n"
             "runs are written under paths.log_dir, datasets under paths.data_dir: choose another"
         )
     return text

@@ -87,6 +87,19 @@ class Epochs(_FitLoop):
     """Lightning's loop over epochs, with a point between two of them."""
 
     epoch_loop: "Loop"
+    over = False  # whether a run that is resumed has been trained to its end
+
+    @property
+    def done(self) -> bool:
+        return self.over or super().done
+
+    def on_run_start(self) -> None:
+        self.epoch_loop.stop.in_loop = True
+        super().on_run_start()
+
+    def on_run_end(self) -> None:
+        self.epoch_loop.stop.in_loop = False
+        super().on_run_end()
 
     @_Loop.restarting.setter  # type: ignore[attr-defined, untyped-decorator]
     def restarting(self, restarting: bool) -> None:

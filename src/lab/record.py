@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ class Record(Run):
                 self.finish("preempted", signal=stopped.signal.name)
                 raise
             except BaseException as error:
-                self.finish("failed", error=f"{type(error).__name__}: {error}")
+                with suppress(OSError):  # on a full disk what failed first is to be told
+                    self.finish("failed", error=f"{type(error).__name__}: {error}")
                 raise
             self.finish("completed")
 
@@ -87,7 +88,8 @@ class Record(Run):
         patch = "code.patch"
         if config.get("resume"):
             before = {name: fact for name, fact in self.record.items() if name not in ("finished", "error", "signal")}
-            went_on = [*before.pop("resumed", []), now | origin]
+            changed = [word for word in overrides if word not in self.overrides and not word.startswith("resume=")]
+            went_on = [*before.pop("resumed", []), {"started": now["started"], "changed": changed} | origin]
             patch = f"code-{len(went_on)}.patch"
             record = before | {"status": "running", "pid": os.getpid(), "resumed": went_on}
             self._save_config(config, overrides)

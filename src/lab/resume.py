@@ -6,18 +6,20 @@ long it trains and what watches over it, never what is trained on what.
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lab.again import ABSENT, differences
 from lab.checkpoints import find_fault
-from lab.compose import ROOT, leaves, options
+from lab.compose import ROOT, compose, leaves, options
 from lab.errors import UserError
 from lab.record import Record
 from lab.redaction import redact
@@ -26,7 +28,11 @@ from lab.runs import Run
 log = logging.getLogger(__name__)
 
 # What a run is; everything else of its config says how long, where, and under whose eyes
-FIXED = ["data", "model", "optimizer", "scheduler", "objective", "dims", "seed"]
+FIXED = ["data", "model", "optimizer", "scheduler", "objective", "dims", "seed", "callbacks.ema"]
+FIXED += [f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")]
+FIXED += [f"trainer.{key}" for key in ("precision", "limit_train_batches", "overfit_batches", "fast_dev_run")]
+FREE = ["data.num_workers", "data.eval_batch_size"]
+LENGTHS = ["max_epochs", "max_steps", "max_time"]
 
 
 @contextmanager
@@ -38,7 +44,7 @@ def resumed() -> Iterator[None]:
     Raises:
         UserError: when there is no such run, or it cannot go on.
     """
-    words = sys.argv[1:]
+    words = [word.lstrip("+") if word.lstrip("+").startswith("resume=") else word for word in sys.argv[1:]]
     given = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("resume=")]
     asked = _interrupted_by_slurm(words) or (given[-1] if given and given[-1] not in ("", "null") else None)
     if asked is None:
@@ -46,13 +52,24 @@ def resumed() -> Iterator[None]:
         return
     if {"-m", "--multirun"} & set(words):
         raise UserError(f"resume={asked} goes on with one run: leave out -m")
+    if flags := [word for word in words if word.startswith("-")]:
+        raise UserError(f"resume={asked} takes no flags: leave out {flags[0]}")
     run = Run.open(asked, _log_dir(words), argument="resume")
     if is_first():  # told before anything is loaded
+        elsewhere = [word for word in words if word.startswith("hydra.run.dir=")]
+        if elsewhere and Path(elsewhere[-1].partition("=")[2].strip("'\"")).resolve() != run.dir:
+            raise UserError(f"resume={asked} goes on in the directory of the run: leave out hydra.run.dir")
         Record(run.dir).check_free()
         newest(run)
     rest = [word for word in words if not word.startswith("resume=")]
-    again = {word.partition("=")[0] for word in rest}
-    kept = [word for word in run.overrides if word.partition("=")[0] not in again]
+    # A group that is chosen anew comes with values of its own
+    again = {word.lstrip("+~").partition("=")[0] for word in rest}
+    groups = tuple(f"{key}." for key in again if options(key))
+    kept = [
+        w
+        for w in run.overrides
+        if (key := w.lstrip("+~").partition("=")[0]) not in again and not key.startswith(groups)
+    ]
     sys.argv[1:] = [*kept, *rest, f"resume='{run.dir}'"]
     if is_first():  # the others are given a directory
         sys.argv += [f"hydra.run.dir='{run.dir}'", "hydra.output_subdir=null"]
@@ -73,8 +90,11 @@ def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         return cfg
     run = Run(Path(cfg.resume))
     before = run.saved
-    after = _merge(before, cfg, [word for word in overrides if word not in run.overrides])
+    changed = [word for word in overrides if word not in run.overrides and not word.startswith("resume=")]
+    after = _merge(run, before, cfg) if changed else before
     _check_fixed(before, after)
+    if not after.fit:
+        raise UserError(f"fit=false leaves nothing to go on with: python scripts/evaluate.py run={run.dir}")
     if run.status == "completed":
         _check_longer(run, before, after)
     with open_dict(after):
@@ -105,19 +125,28 @@ def newest(run: Run) -> Path:
     )
 
 
-def _merge(saved: DictConfig, cfg: DictConfig, words: Sequence[str]) -> DictConfig:
-    """What was saved, with the values that `words` have in the composed config."""
+def limits(cfg: DictConfig) -> dict[str, Any]:
+    """What says when training is over, as plain values."""
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    watching = (raw.get("callbacks") or {}).get("early_stopping")
+    return {key: raw["trainer"].get(key) for key in LENGTHS} | {"early_stopping": watching}
+
+
+def _merge(run: Run, saved: DictConfig, cfg: DictConfig) -> DictConfig:
+    """What was saved, but for the keys at which the composed config is not what the run's own overrides make today."""
     merged = OmegaConf.create(OmegaConf.to_container(saved, resolve=False))
     assert isinstance(merged, DictConfig)
-    raw: Any = OmegaConf.to_container(cfg, resolve=False)
-    for override in OverridesParser.create().parse_overrides(list(words)):
-        key = override.key_or_group
-        keys = [key] if not options(key) else FIXED if key in ("data", "model", "experiment") else [key]
-        for name in keys:
-            value: Any = raw
-            for part in name.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
-            OmegaConf.update(merged, name, value, merge=False, force_add=True)
+    now, then = (OmegaConf.to_container(config, resolve=False) for config in (cfg, compose(run.overrides)))
+    for key, value, _ in differences(now, then):  # type: ignore[arg-type]
+        if key in ("resume", "paths.run_dir"):
+            continue
+        if value is ABSENT:
+            above, _, name = key.rpartition(".")
+            node = OmegaConf.select(merged, above) if above else merged
+            if isinstance(node, DictConfig):
+                node.pop(name, None)
+        else:
+            OmegaConf.update(merged, key, value, merge=False, force_add=True)
     return merged
 
 
@@ -126,7 +155,8 @@ def _check_fixed(before: DictConfig, after: DictConfig) -> None:
         {key: value for key, value in leaves(config) if not isinstance(value, dict)} for config in (before, after)
     )
     for key in [*was, *now]:
-        if key.split(".")[0] in FIXED and was.get(key) != now.get(key):
+        fixed = key not in FREE and any(f"{key}.".startswith(f"{name}.") for name in FIXED)
+        if fixed and was.get(key) != now.get(key):
             raise UserError(
                 f"{key} was {was.get(key)} in this run, and would be {now.get(key)}\n"
                 "a resumed run keeps its model, data, optimizer, schedule and seed: leave it out,"
@@ -136,14 +166,26 @@ def _check_fixed(before: DictConfig, after: DictConfig) -> None:
 
 def _check_longer(run: Run, before: DictConfig, after: DictConfig) -> None:
     """A run that has come to its end goes on only where it is told to train for longer."""
-    for key in ("max_epochs", "max_steps", "max_time"):
-        was, now = before.trainer[key], after.trainer[key]
-        if was != now and (now in (None, -1) or was is None or now > was):
-            return
+    was, now = limits(before), limits(after)
+    grown = [_number(now[key]) - _number(was[key]) for key in LENGTHS if now[key] != was[key]]
+    if min(grown, default=0.0) >= 0 and now != was:
+        return
     raise UserError(
         f"resume={run.dir}: this run has completed (trainer.max_epochs={before.trainer.max_epochs})\n"
         f"to train for longer give trainer.max_epochs=…, to test again: python scripts/evaluate.py run={run.dir}"
     )
+
+
+def _number(limit: Any) -> float:
+    """A limit of epochs or steps, or of time in seconds; infinite where there is none."""
+    if limit is None or limit == -1:
+        return math.inf
+    if isinstance(limit, dict):
+        return timedelta(**limit).total_seconds()
+    if isinstance(limit, str):
+        days, hours, minutes, seconds = map(int, limit.split(":"))
+        return timedelta(days, seconds, hours=hours, minutes=minutes).total_seconds()
+    return float(limit)
 
 
 def _interrupted_by_slurm(words: Sequence[str]) -> str | None:

@@ -176,5 +176,8 @@ class Run:
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file of the run, whole or not at all, without the environment's secrets."""
         partial = self.dir / f".{name}.part"
-        partial.write_text(json.dumps(redact(content), indent=2) + "\n")
-        partial.replace(self.dir / name)
+        try:
+            partial.write_text(json.dumps(redact(content), indent=2) + "\n")
+            partial.replace(self.dir / name)
+        finally:
+            partial.unlink(missing_ok=True)

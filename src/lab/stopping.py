@@ -62,9 +62,7 @@ class Stop:
         """The signal that some rank was sent, 0 for none; the same on every rank. To be called between batches."""
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
             return self.signum
-        if (
-            self._group is None
-        ):  # of its own: it must not wait for gradients, nor they for it, and the flag is on the CPU
+        if self._group is None:  # of its own, on the CPU: it must not wait for gradients, nor they for it
             self._group = distributed.new_group(backend="gloo")
         if self._told is not None:
             work, value = self._told
@@ -87,7 +85,7 @@ class Stop:
             raise Preempted(signum)
         # Not through the log, which may be in the middle of a line
         name, more = signal.Signals(signum).name, "second signal" if signum in SIGNALS else "second SIGTERM or SIGINT"
-        os.write(2, f"{name}: finishing the step and saving; a {more} ends at once\n".encode())
+        os.write(2, f"{name}: stopping after this step; a {more} ends at once\n".encode())
 
     def _leave_at_the_second(self, pipe: int) -> None:
         """Ends the process at the second signal, though its main thread be deep in something that hears none."""

@@ -27,7 +27,7 @@ from lab.errors import Preempted, RunFailed, UserError
 from lab.loggers import continue_curves, log_hyperparameters
 from lab.logs import ignore_known_warnings
 from lab.record import Record
-from lab.resume import newest
+from lab.resume import limits, newest
 from lab.runs import Run
 from lab.stopping import SLURM_SIGNALS, Stop, requeue
 
@@ -59,7 +59,9 @@ def train(cfg: DictConfig) -> float | None:
                 run.save_metrics(metrics)
     except Preempted as stopped:
         if first:
-            log.info("stopped by %s; go on with: python src/train.py resume=%s", stopped.signal.name, run.dir)
+            saved = (run.dir / "checkpoints" / "last.ckpt").is_file()
+            what = f"go on with: python src/train.py resume={run.dir}" if saved else "no checkpoint was taken"
+            log.info("stopped by %s; %s", stopped.signal.name, what)
             if stopped.signal in SLURM_SIGNALS:
                 requeue()
         raise
@@ -87,12 +89,10 @@ def build(
     if cfg.compile:
         compile_layers(model)
     loggers = instantiate_each(cfg.logger)
-    trainer = instantiate(
-        cfg.trainer,
-        callbacks=[Meter(), *instantiate_each(cfg.callbacks), *callbacks],
-        logger=loggers or False,
-        plugins=[WholeFiles()],
-    )
+    callbacks = [Meter(), *instantiate_each(cfg.callbacks), *callbacks]
+    keeps = any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks)  # else Lightning adds its own
+    own = {"callbacks": callbacks, "logger": loggers or False, "plugins": [WholeFiles()], "enable_checkpointing": keeps}
+    trainer = instantiate(cfg.trainer, **own)
     loop.install(trainer, stop or Stop(), quick=cfg.quick_loop)
     if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
         watch = next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())
@@ -105,7 +105,8 @@ def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
     kept = _go_on(checkpoint, cfg, run) if checkpoint else {}
     model, data, trainer = build(cfg, stop=stop)
     if kept:
-        _check_fit(kept, model, checkpoint)
+        _check_fit(kept, model, cfg, checkpoint)
+        trainer.fit_loop.over = run.record.get("trained") == limits(cfg)  # type: ignore[attr-defined]
     _lead_ranks_here(run)
     if trainer.global_rank:  # ranks begin with the same weights, and then draw their own dropout and noise
         torch.manual_seed(cfg.seed + trainer.global_rank)
@@ -115,13 +116,11 @@ def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
     watch = next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())  # type: ignore[attr-defined]
     watch.at_end = lambda status, cause: run.finish(status, error=cause)
     try:
-        metrics = _fit_and_test(cfg, model, data, trainer, checkpoint, stop)
+        metrics = _fit_and_test(cfg, run, model, data, trainer, checkpoint, stop)
     except Exception as error:
         if told := _out_of_memory(error, cfg):
             error = RunFailed(told)
-        if cause := watch.blame(error):
-            raise RunFailed(cause) if trainer.is_global_zero else SystemExit(1) from error  # it tells of itself
-        raise error
+        raise watch.blame(error) or error from error
     finally:
         watch.end()
     for logger in trainer.loggers:
@@ -130,13 +129,13 @@ def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
 
 
 def _fit_and_test(
-    cfg: DictConfig, model: Any, data: Any, trainer: pl.Trainer, checkpoint: Path | None, stop: Stop
+    cfg: DictConfig, run: Record, model: Any, data: Any, trainer: pl.Trainer, checkpoint: Path | None, stop: Stop
 ) -> dict[str, float]:
     metrics: dict[str, float] = {}
     if cfg.fit:
-        stop.in_loop = True
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        stop.in_loop = False
+        if trainer.is_global_zero:
+            run.note(trained=limits(cfg))  # a run that is stopped while it is tested is not trained on
         if stop.signum:
             raise Preempted(stop.signum)
         keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)), None)
@@ -155,21 +154,25 @@ def _fit_and_test(
 
 
 def _go_on(path: Path, cfg: DictConfig, run: Run) -> dict[str, Any]:
-    """The weights to go on with; loggers are told where their curves go on, and the log is."""
+    """The checkpoint to go on with; loggers are told where their curves go on, and the log is."""
     checkpoint = checkpoints.read(path)
     steps = checkpoint.get("global_step", 0)
     log.info("going on from %s, after %d steps, in epoch %d", path, steps, checkpoint.get("epoch", 0) + 1)
     continue_curves(cfg, steps, run.dir.name)
-    return checkpoint.get("state_dict", {})
+    return checkpoint
 
 
-def _check_fit(weights: dict[str, Any], model: pl.LightningModule, path: Path | None) -> None:
-    """Refuses the checkpoint of another model, which Lightning would tell of key by key."""
+def _check_fit(checkpoint: dict[str, Any], model: pl.LightningModule, cfg: DictConfig, path: Path | None) -> None:
+    """Refuses the checkpoint of another model, which Lightning would tell of key by key, and an end that is past."""
     shapes = {name: value.shape for name, value in model.state_dict().items()}
-    if shapes != {name: value.shape for name, value in weights.items()}:
+    if shapes != {name: value.shape for name, value in checkpoint.get("state_dict", {}).items()}:
         raise UserError(
             f"{path} is no checkpoint of this run's {type(model).__name__}: put its own back, or remove this one"
         )
+    begun = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"]
+    for key, done in (("max_epochs", begun), ("max_steps", checkpoint["global_step"])):
+        if 0 <= (cfg.trainer[key] if cfg.trainer[key] is not None else -1) < done:
+            raise UserError(f"trainer.{key}={cfg.trainer[key]}: the run has come to {done} already")
 
 
 def _out_of_memory(error: BaseException, cfg: DictConfig) -> str | None:

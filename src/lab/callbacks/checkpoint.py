@@ -86,8 +86,10 @@ class Checkpoint(callbacks.Checkpoint):
             restore_random_state(self._random)
             self._random = None
         resumed, name = trainer.ckpt_path, f"step-{trainer.global_step}.ckpt"
-        if resumed and trainer.is_global_zero and name == next(iter(self.kept), None):
-            checkpoints.link(Path(resumed), self.dirpath / "best.ckpt")  # its writer may not have come to that
+        if resumed and trainer.is_global_zero and name in self.kept:  # its writer may not have come to that
+            names = [name] * (self.top_k > 1) + ["best.ckpt"] * (name == next(iter(self.kept)))
+            for name in names:
+                checkpoints.link(Path(resumed), self.dirpath / name)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or self.monitor not in trainer.callback_metrics:
@@ -149,12 +151,9 @@ class Checkpoint(callbacks.Checkpoint):
             states = checkpoint.get("random", [])
             if len(states) == trainer.world_size:
                 self._random = states[trainer.global_rank]
-            else:
-                log.warning(
-                    "saved with %d ranks and resumed with %d: not the same run to the bit",
-                    len(states),
-                    trainer.world_size,
-                )
+            elif trainer.is_global_zero:
+                numbers = (len(states), trainer.world_size)
+                log.warning("saved by %d processes, resumed by %d: not the same run to the bit", *numbers)
 
     def _rank(self, name: str) -> list[str]:
         """Puts what is to be saved as `name` among the best, and gives the names that fall out."""

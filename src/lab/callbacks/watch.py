@@ -18,7 +18,7 @@ from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import distributed
 
-from lab.errors import Preempted
+from lab.errors import Preempted, RunFailed
 from lab.redaction import redact
 from lab.stopping import SIGNALS
 
@@ -65,6 +65,9 @@ class Watch(pl.Callback):
     def end(self) -> None:
         """Stops watching, and waits for the processes that were started; those that stay are killed."""
         self._over.set()
+        if self._store is not None:
+            with contextlib.suppress(RuntimeError):  # rank 0 may be gone
+                self._store.set(f"beat-{self._rank}", json.dumps({"number": -1, "done": True} | self._state()))
         if self._thread is not None:
             self._thread.join(timeout=2)
         for child in self._children:
@@ -74,10 +77,16 @@ class Watch(pl.Callback):
                 child.kill()
                 child.wait()
 
-    def blame(self, error: BaseException) -> str | None:
-        """What another rank died of before this one, which `error` ends; None where this one was the first."""
-        if self._world_size == 1:
+    def blame(self, error: BaseException) -> BaseException | None:
+        """What to raise in place of `error` where another rank ended before; None where this was the first."""
+        cause = self._blame(error) if self._world_size > 1 else None
+        if cause is None:
             return None
+        if signum := _signal(cause):
+            return Preempted(signum)
+        return RunFailed(cause) if self._rank == 0 else SystemExit(1)  # rank 0 tells of it
+
+    def _blame(self, error: BaseException) -> str | None:
         if self._cause is None and isinstance(error, RuntimeError) and LOST.search(str(error)):
             for _ in range(int(PATIENCE * 10)):  # its connections broke: whoever broke them may yet be named
                 if self._read() is not None:
@@ -105,7 +114,7 @@ class Watch(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, Preempted | KeyboardInterrupt):
-            self.blame(exception)  # at once: while this rank is taken down the others will lose it
+            self._blame(exception)  # at once: while this rank is taken down the others will lose it
 
     def _watch(self) -> None:
         beats: dict[int, tuple[float, int, dict[str, Any]]] = {}  # by rank: when it last changed, and what it said
@@ -152,8 +161,8 @@ class Watch(pl.Callback):
 
     def _judge(self, beats: dict[int, tuple[float, int, dict[str, Any]]], moved: float) -> str | None:
         now = time.monotonic()
-        for rank, (when, _, _) in beats.items():
-            if now - when > SILENCE:
+        for rank, (when, _, said) in beats.items():
+            if now - when > SILENCE and not said.get("done"):
                 return self._name(f"rank {rank} failed first: nothing has been heard of it for {SILENCE:.0f} s")
         if now - moved > self.timeout and any(said["batches"] for _, _, said in beats.values()):
             idle = [rank for rank, (_, _, said) in sorted(beats.items()) if not said["waits"]]
@@ -193,16 +202,20 @@ class Watch(pl.Callback):
 
     def _leave(self, cause: str) -> None:
         """Ends this process from outside its main thread, which waits for what will not come."""
-        status = re.search(r"exit status (\d+)$", cause)
-        stopped = [128 + signum for signum in SIGNALS]
-        code = int(status[1]) if status and int(status[1]) in stopped else 1
+        signum = _signal(cause)
         if self._rank == 0:
-            self.at_end("failed" if code == 1 else "preempted", cause)
+            self.at_end("preempted" if signum else "failed", cause)
             os.write(2, f"error: {redact(cause)}\n".encode())
         for child in self._children:
             if child.poll() is None:
                 child.kill()
-        os._exit(code)
+        os._exit(128 + signum if signum else 1)
+
+
+def _signal(cause: str) -> int:
+    """The signal that stopped the rank that is the cause; 0 where it failed."""
+    status = re.search(r"exit status (\d+)$", cause)
+    return int(status[1]) - 128 if status and int(status[1]) - 128 in SIGNALS else 0
 
 
 class Launcher(_SubprocessScriptLauncher):
