@@ -1,6 +1,6 @@
 """`python src/train.py …` with a fault in one rank: not a test, but what some of them start.
 
-FAULT says which: KIND:RANK:BATCH, where KIND is raise, sleep, memory, kill or exit.
+FAULT says which: KIND:RANK:BATCH, where KIND is raise, sleep, memory, kill, or stop, which is a signal amid the test.
 """
 
 import os
@@ -14,7 +14,7 @@ from lab.compose import ROOT
 from lab.models.mlp import MLP
 
 kind, rank, at = os.environ["FAULT"].split(":")
-step = MLP.training_step
+step, test_step = MLP.training_step, MLP.test_step
 
 
 def training_step(self: MLP, batch: Any, batch_idx: int) -> Any:
@@ -30,7 +30,14 @@ def training_step(self: MLP, batch: Any, batch_idx: int) -> Any:
     return step(self, batch, batch_idx)
 
 
+def tested_step(self: MLP, batch: Any, batch_idx: int) -> Any:
+    if kind == "stop" and self.global_rank == int(rank) and batch_idx == int(at):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return test_step(self, batch, batch_idx)
+
+
 if __name__ == "__main__":
     MLP.training_step = training_step  # type: ignore[method-assign, assignment]
+    MLP.test_step = tested_step  # type: ignore[method-assign, assignment]
     script = ROOT / "src" / "train.py"  # not by runpy: it would give the other ranks the script without the fault
     exec(compile(script.read_text(), script, "exec"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab import checkpoints
+from lab.callbacks.watch import Watch
 from tests.conftest import SMALL
 from tests.processes import ENOUGH, await_end, await_epoch, begin, members, the_run
 
@@ -62,6 +63,27 @@ def test_a_rank_that_fails_ends_all_and_is_named(fault: str, said: str, tmp_path
     assert said.rpartition(":")[2].strip() in run.record["error"]
     if fault.startswith("sleep"):
         assert "in training_step" in told, "where it sleeps"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_signal_amid_the_test_stops_all(told: int, tmp_path: Path, data_dir: Path) -> None:
+    brief = [*LONG, "trainer.max_epochs=1", "data.eval_batch_size=10"]
+    process = begin(tmp_path, data_dir, *brief, script="tests/faulty.py", FAULT=f"stop:{told}:2")
+    assert await_end(tmp_path, process, 60 + ENOUGH) == 143, (tmp_path / "err").read_text()
+    assert the_run(tmp_path).status == "preempted"
+    process = begin(tmp_path, data_dir, "resume=latest")
+    assert await_end(tmp_path, process, 60 + ENOUGH) == 0, (tmp_path / "err").read_text()
+    assert {"train/loss", "val/acc", "test/acc"} <= set(the_run(tmp_path).metrics)
+
+
+def test_only_ranks_at_work_are_listened_to() -> None:
+    """Rank 0 may have things to do at the end that take it longer than the silence of one that is done."""
+    said = {"batches": 3, "waits": False, "where": "there"}
+    now = time.monotonic()
+    assert Watch()._judge({0: (now, 9, said), 1: (now - 99, -1, said | {"done": True})}, now) is None
+    judged = Watch()._judge({0: (now, 9, said), 1: (now - 99, 5, said)}, now)
+    assert judged == "rank 1 failed first: nothing has been heard of it for 15 s"
 
 
 @pytest.mark.slow

@@ -128,6 +128,7 @@ class Checkpoint(callbacks.Checkpoint):
                 (self.dirpath / name).unlink(missing_ok=True)
             for logger in trainer.loggers:  # the curve up to here is on the disk as well
                 logger.save()
+        trainer.strategy.barrier("checkpoint")  # every name is there for every rank
         self._score = None
         self._saved_at = time.monotonic()
 
