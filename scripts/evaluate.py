@@ -45,12 +45,11 @@ def main(words: list[str]) -> None:
         )
         metrics = dict(trainer.test(run.model(which, **told), data, verbose=False)[0])
     metrics |= excess(metrics, data)
-    run.save_metrics(metrics, f"evaluation-{name}.json")
-
     table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {name}")
     for metric, value in metrics.items():
         table.add_row(metric, f"{value:.4f}")
     Console().print(table)
+    run.save_metrics(metrics, f"evaluation-{name}.json")
     print(f"written to {run.dir / f'evaluation-{name}.json'}")
 
 

@@ -49,6 +49,8 @@ def test_runs_are_listed_newest_first(logs: Path) -> None:
     assert [run.choice("model") for run in Run.list(logs)] == ["lenet", "mlp"]
     assert [run.choice("model") for run in Run.list(logs, model="mlp", status="completed")] == ["mlp"]
     assert Run.list(logs, status="failed") == []
+    with pytest.raises(UserError, match="modle: no such config group; did you mean model"):
+        Run.list(logs, modle="mlp")
     assert Run.list(logs)[0] == Run.open("latest", logs)
 
 

@@ -86,8 +86,15 @@ class Run:
         return [str(word) for word in OmegaConf.load(self.dir / ".hydra" / "overrides.yaml")]
 
     def choice(self, group: str) -> str:
-        """What the run chose from a config group, such as `mnist` from `data`."""
-        return str(OmegaConf.load(self.dir / ".hydra" / "hydra.yaml").hydra.runtime.choices[group])
+        """What the run chose from a config group, such as `mnist` from `data`.
+
+        Raises:
+            UserError: when there is no such group.
+        """
+        choices = OmegaConf.load(self.dir / ".hydra" / "hydra.yaml").hydra.runtime.choices
+        if group not in choices:
+            raise UserError(f"{group}: no such config group{nearest(group, choices)}")
+        return str(choices[group])
 
     @property
     def status(self) -> str:
