@@ -31,7 +31,7 @@ WRONG = [
     (["+sead=1"], ["+sead: nobody reads this key", "did you mean seed?"]),
     (["+callbacks.mine.patience=1"], ["callbacks.mine has no _target_"]),
     (["+callbacks.mine._target_=lab.callbacks.Progres"], ["lab.callbacks.Progres", "did you mean Progress?"]),
-    (["+callbacks.mine._target_=nowhere.Callback"], ["the package nowhere is not installed"]),
+    (["+callbacks.mine._target_=nowhere.Callback"], ["nowhere.Callback is not allowed"]),
     (["~data.batch_size"], ["data.batch_size", "needs one"]),
     (["~model"], ["~model: every run has one"]),
     (["~dims.image"], ["model=lenet does not fit data=digits", "dims.image", "data that fits lenet: "]),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig
+from tensorboard.summary.writer.event_file_writer import AtomicCounter
 
 from lab import checkpoints
 from lab.errors import Preempted
@@ -30,6 +31,12 @@ WORDS = ["model=gpt", "data=text", "data.num_tokens=20000", "model.dropout=0.1",
 PLATEAU = ["scheduler=plateau", "scheduler.scheduler.patience=0", "+scheduler.scheduler.threshold=0.9"]
 IMPATIENT = [f"callbacks.early_stopping.{option}" for option in ("patience=1", "min_delta=0.9")]
 IMPATIENT = ["callbacks=early_stopping", *IMPATIENT]
+
+
+@pytest.fixture(autouse=True)
+def _event_files_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a second event files are told apart by a number, and read in the order of their names: 9 after 10."""
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer._global_uid", AtomicCounter(1000))
 
 
 def start(config: DictConfig) -> None:

@@ -144,9 +144,10 @@ def _fit_and_test(
         objective = keeper.best_score if keeper else figures.get(cfg.objective.metric)
         if objective is not None:
             metrics[cfg.objective.metric] = float(objective)
-        if keeper and keeper.best:
-            # Not by ckpt_path, where a moving average would be replaced by the weights that it averages
-            model.load_state_dict(checkpoints.read(keeper.best)["state_dict"])
+        if keeper and (best := trainer.strategy.broadcast(keeper.best)):
+            # By rank 0's name, since others may know no directory but their own; and not by ckpt_path, where a moving
+            # average would be replaced by the weights that it averages
+            model.load_state_dict(checkpoints.read(best)["state_dict"])
     if cfg.test:
         metrics |= trainer.test(model, datamodule=data, verbose=False)[0]
         metrics |= excess(metrics, data)
