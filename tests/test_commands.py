@@ -157,6 +157,7 @@ def test_wrong_command_lines_are_answered(words: list[str], said: list[str], tmp
     assert not list(tmp_path.iterdir()), "a wrong command leaves nothing behind"
 
 
+@pytest.mark.slow
 def test_the_probe_sees_torch(tmp_path: Path) -> None:
     answer = run_script("tests/untorched.py", f"paths.log_dir={tmp_path}", "trainer.fast_dev_run=true", timeout=120)
     assert "torch was imported" in answer.stderr

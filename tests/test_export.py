@@ -203,6 +203,7 @@ def test_a_model_of_no_task_is_refused() -> None:
         part(nn.Linear(1, 1), {})
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_by_its_command(runs: dict[str, Path]) -> None:
     done = run_script("scripts/export.py", f"run={runs['digits']}", "to=onnx", timeout=120)
     assert done.returncode == 0, done.stderr

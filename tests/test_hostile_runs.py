@@ -166,6 +166,7 @@ def test_hostile_weights_of_a_resnet_are_refused(hostile: Path) -> None:
         ResNet(image=[1, 28, 28], num_classes=10, weights=str(hostile))
 
 
+@pytest.mark.slow
 def test_the_command_says_which_file_holds_code(canary: Path, tmp_path: Path) -> None:
     path = tmp_path / "evil.pt"
     torch.save({"conv1.weight": Touch(canary)}, path)

@@ -80,6 +80,7 @@ def test_a_completed_run_is_not_trained_on_by_accident(logs: Path) -> None:
     assert Run(run.dir).status == "completed"
 
 
+@pytest.mark.slow
 def test_a_completed_run_goes_on_for_longer(run: Run) -> None:
     record = run.record | {"status": "completed"}
     (run.dir / "run.json").write_text(json.dumps(record))
@@ -102,6 +103,7 @@ def test_no_checkpoint(run: Run) -> None:
     assert "epoch 1" not in said
 
 
+@pytest.mark.slow
 def test_a_truncated_last_checkpoint_falls_back_to_the_newest_that_is_whole(run: Run) -> None:
     last, best = run.dir / "checkpoints" / "last.ckpt", run.dir / "checkpoints" / "best.ckpt"
     content = last.read_bytes()
@@ -126,6 +128,7 @@ def test_every_checkpoint_truncated(run: Run) -> None:
     assert "epoch 1" not in said
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model(run: Run, logs: Path) -> None:
     [other] = Run.list(logs, model="lenet")
     shutil.copy(other.checkpoint("last"), run.dir / "checkpoints" / "last.ckpt")
@@ -255,6 +258,7 @@ def test_a_group_chosen_anew_brings_all_that_it_says(run: Run) -> None:
     assert not list(run.dir.rglob("*=*.ckpt")), "nor does Lightning keep checkpoints of its own"
 
 
+@pytest.mark.slow
 def test_an_end_that_is_past_is_refused(run: Run) -> None:
     status, said = resume(run, "trainer.max_epochs=1")
     assert status == 2

@@ -254,6 +254,7 @@ def test_a_sweep_has_a_directory_for_each_job(data_dir: Path, tmp_path: Path) ->
     assert not [path for path in tmp_path.rglob("*") if "=" in path.name]
 
 
+@pytest.mark.slow
 def test_runs_that_start_together_do_not_meet(data_dir: Path, tmp_path: Path) -> None:
     import concurrent.futures
 
