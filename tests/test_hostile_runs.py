@@ -83,6 +83,7 @@ def test_a_good_checkpoint_is_loaded(run: Run) -> None:
     assert type(run.model()) is LeNet
 
 
+@pytest.mark.slow
 def test_evaluate_refuses_a_hostile_checkpoint(run: Run, canary: Path) -> None:
     content = checkpoint()
     content["hyper_parameters"]["evil"] = Touch(canary)

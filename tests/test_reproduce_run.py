@@ -75,6 +75,7 @@ def test_the_saved_config_counts_and_other_figures_are_told(run: Path) -> None:
     assert OmegaConf.load(copy / ".hydra" / "config.yaml") == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -173,7 +173,7 @@ def test_fit_and_test_can_be_left_out(cfg: Compose, tmp_path: Path) -> None:
     assert set(Run(tmp_path / "run").metrics) == {"test/loss", "test/acc", "test/precision", "test/recall", "test/f1"}
 
 
-@pytest.mark.parametrize("debug", ["overfit", "profile", "anomaly"])
+@pytest.mark.parametrize("debug", [pytest.param("overfit", marks=pytest.mark.slow), "profile", "anomaly"])
 def test_debugging_runs_run(debug: str, cfg: Compose, tmp_path: Path) -> None:
     train(cfg(*SMALL, f"debug={debug}"))
     assert Run(tmp_path / "run").status == "completed"
