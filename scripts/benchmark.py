@@ -18,7 +18,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.nn import functional as F
@@ -29,7 +28,7 @@ from torchvision.datasets import MNIST
 from lab import checkpoints
 from lab.build import instantiate
 from lab.callbacks import Checkpoint
-from lab.compose import CONFIGS, ROOT
+from lab.compose import ROOT, compose
 from lab.data.module import generator
 from lab.loop import Loop
 from lab.training import build
@@ -229,8 +228,7 @@ def opening(pairs: int) -> None:
 
 def composed(*overrides: str, data_dir: str) -> DictConfig:
     """The config that `overrides` make."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", [*overrides, *([f"paths.data_dir={data_dir}"] if data_dir else [])])
+    return compose([*overrides, *([f"paths.data_dir={data_dir}"] if data_dir else [])])
 
 
 def main() -> None:

@@ -4,9 +4,7 @@ Everything comes from the run directory; data overrides serve another dataset th
 written to evaluation-<data>.json in the run directory.
 """
 
-import sys
-
-from lab.answers import explained
+from lab.answers import script
 from lab.inference.reuse import datamodule, parse, with_data
 from lab.runs import Run
 
@@ -54,8 +52,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-    else:
-        with explained():
-            main(sys.argv[1:])
+    script(main, __doc__)

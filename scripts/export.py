@@ -9,11 +9,10 @@ lies in the run directory, under export/, where out= names no other.
 """
 
 import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
-from lab.answers import explained
+from lab.answers import script
 from lab.compose import nearest
 from lab.errors import UserError
 from lab.inference.output import check_out
@@ -80,8 +79,4 @@ def target(run: Run, to: str, out: str) -> tuple[str, Path]:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-    else:
-        with explained():
-            main(sys.argv[1:])
+    script(main, __doc__)

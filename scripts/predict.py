@@ -14,11 +14,12 @@ import math
 import sys
 from typing import Any
 
-from lab.answers import explained
+from lab.answers import script
 from lab.errors import UserError
-from lab.inference.output import show_columns, whole, write_columns
+from lab.inference.output import show_columns, write_columns
 from lab.inference.request import Request, read_request
 from lab.inference.reuse import datamodule, image_shape, with_data
+from lab.whole import whole
 
 
 def main(words: list[str]) -> None:
@@ -128,8 +129,4 @@ def write_samples(asked: Request, model: Any) -> None:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-    else:
-        with explained():
-            main(sys.argv[1:])
+    script(main, __doc__)

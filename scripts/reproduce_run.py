@@ -5,7 +5,6 @@ is not the one that the run recorded, it says what differs and stops; force=true
 old one. Exits with 0 where every figure is equal within `tolerance`, else with 1; speeds are shown and not judged.
 """
 
-import json
 import math
 import os
 import re
@@ -14,7 +13,7 @@ import sys
 from secrets import token_hex
 
 from lab.again import command, obstacles, written
-from lab.answers import explained
+from lab.answers import script
 from lab.compose import ROOT
 from lab.config import parse_arguments
 from lab.errors import RunFailed, UserError
@@ -32,7 +31,7 @@ def main(words: list[str]) -> int:
     old = Run.open(arguments["run"])
     if not old.metrics:
         raise UserError(f"{old.dir} has no metrics.json (status {old.status}): there is nothing to compare with")
-    record = json.loads((old.dir / "run.json").read_text())
+    record = old.record
     if found := obstacles(old.dir, record):
         told = "\n".join(f"  {line}" for line in found[:7])
         if arguments["force"] == "false":
@@ -61,7 +60,7 @@ def compare(old: Run, new: Run, tolerance: float) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    devices = [json.loads((run.dir / "run.json").read_text()).get("devices") for run in (old, new)]
+    devices = [run.record.get("devices") for run in (old, new)]
     if devices[0] != devices[1]:
         print(f"devices then {devices[0]}, now {devices[1]}: sums in another order differ in their last digits")
     table = Table("metric", "then", "now", "difference", "", title=old.dir.name)
@@ -95,8 +94,4 @@ def _number(text: str) -> float:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(__doc__)
-    else:
-        with explained():
-            sys.exit(main(sys.argv[1:]))
+    script(main, __doc__)

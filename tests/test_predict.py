@@ -24,12 +24,13 @@ from lab.data.files import read_table
 from lab.data.pictures import read_image
 from lab.errors import UserError
 from lab.inference.bars import Bar, track
-from lab.inference.output import whole, write_columns
+from lab.inference.output import write_columns
 from lab.inference.predict import answer, continue_text
 from lab.inference.request import read_request
 from lab.inference.reuse import task
 from lab.models import GPT, VAE, RNNRegressor
 from lab.runs import Run
+from lab.whole import whole
 from tests.conftest import CLASSES, Compose, choices, run_script
 
 

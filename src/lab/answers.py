@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,6 +48,15 @@ def explained() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
     finally:
         warnings.showwarning = plain
+
+
+def script(main: Callable[[list[str]], int | None], usage: str | None) -> None:
+    """Runs a script's `main` on the words of the command line, and ends with its status; --help prints the usage."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(usage)
+        return
+    with explained():
+        sys.exit(main(sys.argv[1:]))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab import provenance
 from lab.errors import Preempted, UserError
 from lab.runs import Run
+from lab.whole import whole
 
 
 class Record(Run):
@@ -109,9 +110,8 @@ class Record(Run):
         config.resume, config.paths.run_dir = None, "${hydra:runtime.output_dir}"
         words = OmegaConf.create([word for word in overrides if not word.startswith("resume=")])
         for name, content in (("config.yaml", config), ("overrides.yaml", words)):
-            partial = self.dir / ".hydra" / f".{name}.part"
-            OmegaConf.save(content, partial)
-            partial.replace(self.dir / ".hydra" / name)
+            with whole(self.dir / ".hydra" / name) as partial:
+                OmegaConf.save(content, partial)
 
 
 def _now() -> str:

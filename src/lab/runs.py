@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab.compose import ROOT, nearest
 from lab.errors import UserError
 from lab.redaction import redact
+from lab.whole import whole
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl  # takes seconds: imported where it is needed
@@ -182,9 +183,5 @@ class Run:
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file of the run, whole or not at all, without the environment's secrets."""
-        partial = self.dir / f".{name}.part"
-        try:
+        with whole(self.dir / name) as partial:
             partial.write_text(json.dumps(redact(content), indent=2) + "\n")
-            partial.replace(self.dir / name)
-        finally:
-            partial.unlink(missing_ok=True)

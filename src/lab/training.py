@@ -22,7 +22,7 @@ from lab import checkpoints, loop
 from lab.build import instantiate, instantiate_each
 from lab.callbacks import Checkpoint, Meter
 from lab.callbacks.checkpoint import WholeFiles
-from lab.callbacks.watch import Launcher, Watch
+from lab.callbacks.watch import Launcher, watch_of
 from lab.errors import Preempted, RunFailed, UserError
 from lab.loggers import continue_curves, log_hyperparameters
 from lab.logs import ignore_known_warnings
@@ -95,8 +95,7 @@ def build(
     trainer = instantiate(cfg.trainer, **own)
     loop.install(trainer, stop or Stop(), quick=cfg.quick_loop)
     if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
-        watch = next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())
-        trainer.strategy._launcher = Launcher(launcher, watch)
+        trainer.strategy._launcher = Launcher(launcher, watch_of(trainer))
     return model, data, trainer
 
 
@@ -113,7 +112,7 @@ def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
     if trainer.is_global_zero:
         devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
         run.note(devices=devices, threads=torch.get_num_threads())  # sums depend on both
-    watch = next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())  # type: ignore[attr-defined]
+    watch = watch_of(trainer)
     watch.at_end = lambda status, cause: run.finish(status, error=cause)
     try:
         metrics = _fit_and_test(cfg, run, model, data, trainer, checkpoint, stop)

@@ -42,9 +42,8 @@ class Watch(pl.Callback):
 
     def __init__(self, timeout: float = 600.0) -> None:
         self.timeout = timeout
-        self.at_end: Callable[[str, str], None] = lambda status, cause: (
-            None
-        )  # called in rank 0 before it ends from here
+        # Rank 0 calls it before it ends from here
+        self.at_end: Callable[[str, str], None] = lambda status, cause: None
         self._rank = 0
         self._world_size = 1
         self._batches = 0
@@ -237,3 +236,10 @@ class Launcher(_SubprocessScriptLauncher):
             self.watch.begin(self.procs)
         _set_num_threads_if_needed(num_processes=self.num_processes)
         return function(*args, **kwargs)
+
+
+def watch_of(trainer: pl.Trainer) -> Watch:
+    """The watch of a trainer; where none was asked for, the one that its launcher gives the processes to."""
+    if isinstance(launcher := trainer.strategy.launcher, Launcher):
+        return launcher.watch
+    return next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ from lab.data.fetch import fetch
 from lab.data.images import ImageDataModule
 from lab.data.module import Batch
 from lab.errors import RunFailed
+from lab.whole import whole
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,9 @@ class MNIST(ImageDataModule):
                     log.warning("%s has a wrong checksum: fetching it again", path)
                     path.unlink()
                 if not path.exists():
-                    _place(path, self._fetch(name, folder, mirrors))
+                    content = self._fetch(name, folder, mirrors)
+                    with whole(path) as partial:
+                        partial.write_bytes(content)
 
     def load(self) -> dict[str, Batch]:
         train, test = (torchvision.datasets.MNIST(self.data_dir, train=train) for train in (True, False))
@@ -126,16 +129,3 @@ class MNIST(ImageDataModule):
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _place(path: Path, content: bytes) -> None:
-    """Writes `path` so that it is there whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

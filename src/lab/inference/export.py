@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lab.errors import RunFailed
-from lab.inference.output import whole
 from lab.inference.parts import Part, outputs
 from lab.inference.tracing import any_length, elman_to_onnx
+from lab.whole import whole
 
 TOLERANCE = 1e-4  # largest difference of an output, as a share of the largest output where that is above one
 CHECKED = ((1, 3), (5, 11))  # batch sizes and steps that the graph is checked at

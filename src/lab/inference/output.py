@@ -3,14 +3,13 @@
 import csv
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab.compose import nearest
 from lab.errors import UserError
+from lab.whole import whole
 
 Columns = dict[str, list[Any]]  # of equal length, by name
 
@@ -35,19 +34,6 @@ def check_out(given: str, suffixes: Sequence[str], inputs: Iterable[Path]) -> Pa
     if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
         raise UserError(f"out={given} is what is read: give another name")
     return path
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place at the end; on an error it goes, and `path` stays."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_columns(path: Path, columns: Columns, answers: Sequence[str]) -> None:
