@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from lab.report.comparison import COST, Comparison, Row
 from lab.report.statistics import Summary
 
-NONE = "–"  # there is nothing to say
+NONE = "\u2013"  # a dash: there is nothing to say
 
 
 def header(comparison: Comparison, figures: int | None = None, costs: bool = True) -> list[str]:
@@ -135,5 +135,5 @@ def _against(row: Row) -> list[str]:
     if row.against is None:
         return ["baseline", "", ""]
     test = row.against
-    difference = NONE if test.difference is None else f"{test.difference:+.4g}"
+    difference = NONE if test.difference is None else ("+" if test.difference > 0 else "") + number(test.difference)
     return [difference, probability(test.adjusted), str(test.n)]

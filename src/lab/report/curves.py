@@ -10,13 +10,13 @@ from lab.report.recorded import Recorded
 from lab.report.statistics import Summary, summarise
 
 MOST_METRICS = 8
-MOST_POINTS = 300  # of a group's curve; of more every k-th is drawn
+MOST_POINTS = 200, 50  # of a curve with a colour, and of a grey one; of more every k-th is drawn
 
 
 def curve_metrics(comparison: Comparison) -> list[str]:
     """The figures that have curves: what is judged by, then those of validation, then those of training."""
     found = dict.fromkeys(tag for run in comparison.runs for tag in run.curves)
-    tags = [tag for tag in found if tag.startswith(("val/", "train/")) and not tag.endswith("_per_second")]
+    tags = [tag for tag in found if not tag.endswith("_per_second")]
     wanted = [comparison.metric, *(metric for metric, _ in comparison.objectives)]
     return [tag for tag in dict.fromkeys([*wanted, *sorted(tags, reverse=True)]) if tag in found][:MOST_METRICS]
 
@@ -24,7 +24,7 @@ def curve_metrics(comparison: Comparison) -> list[str]:
 def by_epoch(comparison: Comparison, metric: str) -> bool:
     """Whether each run has the figure once an epoch: then epochs are the axis, which batch sizes leave alone."""
     curves = [run.curves[metric] for run in comparison.runs if metric in run.curves]
-    return all((c.epochs > 0).all() and (c.epochs[1:] > c.epochs[:-1]).all() for c in curves)
+    return all(min(c.epochs) > 0 and len(set(c.epochs)) == len(c.epochs) for c in curves)
 
 
 def points(run: Recorded, metric: str, epochs: bool) -> dict[int, float]:
@@ -33,16 +33,15 @@ def points(run: Recorded, metric: str, epochs: bool) -> dict[int, float]:
         return {}
     curve = run.curves[metric]
     xs = curve.epochs if epochs else curve.steps
-    return {x: y for x, y in zip(xs.tolist(), curve.values.tolist(), strict=True) if math.isfinite(y)}
+    return {x: y for x, y in zip(xs, curve.values, strict=True) if math.isfinite(y)}
 
 
-def mean_curve(runs: Sequence[Recorded], metric: str, epochs: bool) -> dict[int, Summary]:
-    """Over `runs`, at each epoch or step, of those that got so far."""
-    found: dict[int, list[float]] = {}
-    for run in runs:
-        for x, y in points(run, metric, epochs).items():
-            found.setdefault(x, []).append(y)
-    return {x: summarise(found[x]) for x in sorted(found)}
+def mean_curve(runs: Sequence[Recorded], metric: str, epochs: bool, most: int) -> dict[int, Summary]:
+    """Over `runs`, at each epoch or step, of those that got so far; at `most` of them, the last one included."""
+    drawn = [points(run, metric, epochs) for run in runs]
+    xs = sorted({x for found in drawn for x in found})[::-1]
+    kept = xs[:: -(-len(xs) // most) or 1][::-1]
+    return {x: summarise([found[x] for found in drawn if x in found]) for x in kept}
 
 
 def learning_curves(comparison: Comparison, metric: str) -> Figure:
@@ -50,9 +49,7 @@ def learning_curves(comparison: Comparison, metric: str) -> Figure:
     epochs = by_epoch(comparison, metric)
     drawn = [(i, row) for i, row in enumerate(comparison.rows) if any(metric in run.curves for run in row.group.runs)]
     data = [trace for i, row in reversed(drawn) for trace in _traces(row, i, metric, epochs)]
-    return figure(
-        data, axis("epoch" if epochs else "step", rangemode="tozero"), axis(metric), legend={"traceorder": "reversed"}
-    )
+    return figure(data, axis("epoch" if epochs else "step"), axis(metric), legend={"traceorder": "reversed"})
 
 
 def pruned_curves(comparison: Comparison) -> Figure | None:
@@ -99,21 +96,16 @@ def curve_rows(comparison: Comparison, metrics: Sequence[str]) -> Iterator[list[
         for run in row.group.runs:
             for metric in metrics:
                 if curve := run.curves.get(metric):
-                    for step, epoch, value in zip(
-                        curve.steps.tolist(), curve.epochs.tolist(), curve.values.tolist(), strict=True
-                    ):
-                        yield [
-                            row.group.name, run.name, run.seed, run.status, metric, step, max(epoch, 0) or None, value
-                        ]  # fmt: skip
+                    same = [row.group.name, run.name, run.seed, run.status, metric]
+                    for step, epoch, value in zip(curve.steps, curve.epochs, curve.values, strict=True):
+                        yield [*same, step, epoch or None, value]
 
 
 def _traces(row: Row, rank: int, metric: str, epochs: bool) -> Iterator[dict[str, Any]]:
-    found = mean_curve(row.group.chosen, metric, epochs)
-    every = -(-len(found) // MOST_POINTS) or 1
-    kept = [(x, summary) for i, (x, summary) in enumerate(found.items()) if (len(found) - 1 - i) % every == 0]
     top = rank < len(PALETTE)
+    found = mean_curve(row.group.chosen, metric, epochs, MOST_POINTS[not top])
     name, colour = plain(row.group.name), PALETTE[rank] if top else GREY
-    banded = [(x, s) for x, s in kept if s.low is not None]
+    banded = [(x, s) for x, s in found.items() if s.low is not None]
     if top and banded:
         xs = [x for x, _ in banded]
         yield {
@@ -122,8 +114,9 @@ def _traces(row: Row, rank: int, metric: str, epochs: bool) -> Iterator[dict[str
             "hoverinfo": "skip", "legendgroup": name, "showlegend": False, "name": name,
         }  # fmt: skip
     yield {
-        "type": "scatter", "mode": "lines+markers" if len(kept) < 25 else "lines", "name": name, "legendgroup": name,
-        "x": [x for x, _ in kept], "y": [s.mean for _, s in kept], "customdata": [[s.n, s.low, s.high] for _, s in kept],
+        "type": "scatter", "mode": "lines+markers" if len(found) < 25 else "lines", "name": name, "legendgroup": name,
+        "x": list(found), "y": [s.mean for s in found.values()],
+        "customdata": [[s.n, s.low, s.high] for s in found.values()],
         "line": {"color": colour, "width": 2 if top else 1}, "marker": {"size": 5}, "showlegend": top,
         "hovertemplate": "%{y:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}], n = %{customdata[0]}",
     }  # fmt: skip
@@ -133,4 +126,4 @@ def _trained(run: Recorded) -> float:
     """How many epochs a run had."""
     if "cost/epochs" in run.metrics:
         return run.metrics["cost/epochs"]
-    return float(max((curve.epochs[-1] for curve in run.curves.values() if len(curve.epochs)), default=0))
+    return float(max((curve.epochs[-1] for curve in run.curves.values()), default=0))

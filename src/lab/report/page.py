@@ -81,7 +81,7 @@ def _sections(comparison: Comparison, figures: dict[str, Figure]) -> Iterator[st
             "parallel",
             "Parallel coordinates",
             f"Each line is a run: its place on every axis is its value there, its colour its {comparison.metric}.",
-            _plot("parallel", "plot lines"),
+            _plot("parallel", "plot"),
         )
     shares, why = importances(comparison, points)
     told = "How much each key decides whether a run is among the best, by PED-ANOVA over the completed runs."

@@ -55,7 +55,10 @@ def is_wide(values: Sequence[float]) -> bool:
 
 def encode(content: Any) -> str:
     """JSON for a script element: nothing in it ends the element, what is no finite number is null."""
-    text = json.dumps(_finite(content), separators=(",", ":"), allow_nan=False)
+    try:
+        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(content), separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from lab.compose import ROOT, nearest
 from lab.errors import UserError
-from lab.report.events import Curve, read_curves
+from lab.report.events import Curve, Points, curve, read_points
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # OmegaConf's own takes ten times as long
 FINISHED = ("completed", "pruned")
@@ -85,8 +85,16 @@ class Recorded:
         return not all(map(math.isfinite, self.metrics.values()))
 
     @cached_property
+    def points(self) -> dict[str, Points]:
+        """Its scalars, as its event files have them."""
+        return read_points(self.dir / "tensorboard")
+
+    @cached_property
     def curves(self) -> dict[str, Curve]:
-        return read_curves(self.dir / "tensorboard")
+        """Those of training and validation, in order."""
+        return {
+            t: curve(self.points, t) for t, found in self.points.items() if found and t.startswith(("train/", "val/"))
+        }
 
 
 def find_runs(words: Sequence[str], log_dir: Path = ROOT / "logs") -> list[Recorded]:

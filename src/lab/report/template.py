@@ -14,7 +14,7 @@ body { margin: 0; padding: 2rem 1.5rem 4rem; background: var(--back); color: var
        font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 main { max-width: 1240px; margin: auto; }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 0 0 .2rem; }
-p { margin: .2rem 0 .8rem; color: var(--soft); max-width: 80ch; }
+p { margin: .2rem 0 .8rem; color: var(--soft); max-width: 110ch; }
 nav a { color: inherit; margin-right: 1rem; }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.2rem 1.4rem;
           margin-top: 1.2rem; }
@@ -40,7 +40,8 @@ function themed(layout) {
   const axis = {gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line};
   const done = {...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
     font: {family: getComputedStyle(document.body).fontFamily, size: 13, color: ink},
-    margin: {l: 60, r: 20, t: 16, b: 50}, hoverlabel: {bgcolor: colour("--paper"), font: {color: ink}},
+    margin: {l: 60, r: 20, t: 30, b: 50}, modebar: {bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink},
+    hoverlabel: {bgcolor: colour("--paper"), font: {color: ink}},
     xaxis: {...axis, ...layout.xaxis}, yaxis: {...axis, ...layout.yaxis}};
   if (layout.annotations)
     done.annotations = layout.annotations.map(a => a.bgcolor === "veil" ? {...a, bgcolor: colour("--veil")} : a);
@@ -49,11 +50,12 @@ function themed(layout) {
 
 function draw(place) {
   const figure = figures[place.dataset.figure];
-  Plotly.react(place, figure.data, themed(figure.layout), {responsive: true, displaylogo: false});
+  return Plotly.react(place, figure.data, themed(figure.layout), {responsive: true, displaylogo: false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d"]});
 }
 
 const places = [...document.querySelectorAll("[data-figure]")];
-places.forEach(draw);
+const drawn = places.map(draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => places.forEach(draw));
 for (const choice of document.querySelectorAll("select[data-for]"))
   choice.addEventListener("change", () => {
@@ -63,10 +65,13 @@ for (const choice of document.querySelectorAll("select[data-for]"))
   });
 
 // A run's line stands out while the pointer is on it
-for (const place of document.querySelectorAll(".lines")) {
-  const mark = (event, width, opacity) =>
-    Plotly.restyle(place, {"line.width": width, opacity}, [event.points[0].curveNumber]);
-  place.on("plotly_hover", event => mark(event, 5, 1));
-  place.on("plotly_unhover", event => mark(event, 1.6, 0.75));
-}
+Promise.all(drawn).then(() => {
+  for (const place of document.querySelectorAll('[data-figure="parallel"]')) {
+    const mark = (event, width, opacity) =>
+      Plotly.restyle(place, {"line.width": width, opacity}, [event.points[0].curveNumber]);
+    place.on("plotly_hover", event => mark(event, 5, 1));
+    place.on("plotly_unhover", event => mark(event, 1.6, 0.75));
+  }
+  document.documentElement.dataset.drawn = drawn.length;
+});
 """

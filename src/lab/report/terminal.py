@@ -19,7 +19,7 @@ def show(comparison: Comparison) -> None:
     console = Console()
     for layout in LAYOUTS:
         table = _table(comparison, *layout)
-        if console.measure(table).maximum <= console.width:
+        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
             break
     console.print(table)
     if layout != LAYOUTS[0]:
