@@ -49,7 +49,7 @@ def learning_curves(comparison: Comparison, metric: str) -> Figure:
     epochs = by_epoch(comparison, metric)
     drawn = [(i, row) for i, row in enumerate(comparison.rows) if any(metric in run.curves for run in row.group.runs)]
     data = [trace for i, row in reversed(drawn) for trace in _traces(row, i, metric, epochs)]
-    return figure(data, axis("epoch" if epochs else "step"), axis(metric), legend={"traceorder": "reversed"})
+    return figure(data, _across(data, epochs), axis(metric), legend={"traceorder": "reversed"})
 
 
 def pruned_curves(comparison: Comparison) -> Figure | None:
@@ -72,7 +72,7 @@ def pruned_curves(comparison: Comparison) -> Figure | None:
             if stopped:
                 trace |= {"mode": "lines+markers", "marker": {"symbol": "x", "size": last}}
             data.append(trace | {"hovertemplate": "%{x}: %{y:.4g}"})
-    return figure(sorted(data, key=lambda t: t["mode"]), axis("epoch" if epochs else "step"), axis(metric))
+    return figure(sorted(data, key=lambda t: t["mode"]), _across(data, epochs), axis(metric))
 
 
 def saved_epochs(comparison: Comparison) -> tuple[float, float]:
@@ -120,6 +120,12 @@ def _traces(row: Row, rank: int, metric: str, epochs: bool) -> Iterator[dict[str
         "line": {"color": colour, "width": 2 if top else 1}, "marker": {"size": 5}, "showlegend": top,
         "hovertemplate": "%{y:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}], n = %{customdata[0]}",
     }  # fmt: skip
+
+
+def _across(data: Sequence[dict[str, Any]], epochs: bool) -> dict[str, Any]:
+    """The axis of epochs or steps; few epochs are counted one by one."""
+    few = epochs and max((x for trace in data for x in trace["x"]), default=0) <= 12
+    return axis("epoch" if epochs else "step", **({"dtick": 1} if few else {}))
 
 
 def _trained(run: Recorded) -> float:

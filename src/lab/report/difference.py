@@ -20,7 +20,10 @@ def code(first: Recorded, second: Recorded) -> Lines:
     """Commits, files that were changed since, versions of packages, machines."""
     records = [run.record for run in (first, second)]
     gits = [record.get("git") or {} for record in records]
-    found: list[tuple[str, Any, Any]] = [(name, gits[0].get(name), gits[1].get(name)) for name in ("commit", "branch")]
+    found: list[tuple[str, Any, Any]] = [
+        ("commit", *(str(git.get("commit"))[:12] for git in gits)),
+        ("branch", *(git.get("branch") for git in gits)),
+    ]
     patches = [_patch(run) for run in (first, second)]
     changed = changed_files(*patches)
     for name in changed:

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
+from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -87,12 +88,16 @@ def _read(content: bytes, points: dict[str, Points]) -> None:
                     del found[late]
         values = event.summary.value
         for value in values:
-            if value.HasField("simple_value"):
-                points.setdefault(value.tag, {})[event.step] = value.simple_value
-            elif value.tensor.float_val:  # as TensorFlow's writers put it
-                points.setdefault(value.tag, {})[event.step] = value.tensor.float_val[0]
+            number = [value.simple_value] if value.HasField("simple_value") else _numbers(value.tensor)
+            if number:
+                points.setdefault(value.tag, {})[event.step] = number[0]
         if len(values) == 1 and step == event.step and _ends_plainly(head, values[0].tag):
             known[head] = points[values[0].tag]
+
+
+def _numbers(tensor: Any) -> Any:
+    """The number in a tensor that holds but one, as newer writers put scalars."""
+    return [] if tensor.tensor_shape.dim else tensor.float_val or tensor.double_val
 
 
 def _step(content: bytes, start: int, end: int) -> tuple[int, int]:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.again import ABSENT
-from lab.report.keys import columns, identity, label, only, value
+from lab.report.keys import columns, identity, label, only, settings
 from lab.report.recorded import ORDER, Recorded
 
 
@@ -68,12 +67,11 @@ def group_runs(runs: Sequence[Recorded]) -> list[Group]:
     firsts = [alike[0] for alike in found.values()]
     keys = columns(firsts) if len(found) > 1 else []
     groups: dict[str, Group] = {}
-    for first, alike in zip(firsts, found.values(), strict=True):
-        plain = name = label(first, keys) or only(first)
+    for first, alike, values in zip(firsts, found.values(), settings(firsts, keys), strict=True):
+        plain = name = label(values, keys) or only(first)
         number = 1
         while name in groups:  # alike in all that is written, such as 0.1 and 0.1000000001
             number += 1
             name = f"{plain} ({number})"
-        values = {key: found for key in keys if (found := value(first, key)) is not ABSENT}
         groups[name] = Group(name, alike, values)
     return list(groups.values())

@@ -80,12 +80,28 @@ def text(found: Any) -> str:
     return str(found)
 
 
-def label(run: Recorded, keys: Sequence[str]) -> str:
-    """`lr=0.001 model=lenet`: a run by its values at `keys`, whose last words stand for them where that is clear."""
+def settings(runs: Sequence[Recorded], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """What each of `runs` has at `keys`. A key of a class that all runs of this class have alike is left out of theirs:
+    it was varied for another one.
+    """
+    found = [{key: one for key in keys if (one := value(run, key)) is not ABSENT} for run in runs]
+    for key in keys:
+        above = next((other for other in keys if key.startswith(f"{other}.")), None)
+        if above is None:
+            continue
+        for choice in dict.fromkeys(text(one.get(above)) for one in found):
+            alike = [one for one in found if text(one.get(above)) == choice and key in one]
+            if len({text(one[key]) for one in alike}) == 1:
+                for one in alike:
+                    del one[key]
+    return found
+
+
+def label(values: dict[str, Any], keys: Sequence[str]) -> str:
+    """`lr=0.001 model=lenet`: values at `keys`, whose last words stand for them where that is clear."""
     lasts = [key.rpartition(".")[2] for key in keys]
     words = [last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)]
-    found = [(word, value(run, key)) for word, key in zip(words, keys, strict=True)]
-    return " ".join(f"{word}={text(one)}" for word, one in found if one is not ABSENT)
+    return " ".join(f"{word}={text(values[key])}" for word, key in zip(words, keys, strict=True) if key in values)
 
 
 def only(run: Recorded) -> str:

@@ -84,7 +84,7 @@ def slices(comparison: Comparison, points: list[Point]) -> dict[str, Figure]:
     for key in varied(comparison, points):
         numeric = is_numeric(key, points)
         data = []
-        for status, symbol, colour in (("pruned", "x-thin-open", GREY), ("completed", "circle", PALETTE[0])):
+        for status, symbol, colour in (("pruned", "x", GREY), ("completed", "circle", PALETTE[0])):
             shown = [p for p in points if p[0].status == status and key in p[1]]
             if shown:
                 data.append(
@@ -99,7 +99,7 @@ def slices(comparison: Comparison, points: list[Point]) -> dict[str, Figure]:
         kind = "category"
         if numeric:
             kind = "log" if is_wide([values[key] for _, values, _ in points if key in values]) else "linear"
-        x = axis(key, type=kind) | ({"dtick": 1} if kind == "log" else {})
+        x = axis(key, type=kind) | ({"dtick": 1, "tickformat": "~g"} if kind == "log" else {})
         if kind == "category":  # in the order of their best run
             x["categoryarray"] = list(dict.fromkeys(plain(text(v[key])) for _, v, _ in points if key in v))
         found[key] = figure(data, x, axis(comparison.metric))
