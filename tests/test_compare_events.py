@@ -56,29 +56,29 @@ def test_values_and_epochs_are_those_that_were_drawn(tmp_path: Path) -> None:
 def test_a_run_that_went_on_lost_what_came_after_its_checkpoint(tmp_path: Path) -> None:
     draw(tmp_path, {"val/acc": [0.1, 0.2, 0.3, 0.4]})
     first = next(tmp_path.glob("events*"))
-    first.rename(tmp_path / "events.out.tfevents.5.host.1.0")  # older than what comes
+    first.rename(tmp_path / "events.out.tfevents.1.host.1.0")  # older than what comes
     draw(tmp_path, {"val/acc": [0.25]}, start=1, session=True)
     assert read_points(tmp_path)["val/acc"] == pytest.approx({9: 0.1, 19: 0.25})
     assert read_points(tmp_path) == by_tensorboard(tmp_path)
 
 
 def test_it_reads_up_to_where_a_file_ends_or_is_damaged(tmp_path: Path) -> None:
-    path = draw(tmp_path, {"val/acc": [i / 64 for i in range(40)]})
+    path = draw(tmp_path, {"val/acc": [i / 64 for i in range(12)]})
     content = path.read_bytes()
     whole = read_points(tmp_path)["val/acc"]
-    assert len(whole) == 40
+    assert len(whole) == 12
     known = 0
-    for length in range(len(content) + 1):  # wherever the process was killed
+    for length in [*range(0, len(content), 3), len(content)]:  # wherever the process was killed
         path.write_bytes(content[:length])
         found = read_points(tmp_path).get("val/acc", {})
         assert found == dict(list(whole.items())[: len(found)])
         assert len(found) >= known
         known = len(found)
-    assert known == 40
+    assert known == 12
     for garbage in (b"\0" * 64, b"\xff" * 64, b"noise, not a record" * 4):
         path.write_bytes(content[: len(content) // 2] + garbage + content[len(content) // 2 :])
         found = read_points(tmp_path)["val/acc"]
-        assert 18 <= len(found) <= 22
+        assert 4 <= len(found) <= 8
         assert found == dict(list(whole.items())[: len(found)])
 
 
