@@ -200,10 +200,10 @@ def cost(trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:
     """What training took: epochs, optimizer steps, seconds, and how many numbers were trained."""
     clock = next(c for c in trainer.callbacks if isinstance(c, Clock))  # type: ignore[attr-defined]
     return {
-        "cost/epochs": trainer.current_epoch,
-        "cost/steps": trainer.global_step,
+        "cost/epochs": float(trainer.current_epoch),
+        "cost/steps": float(trainer.global_step),
         "cost/seconds": round(clock.seconds, 3),
-        "cost/parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "cost/parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
     }
 
 
