@@ -102,7 +102,7 @@ class Sweep:
 
 def is_job(directory: Path) -> bool:
     """Whether a run's directory is that of a sweep's job."""
-    return (directory.parent / FILE).is_file()
+    return directory.name.isdigit() and (directory.parent / FILE).is_file()
 
 
 def is_over(directory: Path) -> bool:
