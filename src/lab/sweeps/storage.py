@@ -51,9 +51,9 @@ def check_reachable(url: str | None) -> None:
 
 def _open_journal(path: Path) -> "BaseStorage":
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    class Lock(BaseJournalFileLock):
+    class Lock(JournalFileOpenLock):
         """Ends with its process; Optuna's own are files that a killed process leaves behind for half a minute."""
 
         def __init__(self) -> None:
@@ -111,13 +111,14 @@ def _open_database(url: str) -> "BaseStorage":
 
     try:
         parsed = make_url(url)
+        driver = parsed.get_dialect().driver
     except SQLAlchemyError:
         raise UserError(
             f"hydra.sweeper.storage={_without_password(url)}: expected null for a journal in the sweep's directory, or"
             " a database's URL, such as sqlite:////tmp/sweeps.db or 'postgresql://me:${oc.env:PGPASSWORD}@host/sweeps'"
         ) from None
     shown = f"hydra.sweeper.storage={parsed.render_as_string(hide_password=True)}"
-    kind, _, driver = parsed.drivername.partition("+")
+    kind = parsed.get_backend_name()
     if kind == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise UserError(f"{shown}: a database in memory ends with its process: give a file, sqlite:////tmp/sweeps.db")
     if parsed.host and not parsed.host.startswith("/"):
@@ -128,7 +129,6 @@ def _open_database(url: str) -> "BaseStorage":
             said = error.strerror or str(error)
             raise UserError(f"{shown} cannot be reached: {parsed.host}:{port}: {said}; is the server up?") from error
     try:
-        driver = parsed.get_dialect().driver or driver
         return RDBStorage(url, engine_kwargs={"connect_args": TIMEOUTS.get(driver, {}), "pool_pre_ping": True})
     except (ImportError, SQLAlchemyError, RuntimeError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
@@ -137,5 +137,4 @@ def _open_database(url: str) -> "BaseStorage":
 
 
 def _without_password(url: str) -> str:
-    head, at, tail = str(url).rpartition("@")
-    return f"{head.partition('://')[0]}://***@{tail}" if at else url
+    return f"***@{url.rpartition('@')[2]}" if "@" in url else url
