@@ -30,7 +30,8 @@ class Parameter:
         high: the greatest one, itself included.
         step: between neighbours; None where there is any number between the two ends.
         log: whether the logarithm is what is spread evenly.
-        choices: what is drawn, as Optuna keeps it (a number, a word, true or false), and the text that stands for it.
+        is_interval: whether it was written as one.
+        choices: what is drawn, as Optuna keeps it (a number as it is, all else as text), and the text that stands for it.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Parameter:
     high: float = 0
     step: float | None = None
     log: bool = False
+    is_interval: bool = False
     choices: dict[Any, str] = field(default_factory=dict)
 
     @property
@@ -121,7 +123,7 @@ def read(override: Override) -> Parameter:
     elements = list(override.sweep_iterator()) if elements is None else elements
     for element in elements:
         text = Transformer.str(element)
-        plain = element if isinstance(element, bool | int | float) else text
+        plain = element if isinstance(element, int | float) and not isinstance(element, bool) else text
         if plain in choices:
             raise UserError(f"{override.input_line}: {text} stands there twice")
         choices[plain] = text
@@ -144,7 +146,7 @@ def _interval(value: IntervalSweep, override: Override) -> dict[str, Any]:
         raise UserError(f"{line}: expected whole numbers as its ends")
     if "log" in value.tags and low <= 0:
         raise UserError(f"{line}: a logarithm needs numbers above 0, and the interval begins at {low:g}")
-    ends: dict[str, Any] = {"low": low, "high": high, "log": "log" in value.tags, "kind": "float"}
+    ends: dict[str, Any] = {"low": low, "high": high, "log": "log" in value.tags, "is_interval": True, "kind": "float"}
     return ends | {"low": int(low), "high": int(high), "kind": "int", "step": 1} if whole else ends
 
 

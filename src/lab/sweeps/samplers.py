@@ -1,5 +1,6 @@
 """Optuna's samplers and pruners, from `hydra.sweeper.sampler` and `hydra.sweeper.pruner`."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -61,7 +62,11 @@ def _build(node: Any) -> Any:
     if "_target_" not in node:
         return arguments
     made = locate(node["_target_"], PACKAGES, REMEDY)
+    from optuna.exceptions import ExperimentalWarning
+
     try:
-        return made(**arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # the lock file holds the version that was tried
+            return made(**arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{node['_target_']} cannot be built: {error}") from error

@@ -124,7 +124,8 @@ def written(params: Mapping[str, Any]) -> list[str]:
             name = next(iter(value), "KEY")
             raise UserError(f"hydra.sweeper.params.{key} holds keys: write each as one, {key}.{name}: …")
         if isinstance(value, Sequence) and not isinstance(value, str):
-            value = f"choice({','.join(_write(element) for element in value)})"
+            texts = ",".join(_write(element) for element in value)
+            value = texts if len(value) > 1 else f"choice({texts})"  # choice() takes no null
         words.append(f"{key}={value if isinstance(value, str) else _write(value)}")
     return words
 
