@@ -36,7 +36,7 @@ class Pruning(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that was killed when its end had been decided ends where it goes on."""
-        self._end(trainer, self._referee is not None and self._referee.pruned)
+        self._end(trainer, self._referee is not None and self._referee.is_over(self.step))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or self.metric not in trainer.callback_metrics:

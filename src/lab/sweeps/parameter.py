@@ -61,7 +61,9 @@ class Parameter:
         if self.kind == "choice":
             return list(self.choices)
         if self.step is None:
-            raise UserError(f"{self.key}={self.text} holds any number: a grid needs some, so write choice(…) or range(…)")
+            raise UserError(
+                f"{self.key}={self.text} holds any number: a grid needs some, so write choice(…) or range(…)"
+            )
         return [self._snap(self.low + i * self.step) for i in range(int(self.size))]
 
     def samples(self, most: int) -> list[str]:

@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from lab.build import locate, targets
 from lab.errors import UserError
+from lab.sweeps.samplers import build_pruner
 from lab.sweeps.storage import open_storage
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.pruners import BasePruner
-    from optuna.samplers import BaseSampler
 
 DECIDED = "pruning"  # the attribute of a trial that says what its last report came to
 
@@ -59,7 +57,7 @@ def open_study(
         storage=open_storage(directory, storage),
         directions=[{"min": "minimize", "max": "maximize"}[mode] for mode in modes],
         sampler=optuna.samplers.RandomSampler(),  # the sweep gives each trial one of its own
-        pruner=make_pruner(pruner),
+        pruner=build_pruner(OmegaConf.create(dict(pruner))) if pruner else optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
     study.stop = _stop
@@ -73,50 +71,6 @@ def open_study(
 
 def _stop() -> None:
     """What `GridSampler` calls at its end, and Optuna refuses outside of its own loop."""
-
-
-def make_pruner(node: Mapping[str, Any] | None) -> "BasePruner":
-    """What `hydra.sweeper.pruner` describes; of `optuna.pruners` alone."""
-    if not node:
-        return _optuna().pruners.NopPruner()
-    return _make(node, "optuna.pruners")
-
-
-def make_sampler(node: Mapping[str, Any] | None, number: int, **more: Any) -> "BaseSampler":
-    """What `hydra.sweeper.sampler` describes, for one trial.
-
-    A sampler of its own for each trial draws the same whether the sweep was stopped before or not: from the seed, from
-    the trial's number, and from the trials that are finished. With one for all, a sweep that goes on would draw from
-    the beginning again what it drew then.
-
-    Args:
-        node: `_target_` and arguments of one of `optuna.samplers`; None for TPE.
-        number: of the trial.
-        **more: arguments besides.
-    """
-    import numpy as np
-
-    node = {"_target_": "optuna.samplers.TPESampler", "seed": 0, **more} if not node else {**node, **more}
-    grid = str(node["_target_"]).endswith((".GridSampler", ".QMCSampler"))  # go through one order, shuffled by the seed
-    if node.get("seed") is not None and not grid:
-        node["seed"] = int(np.random.SeedSequence([int(node["seed"]), number]).generate_state(1)[0])
-    return _make(node, "optuna.samplers")
-
-
-def _make(node: Mapping[str, Any], package: str) -> Any:
-    from hydra.utils import instantiate
-    from optuna.exceptions import ExperimentalWarning
-
-    plain: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
-    for target in targets(plain):
-        locate(target, [package], "PLUGINS in lab/guard.py")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        try:
-            return instantiate(plain, _convert_="all")
-        except Exception as error:  # Hydra wraps what the constructor says
-            said = str(error.__cause__ or error).partition("\n")[0]
-            raise UserError(f"{plain['_target_']} cannot be built: {said}") from error
 
 
 def _optuna() -> Any:
@@ -158,8 +112,8 @@ class Referee:
             value: of the objective.
             last: whether the trial has come to its end with this step: then it is no pruned one.
         """
-        if self.pruned or step <= self.step:
-            return self.pruned
+        if step <= self.step or self.pruned:
+            return self.is_over(step)
         if step not in self.known:
             self.trial.report(value, step)
             self.known[step] = value
@@ -168,6 +122,10 @@ class Referee:
         self.step = step
         self.trial.set_user_attr(DECIDED, {"step": step, "pruned": self.pruned})
         return self.pruned
+
+    def is_over(self, step: int) -> bool:
+        """Whether it was decided that the trial ends after `step`, or before."""
+        return self.pruned and step >= self.step
 
     def _ask(self) -> bool:
         with warnings.catch_warnings():
@@ -190,14 +148,56 @@ def load_trial(run: Path) -> Referee | None:
     modes = [objective["mode"] for objective in found["objectives"]]
     study = open_study(run.parent, modes, found.get("storage"), found.get("pruner"))
     if int(run.name) >= len(study.get_trials(deepcopy=False)):
-        raise UserError(f"{run}: the study of {run.parent} has no trial {run.name}: its storage is not that of the sweep")
+        raise UserError(
+            f"{run}: the study of {run.parent} has no trial {run.name}: its storage is not that of the sweep"
+        )
     return Referee(study, int(run.name))
 
 
 def prunes(sweeper: Mapping[str, Any]) -> bool:
-    """Whether a sweep with these settings of `hydra.sweeper` ends runs while they train; over seeds it ends between two."""
-    pruner = sweeper.get("pruner")
-    return bool(pruner) and not str(pruner["_target_"]).endswith(".NopPruner") and not sweeper.get("seeds")
+    """Whether a sweep with these settings of `hydra.sweeper` ends runs amid their training; over seeds, between two."""
+    return _is_pruner(sweeper.get("pruner")) and not sweeper.get("seeds")
+
+
+def check_pruner(pruner: Mapping[str, Any] | None, seeds: Sequence[int] | None, metrics: Sequence[str]) -> None:
+    """Refuses a pruner that would have nothing to go by.
+
+    Args:
+        pruner: `hydra.sweeper.pruner`.
+        seeds: `hydra.sweeper.seeds`.
+        metrics: the sweep's objectives.
+
+    Raises:
+        UserError: with what to choose instead.
+    """
+    if seeds is not None and (len(set(seeds)) < len(seeds) or not seeds):
+        raise UserError(f"hydra.sweeper.seeds={list(seeds)}: expected null, or seeds that differ, such as [0, 1, 2]")
+    if not pruner or not _is_pruner(pruner):
+        return
+    name = str(pruner["_target_"]).rpartition(".")[2]
+    none = "hydra/sweeper/pruner=none"
+    if len(metrics) > 1:
+        raise UserError(f"{name} follows one objective, and this sweep has {len(metrics)}: {none}")
+    if metrics[0].startswith(("test/", "cost/")):
+        raise UserError(f"{name}: {metrics[0]} is known when a run is over, and there is nothing to prune then: {none}")
+    if not is_wilcoxon(pruner):
+        return
+    # A signed-rank test of n pairs gives 1 / 2^n at the least, and the last seed is trained after the last test
+    least = max(2, math.floor(-math.log2(pruner["p_threshold"])) + 1) + 1 if pruner["p_threshold"] > 0 else math.inf
+    if seeds is None or len(seeds) < least:
+        raise UserError(
+            f"{name} compares trials seed by seed: with p_threshold={pruner['p_threshold']} give at least {least} of"
+            " them, such as hydra.sweeper.seeds=[0,1,2,3,4,5]"
+        )
+
+
+def is_wilcoxon(pruner: Mapping[str, Any]) -> bool:
+    """Whether a pruner compares trials step by step, and not by the last one."""
+    return str(pruner["_target_"]).endswith(".WilcoxonPruner")
+
+
+def _is_pruner(pruner: Mapping[str, Any] | None) -> bool:
+    return bool(pruner) and not str(pruner["_target_"]).endswith(".NopPruner")  # type: ignore[index]
 
 
 def mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
