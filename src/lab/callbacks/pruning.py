@@ -45,6 +45,10 @@ class Pruning(pl.Callback):
         last, value = is_last(trainer), float(trainer.callback_metrics[self.metric])
         self._end(trainer, self._referee is not None and self._referee.report(self.step, value, last))
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.pruned and trainer.is_global_zero:
+            log.info("pruned after validation %d", self.step)
+
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step}
 
@@ -55,8 +59,6 @@ class Pruning(pl.Callback):
         self.pruned = trainer.strategy.broadcast(pruned)
         if self.pruned:
             trainer.should_stop = True
-            if trainer.is_global_zero:
-                log.info("pruned after validation %d", self.step)
 
 
 def is_last(trainer: pl.Trainer) -> bool:
