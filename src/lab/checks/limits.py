@@ -85,6 +85,9 @@ RANGES = {
     "trainer.reload_dataloaders_every_n_epochs": "[0, inf)",
     **dict.fromkeys(["trainer.num_nodes", "trainer.accumulate_grad_batches"], "[1, inf)"),
     **dict.fromkeys(["trainer.log_every_n_steps", "trainer.check_val_every_n_epoch"], "[1, inf)"),
+    **dict.fromkeys(["hydra.sweeper.n_trials", "hydra.sweeper.n_jobs"], "[1, inf)"),
+    "hydra.sweeper.timeout": "(0, inf)",
+    "hydra.sweeper.max_failure_rate": "[0, 1]",
 }
 
 # A count of batches, or a share of an epoch's
