@@ -39,7 +39,7 @@ def explained() -> Iterator[None]:
         refuse_pickles(sys.argv[1:])
         yield
     except Exception as error:
-        if not _can_be_mended(error):
+        if not can_be_mended(error):
             sys.stderr.write(redact(traceback.format_exc()))
             sys.exit(1)
         print(f"error: {redact(_explain(error))}", file=sys.stderr)
@@ -86,7 +86,7 @@ def _show_warning(
     (file or sys.stderr).write(text)
 
 
-def _can_be_mended(error: Exception) -> bool:
+def can_be_mended(error: Exception) -> bool:
     """Whether a user can act on `error`; anything else is a fault of the program and shows its traceback."""
     if isinstance(error, UserError | RunFailed | HydraException | OmegaConfBaseException):
         return True
@@ -131,6 +131,11 @@ def _explain(error: Exception) -> str:
             return f"{key}: it has none of the keys that it is given\n`python src/train.py --cfg job` shows every key"
         return f"{key}: no such key{nearest(key, _known_keys())}\n`python src/train.py --cfg job` shows every key"
     if isinstance(error, OverrideParseException):
+        if match := re.search(r"while evaluating '.*': (.+)", text):  # a function: choice(), interval(1), rnge(3)
+            known = re.search(r"^Available: (.+)", text, re.MULTILINE)
+            wrong = re.search(r"Unknown function '(.+)'", match[1])
+            near = nearest(wrong[1], known[1].split(",")) if wrong and known else ""
+            return f"{error.override}: {match[1]}{near}"
         return f"{error.override!r} is no override: write key=value (quote what the shell would take apart)"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return (

@@ -1,0 +1,1 @@
+"""Sweeps: many runs that one command makes."""
