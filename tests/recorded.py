@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ def record(
     *words: str,
     status: str = "completed",
     metrics: dict[str, Any] | None = None,
-    curves: dict[str, Sequence[float]] | None = None,
+    curves: Mapping[str, Sequence[float]] | None = None,
     **facts: Any,
 ) -> Path:
     """A run directory.
@@ -53,7 +53,7 @@ def record(
     return directory
 
 
-def draw(folder: Path, curves: dict[str, Sequence[float]], start: int = 0, session: bool = False) -> Path:
+def draw(folder: Path, curves: Mapping[str, Sequence[float]], start: int = 0, session: bool = False) -> Path:
     """An event file with curves, the first point of each in epoch `start`: its path."""
     writer = EventFileWriter(str(folder))
     if session:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from compare import main
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 
 from lab.errors import UserError
 from lab.report.comparison import Comparison, compare
@@ -236,7 +236,7 @@ def test_two_runs_differ_in_config_code_and_figures(tmp_path: Path, capsys: pyte
     for line in (
         "seed 0 1",
         "model._target_ lab.models.LeNet lab.models.MLP",
-        "model.dropout absent 0",
+        "model.activation absent relu",
         f"commit {'a' * 12} {'b' * 12}",
         "src/x.py as committed changed",
         "torch 2.15.0 2.11.0",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from compare import main
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 
 from lab.errors import UserError
 from lab.report.plots import encode, plain
@@ -161,11 +161,33 @@ def test_the_front_is_what_none_beats_in_both() -> None:
     assert {points[i] for i in front(points, 1, 1)} == {(1.0, 1.0), (2.0, 0.5)}
 
 
+def test_the_mean_curve_leaves_out_a_seed_that_was_pruned_where_others_completed(tmp_path: Path) -> None:
+    for number, (status, curve) in enumerate(
+        [("completed", [0.25, 0.5]), ("pruned", [0.125]), ("completed", [0.75, 1.0])]
+    ):
+        words = ["optimizer.lr=1.0", f"seed={number}"]
+        record(
+            tmp_path / "r" / f"{number}",
+            *words,
+            status=status,
+            metrics={"val/acc": curve[-1]},
+            curves={"val/acc": curve},
+        )
+    main([str(tmp_path / "r"), f"out={tmp_path}"])
+    found = figures(tmp_path / "report.html")
+    [trace] = [trace for trace in found["curve val/acc"]["data"] if "customdata" in trace]
+    assert trace["y"] == [0.5, 0.75]
+    assert [trace["x"] for trace in found["pruned"]["data"]] == [[1, 2], [1, 2], [1]]
+
+
 @pytest.mark.parametrize(
     ("runs", "why"),
     [
         ([("seed=0", "completed"), ("seed=1", "completed")], "nothing was varied"),
-        ([("optimizer.lr=1.0", "completed"), ("optimizer.lr=2.0", "completed")], "it takes 10 completed runs"),
+        (
+            [("optimizer.lr=1.0", "completed"), ("optimizer.lr=2.0", "completed")],
+            "it takes 10 runs that have ended with a figure",
+        ),
     ],
 )
 def test_it_says_why_a_figure_is_missing(tmp_path: Path, runs: list[tuple[str, str]], why: str) -> None:

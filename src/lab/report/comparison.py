@@ -23,7 +23,7 @@ class Row:
     Args:
         group: the runs that it stands for.
         summaries: of every metric, over seeds.
-        costs: means over the runs that have ended, by name.
+        costs: means over the completed runs, or where there are none over the pruned ones, by name.
         so_far: mean of the objective over runs that did not complete, None of none.
         against: the test against the baseline; None for the baseline itself, and where there is none.
     """
@@ -76,7 +76,8 @@ class Comparison:
 
     @cached_property
     def costs(self) -> list[str]:
-        return sorted({name for run in self.runs for name in run.metrics if name.startswith(COST)})
+        known = {name for run in self.runs for name in run.metrics if name.startswith(COST)}
+        return sorted(known, key=lambda name: (name != f"{COST}seconds", name))
 
     @cached_property
     def keys(self) -> list[str]:
@@ -107,7 +108,7 @@ class Comparison:
         ]
 
     def _row(self, group: Group) -> Row:
-        ended = [run for run in group.runs if run.status in FINISHED]
+        ended = group.completed or [run for run in group.runs if run.status in FINISHED]
         costs = {name: [run.metrics[name] for run in ended if name in run.metrics] for name in self.costs}
         against = None
         if self.baseline and group.name != self.baseline:

@@ -37,7 +37,7 @@ def points(run: Recorded, metric: str, epochs: bool) -> dict[int, float]:
 
 
 def mean_curve(runs: Sequence[Recorded], metric: str, epochs: bool, most: int) -> dict[int, Summary]:
-    """Over `runs`, at each epoch or step, of those that got so far; at `most` of them, the last one included."""
+    """Over `runs`, of those that got so far, at each epoch or step; at `most` of them, the last one included."""
     drawn = [points(run, metric, epochs) for run in runs]
     xs = sorted({x for found in drawn for x in found})[::-1]
     kept = xs[:: -(-len(xs) // most) or 1][::-1]
@@ -45,11 +45,18 @@ def mean_curve(runs: Sequence[Recorded], metric: str, epochs: bool, most: int) -
 
 
 def learning_curves(comparison: Comparison, metric: str) -> Figure:
-    """The groups' means with their intervals; beyond the first ten groups grey and without a band."""
+    """The groups' means with their intervals, over completed runs where there are any; beyond the first ten groups grey
+    and without a band.
+    """
     epochs = by_epoch(comparison, metric)
     drawn = [(i, row) for i, row in enumerate(comparison.rows) if any(metric in run.curves for run in row.group.runs)]
     data = [trace for i, row in reversed(drawn) for trace in _traces(row, i, metric, epochs)]
-    return figure(data, _across(data, epochs), axis(metric), legend={"traceorder": "reversed"})
+    means = [y for trace in data if "customdata" in trace for y in trace["y"]]
+    room = 0.08 * (max(means) - min(means)) if means else 0.0
+    seen = (
+        {"range": [min(means) - room, max(means) + room]} if room else {}
+    )  # bands over two seeds are many times wider
+    return figure(data, _across(data, epochs), axis(metric, **seen), legend={"traceorder": "reversed"})
 
 
 def pruned_curves(comparison: Comparison) -> Figure | None:
@@ -103,7 +110,7 @@ def curve_rows(comparison: Comparison, metrics: Sequence[str]) -> Iterator[list[
 
 def _traces(row: Row, rank: int, metric: str, epochs: bool) -> Iterator[dict[str, Any]]:
     top = rank < len(PALETTE)
-    found = mean_curve(row.group.chosen, metric, epochs, MOST_POINTS[not top])
+    found = mean_curve(row.group.completed or row.group.chosen, metric, epochs, MOST_POINTS[not top])
     name, colour = plain(row.group.name), PALETTE[rank] if top else GREY
     banded = [(x, s) for x, s in found.items() if s.low is not None]
     if top and banded:

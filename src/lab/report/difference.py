@@ -21,8 +21,8 @@ def code(first: Recorded, second: Recorded) -> Lines:
     records = [run.record for run in (first, second)]
     gits = [record.get("git") or {} for record in records]
     found: list[tuple[str, Any, Any]] = [
-        ("commit", *(str(git.get("commit"))[:12] for git in gits)),
-        ("branch", *(git.get("branch") for git in gits)),
+        ("commit", str(gits[0].get("commit"))[:12], str(gits[1].get("commit"))[:12]),
+        ("branch", gits[0].get("branch"), gits[1].get("branch")),
     ]
     patches = [_patch(run) for run in (first, second)]
     changed = changed_files(*patches)

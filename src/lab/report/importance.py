@@ -22,12 +22,11 @@ TOP = 5  # runs that the best share must have for a density, as Optuna advises
 def importances(comparison: Comparison, points: list[Point]) -> tuple[dict[str, float], str]:
     """The share of each varied key, the highest first, and where there is none the reason."""
     keys = varied(comparison, points)
-    completed = [point for point in points if point[0].status == "completed"]
     if not keys:
         return {}, "nothing was varied"
-    if len(completed) < LEAST:
-        return {}, f"it takes {LEAST} completed runs, and there are {len(completed)}"
-    if len({value for *_, value in completed}) < 2:
+    if len(points) < LEAST:
+        return {}, f"it takes {LEAST} runs that have ended with a figure, and there are {len(points)}"
+    if len({value for *_, value in points}) < 2:
         return {}, f"{comparison.metric} is the same in every run"
     try:
         import optuna
@@ -42,8 +41,8 @@ def importances(comparison: Comparison, points: list[Point]) -> tuple[dict[str, 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of keys that few runs have
             study = optuna.create_study(direction="maximize" if comparison.mode == "max" else "minimize")
-            domains = {key: _domain(key, completed) for key in keys}
-            for _, values, figure_ in completed:
+            domains = {key: _domain(key, points) for key in keys}
+            for _, values, figure_ in points:
                 here = [key for key in keys if key in values]
                 study.add_trial(
                     optuna.create_trial(
@@ -52,7 +51,7 @@ def importances(comparison: Comparison, points: list[Point]) -> tuple[dict[str, 
                         value=figure_,
                     )
                 )
-            share = max(0.1, TOP / len(completed))
+            share = max(0.1, TOP / len(points))
             found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=share))
     finally:
         optuna.logging.set_verbosity(before)

@@ -44,11 +44,9 @@ def write_page(comparison: Comparison, path: Path) -> None:
 
 
 def _title(comparison: Comparison) -> str:
-    sweeps = dict.fromkeys(run.dir.parent.name for run in comparison.runs if run.dir.name.isdecimal())
-    names = [name for run in comparison.runs if (name := run.sweep.get("name"))]
-    if len(sweeps) == 1 and all(run.dir.name.isdecimal() for run in comparison.runs):
-        return f"Sweep {names[0] if names else next(iter(sweeps))}"
-    return f"{len(comparison.runs)} runs compared"
+    sweeps = {run.dir.parent.name if run.sweep or run.dir.name.isdecimal() else None for run in comparison.runs}
+    [only] = sweeps if len(sweeps) == 1 else [None]
+    return f"Sweep {only}" if only else f"{len(comparison.runs)} runs compared"
 
 
 def _summary(comparison: Comparison) -> str:
@@ -84,7 +82,10 @@ def _sections(comparison: Comparison, figures: dict[str, Figure]) -> Iterator[st
             _plot("parallel", "plot"),
         )
     shares, why = importances(comparison, points)
-    told = "How much each key decides whether a run is among the best, by PED-ANOVA over the completed runs."
+    told = (
+        "How much each key decides whether a run is among the best, by PED-ANOVA; a pruned run counts with what it had"
+        " come to."
+    )
     if shares:
         figures["importance"] = draw_importances(shares)
     yield _section("importance", "Importance", told, _plot("importance", "plot small") if shares else _absent(why))
@@ -113,7 +114,7 @@ def _sections(comparison: Comparison, figures: dict[str, Figure]) -> Iterator[st
 
 def _curves(comparison: Comparison, figures: dict[str, Figure]) -> str:
     metrics = curve_metrics(comparison)
-    told = "The mean of each group over the seeds that got so far, and its 95 % interval; the best ten are coloured."
+    told = "The mean of each group over its completed seeds, and its 95 % interval; the best ten groups are coloured."
     if not metrics:
         return _section("curves", "Learning curves", told, _absent("the runs have no TensorBoard event files"))
     figures |= {f"curve {metric}": learning_curves(comparison, metric) for metric in metrics}

@@ -12,7 +12,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; padding: 2rem 1.5rem 4rem; background: var(--back); color: var(--ink);
        font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1240px; margin: auto; }
+main { max-width: 1360px; margin: auto; }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 0 0 .2rem; }
 p { margin: .2rem 0 .8rem; color: var(--soft); max-width: 110ch; }
 nav a { color: inherit; margin-right: 1rem; }
@@ -20,7 +20,7 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
           margin-top: 1.2rem; }
 .scroll { overflow: auto; max-height: 36rem; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: .35rem .55rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { position: sticky; top: 0; background: var(--paper); color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 14rem; }
 tr.best td { background: var(--mark); font-weight: 600; } tr.baseline td { font-style: italic; }
