@@ -34,7 +34,10 @@ def show_comparison(asked: Request) -> None:
     from lab.report.files import CURVES, write_csv, write_tables
     from lab.report.page import write_page
 
-    asked.out.mkdir(parents=True, exist_ok=True)
+    try:
+        asked.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={asked.out} cannot be made: {error.strerror}") from None
     paths = write_tables(comparison, asked.out)
     paths.append(asked.out / "curves.csv")
     write_csv(paths[-1], CURVES, curve_rows(comparison, curve_metrics(comparison)))

@@ -53,11 +53,13 @@ def record(
     return directory
 
 
-def draw(folder: Path, curves: Mapping[str, Sequence[float]], start: int = 0, session: bool = False) -> Path:
-    """An event file with curves, the first point of each in epoch `start`: its path."""
+def draw(folder: Path, curves: Mapping[str, Sequence[float]], start: int = 0, session: int | None = None) -> Path:
+    """An event file with curves, the first point of each in epoch `start`, that says it begins at the step `session`:
+    its path.
+    """
     writer = EventFileWriter(str(folder))
-    if session:
-        writer.add_event(Event(wall_time=time.time(), step=10 * start, session_log=SessionLog(status=SessionLog.START)))
+    if session is not None:
+        writer.add_event(Event(wall_time=time.time(), step=session, session_log=SessionLog(status=SessionLog.START)))
     for tag, values in curves.items():
         for epoch, value in enumerate(values, start):
             for name, number in ((tag, value), ("epoch", epoch)):

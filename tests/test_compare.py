@@ -259,6 +259,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no baseline": (["{folder}", "baseline=model=lenet lr=0.02"], "no such group; did you mean model=lenet lr=0.01?"),
     "two baselines": (["{folder}", "baseline=lenet"], "2 groups are called so"),
     "a file": (["{folder}", "out={file}"], "is a file: give a folder"),
+    "in a file": (["{folder}", "out={file}/deep"], "cannot be made: Not a directory"),
     "one run": (["diff", "{folder}/0"], "diff takes two run directories, and was given 1"),
     "many runs": (["diff", "{folder}", "{folder}/0"], "12 runs are there"),
 }

@@ -57,8 +57,8 @@ def test_a_run_that_went_on_lost_what_came_after_its_checkpoint(tmp_path: Path) 
     draw(tmp_path, {"val/acc": [0.1, 0.2, 0.3, 0.4]})
     first = next(tmp_path.glob("events*"))
     first.rename(tmp_path / "events.out.tfevents.1.host.1.0")  # older than what comes
-    draw(tmp_path, {"val/acc": [0.25]}, start=1, session=True)
-    assert read_points(tmp_path)["val/acc"] == pytest.approx({9: 0.1, 19: 0.25})
+    draw(tmp_path, {"val/acc": [0.25]}, start=2, session=19)
+    assert read_points(tmp_path)["val/acc"] == pytest.approx({9: 0.1, 29: 0.25})
     assert read_points(tmp_path) == by_tensorboard(tmp_path)
 
 
