@@ -180,6 +180,21 @@ def test_the_mean_curve_leaves_out_a_seed_that_was_pruned_where_others_completed
     assert [trace["x"] for trace in found["pruned"]["data"]] == [[1, 2], [1, 2], [1]]
 
 
+def test_a_sweep_that_goes_on_is_shown_as_far_as_it_came(tmp_path: Path) -> None:
+    sweep = tmp_path / "12-lr"
+    record(sweep / "0", "optimizer.lr=1.0", metrics={"val/acc": 0.5}, curves={"val/acc": [0.25, 0.5]})
+    record(sweep / "1", "optimizer.lr=2.0", status="running", curves={"val/acc": [0.125]})
+    half = next((sweep / "1").glob("tensorboard/*"))
+    half.write_bytes(half.read_bytes()[:-5])  # the writer is amid a record
+    (sweep / "sweep.json").write_text('{"status": "running"}')
+    main([str(sweep), f"out={tmp_path}"])
+    page = tmp_path / "report.html"
+    assert "1 completed, 1 running" in page.read_text()
+    assert "Still going on: 12-lr." in page.read_text()
+    traces = {t["name"]: t["y"] for t in figures(page)["curve val/acc"]["data"]}
+    assert traces == {"lr=1": [0.25, 0.5], "lr=2": [0.125]}
+
+
 @pytest.mark.parametrize(
     ("runs", "why"),
     [

@@ -53,8 +53,8 @@ def _summary(comparison: Comparison) -> str:
     counts = ", ".join(f"{number} {status}" for status, number in comparison.statuses.items())
     begun = sorted(str(run.record["started"]) for run in comparison.runs if "started" in run.record)
     when = f" The first began on {begun[0][:16].replace('T', ' at ')}." if begun else ""
-    going = {run.sweep["name"] for run in comparison.runs if run.sweep.get("status") == "running"}
-    still = f" The sweep {', '.join(map(str, going))} is still going on." if going else ""
+    going = {run.dir.parent.name for run in comparison.runs if run.sweep.get("status") == "running"}
+    still = f" Still going on: {', '.join(sorted(going))}." if going else ""
     written = datetime.now().astimezone().strftime("%Y-%m-%d at %H:%M")
     return (
         f"<p>{len(comparison.runs)} runs in {len(comparison.groups)} groups: {counts}.{when}{escape(still)}"
