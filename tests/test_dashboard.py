@@ -14,6 +14,7 @@ from lab.compose import ROOT
 from lab.sweeps.study import open_study
 from lab.sweeps.sweep import Sweep
 from tests.conftest import run_script
+from tests.test_makefile import listening
 
 optuna = pytest.importorskip("optuna", reason="needs pip install -e .[optuna]")
 pytest.importorskip("optuna_dashboard", reason="needs pip install -e .[optuna]")
@@ -48,8 +49,7 @@ def test_the_dashboard_shows_the_study_to_this_machine_alone(sweep: Sweep, tmp_p
         assert server.stdout is not None
         assert f"http://127.0.0.1:{port}/" in server.stdout.readline()
         assert [study["study_name"] for study in _ask(port)["study_summaries"]] == [sweep.dir.name]
-        listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        assert next(address for address in listening if address.endswith(f":{port:04X}")).startswith("0100007F")
+        assert listening(server.pid) == {"0100007F"}
     finally:
         server.terminate()
         server.communicate(timeout=20)
