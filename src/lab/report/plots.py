@@ -50,7 +50,7 @@ def shade(share: float) -> str:
 
 def is_wide(values: Sequence[float]) -> bool:
     """Whether numbers are better seen on a logarithmic axis."""
-    return min(values) > 0 and max(values) >= 20 * min(values)
+    return min(values) > 0 and max(values) >= 10 * min(values)
 
 
 def encode(content: Any) -> str:
