@@ -15,8 +15,8 @@ Figure = dict[str, Any]  # data and layout
 # Okabe and Ito (2008), for colour-blind readers; black is the text's own colour, and yellow is too light on white
 PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b61c4", "#8c6d31", "#4c9f9f", "#b2182b"]
 GREY = "rgba(128,128,128,0.45)"
-# Viridis without its lightest end, from worst to best
-SCALE = ["#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39"]
+# Viridis from worst to best, without its ends, which are lost on a dark and on a white page
+SCALE = ["#5b3a8e", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39"]
 
 
 def figure(data: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> Figure:

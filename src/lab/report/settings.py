@@ -99,7 +99,10 @@ def slices(comparison: Comparison, points: list[Point]) -> dict[str, Figure]:
         kind = "category"
         if numeric:
             kind = "log" if is_wide([values[key] for _, values, _ in points if key in values]) else "linear"
-        x = axis(key, type=kind) | ({"dtick": 1, "tickformat": "~g"} if kind == "log" else {})
+        x = axis(key, type=kind)
+        if kind == "log":
+            ticks = sorted({values[key] for _, values, _ in points if key in values})
+            x |= {"tickvals": ticks} if len(ticks) <= 8 else {"dtick": 1, "tickformat": "~g"}
         if kind == "category":  # in the order of their best run
             x["categoryarray"] = list(dict.fromkeys(plain(text(v[key])) for _, v, _ in points if key in v))
         found[key] = figure(data, x, axis(comparison.metric))
