@@ -31,7 +31,8 @@ class Parameter:
         step: between neighbours; None where there is any number between the two ends.
         log: whether the logarithm is what is spread evenly.
         is_interval: whether it was written as one.
-        choices: what is drawn, as Optuna keeps it (a number as it is, all else as text), and the text that stands for it.
+        choices: what is drawn, as Optuna keeps it (a number as it is, all else as text), and the text that stands for
+            it.
     """
 
     key: str
@@ -61,7 +62,9 @@ class Parameter:
         if self.kind == "choice":
             return list(self.choices)
         if self.step is None:
-            raise UserError(f"{self.key}={self.text} holds any number: a grid needs some, so write choice(…) or range(…)")
+            raise UserError(
+                f"{self.key}={self.text} holds any number: a grid needs some, so write choice(…) or range(…)"
+            )
         return [self._snap(self.low + i * self.step) for i in range(int(self.size))]
 
     def samples(self, most: int) -> list[str]:

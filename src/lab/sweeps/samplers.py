@@ -32,10 +32,16 @@ def build_sampler(config: DictConfig, space: Space, num_trials: int = 0) -> "Bas
     """
     node: Any = OmegaConf.to_container(config, resolve=True)
     if node["_target_"] == GRID:
-        return _make({"search_space": space.grid(), **node})
+        grid = _make({"search_space": space.grid(), **node})
+        grid.after_trial = _go_on
+        return grid
     if node.get("seed") is not None:
         node["seed"] += num_trials
     return _make(node)
+
+
+def _go_on(*_: Any) -> None:
+    """In place of stopping `Study.optimize` after the last combination, which fails where nobody has called it."""
 
 
 def build_pruner(config: DictConfig) -> "BasePruner":
