@@ -18,14 +18,16 @@ PACKAGES = ["optuna.samplers", "optuna.pruners"]
 GRID = "optuna.samplers.GridSampler"
 
 
-def build_sampler(config: DictConfig, space: Space, num_trials: int = 0) -> "BaseSampler":
-    """Makes the sampler.
+def build_sampler(config: DictConfig, space: Space, number: int = 0) -> "BaseSampler":
+    """Makes the sampler of one trial.
+
+    With one of its own for each trial, what is drawn hangs on the seed, the trial's number and the trials before it
+    alone, and not on whether the sweep was stopped meanwhile: one for all would begin again with what it drew first.
 
     Args:
         config: its class and arguments.
         space: what it draws from.
-        num_trials: that the study has already. A sweep that goes on must not draw its first values again, so this is
-            added to the seed; a grid's order must stay as it was.
+        number: of the trial; the order of a grid is that of the seed alone.
 
     Raises:
         UserError: when the class is not allowed, does not take its arguments, or cannot draw from this space.
@@ -36,7 +38,10 @@ def build_sampler(config: DictConfig, space: Space, num_trials: int = 0) -> "Bas
         grid.after_trial = _go_on
         return grid
     if node.get("seed") is not None:
-        node["seed"] += num_trials
+        import numpy as np
+
+        # Hashed, not added: else trial 1 of seed 0 would be trial 0 of seed 1
+        node["seed"] = int(np.random.SeedSequence([node["seed"], number]).generate_state(1)[0])
     return _make(node)
 
 
