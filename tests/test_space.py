@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
+from lab.checks.sweepers import check_optuna
 from lab.compose import CONFIGS, compose, parse
 from lab.errors import UserError
 from lab.sweeps.constraints import check_constraints, numbers, parse_constraints
@@ -171,12 +172,13 @@ def test_every_sampler_draws_from_the_space(sampler: str) -> None:
     space = Space.parse(WORDS, when=WHEN)
     if sampler == "grid":
         space = Space.parse(["model=mlp,lenet", "seed=range(3)", "data.batch_size=int(interval(8,9))"])
-    config = compose(["hydra/sweeper=optuna", f"hydra/sweeper/sampler={sampler}"], hydra=True).hydra.sweeper.sampler
+    sweeper = compose(["hydra/sweeper=optuna", f"hydra/sweeper/sampler={sampler}"], hydra=True).hydra.sweeper
+    check_optuna(sweeper, space)
     directions: Any = ["maximize"] if sampler == "cmaes" else ["maximize", "minimize"]
     study = optuna.create_study(directions=directions)
     seen = []
     for number in range(12):
-        study.sampler = build_sampler(config, space, number)
+        study.sampler = build_sampler(sweeper.sampler, space, number)
         trial = study.ask()
         seen.append(tuple(space.suggest(trial)))
         for name, distribution in trial.distributions.items():
@@ -187,8 +189,9 @@ def test_every_sampler_draws_from_the_space(sampler: str) -> None:
 
 @pytest.mark.parametrize("pruner", names("pruner"))
 def test_every_pruner_is_made(pruner: str) -> None:
-    words = ["hydra/sweeper=optuna", f"hydra/sweeper/pruner={pruner}"]
-    made = build_pruner(compose(words, hydra=True).hydra.sweeper.pruner)
+    sweeper = compose(["hydra/sweeper=optuna", f"hydra/sweeper/pruner={pruner}"], hydra=True).hydra.sweeper
+    check_optuna(sweeper, Space.parse(["seed=0,1"]))
+    made = build_pruner(sweeper.pruner)
     assert isinstance(made, optuna.pruners.BasePruner)
 
 
