@@ -1,6 +1,8 @@
 """What a sweep varies: how it is read, drawn, and kept to."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,9 +15,11 @@ from optuna.trial import FixedTrial
 from lab.checks.sweepers import check_optuna
 from lab.compose import CONFIGS, compose, parse
 from lab.errors import UserError
+from lab.sweeps.best import rank
 from lab.sweeps.constraints import check_constraints, numbers, parse_constraints
 from lab.sweeps.samplers import build_pruner, build_sampler
 from lab.sweeps.space import Space, written
+from lab.sweeps.sweep import Sweep
 
 WORDS = [
     "model=mlp,lenet",
@@ -236,6 +240,21 @@ def test_a_constraint_on_the_config_is_known_before_training() -> None:
         [False, False],  # a model without a width keeps to it
         [True, False],
     ]
+
+
+def test_a_job_that_breaks_a_constraint_is_no_winner(tmp_path: Path) -> None:
+    sweeper = {"constraints": ["cost/parameters <= 100", "model.width <= 2", "val/loss < 1"]}
+    record = {"objectives": [{"metric": "val/acc", "mode": "max"}], "hydra": {"sweeper": sweeper}}
+    (tmp_path / "sweep.json").write_text(json.dumps(record))
+    for number, (acc, parameters, width) in enumerate([(0.9, 500, 1), (0.7, 100, 1), (0.85, 50, 4), (0.8, 50, 2)]):
+        hydra = tmp_path / str(number) / ".hydra"
+        hydra.mkdir(parents=True)
+        (hydra / "config.yaml").write_text(f"model: {{width: {width}}}")
+        (hydra / "overrides.yaml").write_text(f"[seed=0, model.width={width}, optimizer.lr={acc}]")
+        (hydra.parent / "run.json").write_text('{"status": "completed"}')
+        (hydra.parent / "metrics.json").write_text(json.dumps({"val/acc": acc, "cost/parameters": parameters}))
+    sweep = Sweep(tmp_path)
+    assert [run.dir.name for [run] in rank(sweep, sweep.objectives[0])] == ["3", "1"]
 
 
 @pytest.mark.parametrize(
