@@ -313,6 +313,12 @@ def test_right_command_lines_pass(overrides: list[str], cfg: Compose, monkeypatc
     check(cfg(*overrides), overrides)
 
 
+def test_without_optuna_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.guard.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"Optuna is not installed: pip install -e \.\[optuna\]"):
+        compose([OPTUNA], hydra=True)
+
+
 def test_no_gpu_where_one_was_asked_for(cfg: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "count_gpus", lambda: 0)
     with pytest.raises(UserError, match="0 GPUs"):
