@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from lab.answers import check_flags, explained, rank_directory
 from lab.config import check
 from lab.resume import resumed, settle
+from lab.sweeps.resume import continue_sweep
 
 
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")
@@ -24,5 +25,6 @@ def main(cfg: DictConfig) -> float | None:
 if __name__ == "__main__":
     with explained(), rank_directory():
         check_flags(sys.argv[1:])
+        continue_sweep()
         with resumed():
             main()

@@ -39,7 +39,7 @@ def explained() -> Iterator[None]:
         refuse_pickles(sys.argv[1:])
         yield
     except Exception as error:
-        if not _can_be_mended(error):
+        if not can_be_mended(error):
             sys.stderr.write(redact(traceback.format_exc()))
             sys.exit(1)
         print(f"error: {redact(_explain(error))}", file=sys.stderr)
@@ -87,7 +87,7 @@ def show_warning(
     (file or sys.stderr).write(text)
 
 
-def _can_be_mended(error: Exception) -> bool:
+def can_be_mended(error: Exception) -> bool:
     """Whether a user can act on `error`; anything else is a fault of the program and shows its traceback."""
     if isinstance(error, UserError | RunFailed | HydraException | OmegaConfBaseException):
         return True

@@ -18,3 +18,6 @@ class Preempted(SystemExit):
         self.signal = signal.Signals(signum)
         told = signum in (signal.SIGTERM, signal.SIGINT)  # any other is a warning that SIGTERM will come
         super().__init__(128 + (signum if told else signal.SIGTERM))
+
+    def __reduce__(self) -> tuple[type["Preempted"], tuple[int]]:  # it may come out of a launcher's worker
+        return Preempted, (int(self.signal),)

@@ -3,16 +3,16 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from lab import provenance
-from lab.errors import Preempted, UserError
+from lab.claim import claimed
+from lab.errors import Preempted
 from lab.runs import Run
 from lab.whole import whole
 
@@ -50,7 +50,7 @@ class Record(Run):
 
     def finish(self, status: str, **facts: Any) -> None:
         """Records how the run ended."""
-        self.note(status=status, finished=_now(), **facts)
+        self.note(status=status, finished=now(), **facts)
 
     def check_free(self) -> None:
         """Refuses a directory in which another process trains.
@@ -61,23 +61,16 @@ class Record(Run):
         with self._claimed():
             pass
 
-    @contextmanager
-    def _claimed(self) -> Iterator[None]:
-        """Keeps other processes from training here; a lock ends with its process, however that ends."""
-        lock = FileLock(self.dir / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            record = self.record
-            raise UserError(
-                f"{self.dir} is being trained in, by process {record.get('pid')} on {record.get('hostname')}:"
-                " wait, or stop it"
-            ) from None
-        try:
-            yield
-        finally:
-            (self.dir / ".lock").unlink(missing_ok=True)
-            lock.release()
+    def await_free(self) -> None:
+        """Waits for a process that trains here, such as one that a sweep has left behind."""
+        with self._claimed(timeout=-1):
+            pass
+
+    def _claimed(self, timeout: float = 0) -> AbstractContextManager[None]:
+        """Keeps other processes from training here."""
+        record = self.record
+        what = f"is being trained in, by process {record.get('pid')} on {record.get('hostname')}"
+        return claimed(self.dir, what, timeout)
 
     def _start(self, config: DictConfig, overrides: Sequence[str]) -> None:
         """Marks the run as running and makes it the latest; of a run that goes on, what it recorded before stays."""
@@ -85,24 +78,24 @@ class Record(Run):
         if "SLURM_JOB_ID" in os.environ:
             origin["slurm_job"] = os.environ["SLURM_JOB_ID"]
             origin["slurm_restart"] = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-        now: dict[str, Any] = {"status": "running", "started": _now()}
+        fresh: dict[str, Any] = {"status": "running", "started": now()}
         patch = "code.patch"
         if config.get("resume"):
             before = {name: fact for name, fact in self.record.items() if name not in ("finished", "error", "signal")}
             changed = [word for word in overrides if word not in self.overrides and not word.startswith("resume=")]
-            went_on = [*before.pop("resumed", []), {"started": now["started"], "changed": changed} | origin]
+            went_on = [*before.pop("resumed", []), {"started": fresh["started"], "changed": changed} | origin]
             patch = f"code-{len(went_on)}.patch"
             record = before | {"status": "running", "pid": os.getpid(), "resumed": went_on}
             self._save_config(config, overrides)
         else:
-            record = now | origin | {"seed": config.seed}
+            record = fresh | origin | {"seed": config.seed}
         provenance.save_patch(self.dir / patch)
         self.write("run.json", record)
         link = Path(config.paths.log_dir) / "latest"
-        fresh = link.with_name(f".latest-{os.getpid()}")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(os.path.relpath(self.dir, link.parent))
-        fresh.replace(link)
+        new = link.with_name(f".latest-{os.getpid()}")
+        new.unlink(missing_ok=True)
+        new.symlink_to(os.path.relpath(self.dir, link.parent))
+        new.replace(link)
 
     def _save_config(self, config: DictConfig, overrides: Sequence[str]) -> None:
         """Replaces the saved config, where a run goes on with another one, such as for more epochs."""
@@ -114,5 +107,6 @@ class Record(Run):
                 OmegaConf.save(content, partial)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, for a record."""
     return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -19,11 +19,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.again import ABSENT, differences
 from lab.checkpoints import find_fault
-from lab.compose import ROOT, compose, leaves, options
+from lab.compose import compose, get, leaves, options
 from lab.errors import UserError
 from lab.record import Record
 from lab.redaction import redact
-from lab.runs import Run
+from lab.runs import FINISHED, Run
+from lab.sweeps.sweep import is_job
+from lab.words import log_dir, value
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def resumed() -> Iterator[None]:
         UserError: when there is no such run, or it cannot go on.
     """
     words = [word.lstrip("+") if word.lstrip("+").startswith("resume=") else word for word in sys.argv[1:]]
-    given = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("resume=")]
+    given = [value(word) for word in words if word.startswith("resume=")]
     asked = _interrupted_by_slurm(words) or (given[-1] if given and given[-1] not in ("", "null") else None)
     if asked is None:
         yield
@@ -54,10 +56,10 @@ def resumed() -> Iterator[None]:
         raise UserError(f"resume={asked} goes on with one run: leave out -m")
     if flags := [word for word in words if word.startswith("-")]:
         raise UserError(f"resume={asked} takes no flags: leave out {flags[0]}")
-    run = Run.open(asked, _log_dir(words), argument="resume")
+    run = Run.open(asked, log_dir(words), argument="resume")
     if is_first():  # told before anything is loaded
         elsewhere = [word for word in words if word.startswith("hydra.run.dir=")]
-        if elsewhere and Path(elsewhere[-1].partition("=")[2].strip("'\"")).resolve() != run.dir:
+        if elsewhere and Path(value(elsewhere[-1])).resolve() != run.dir:
             raise UserError(f"resume={asked} goes on in the directory of the run: leave out hydra.run.dir")
         Record(run.dir).check_free()
         newest(run)
@@ -86,9 +88,10 @@ def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: when they would change what is trained, or the run has come to its end.
     """
-    if not cfg.resume:
+    directory = Path(cfg.resume) if cfg.resume else _begun_job(cfg)
+    if directory is None:
         return cfg
-    run = Run(Path(cfg.resume))
+    run = Run(directory)
     before = run.saved
     changed = [word for word in overrides if word not in run.overrides and not word.startswith("resume=")]
     after = _merge(run, before, cfg) if changed else before
@@ -100,6 +103,17 @@ def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     with open_dict(after):
         after.resume, after.paths.run_dir = str(run.dir), str(run.dir)
     return after
+
+
+def _begun_job(cfg: DictConfig) -> Path | None:
+    """The directory of a sweep's job that has a checkpoint and is not over: whoever starts the job, it goes on."""
+    directory = get(cfg, "paths.run_dir")  # None before Hydra has made it
+    if directory is None or not is_job(Path(directory)) or not is_first():
+        return None
+    job = Record(Path(directory))
+    job.await_free()
+    begun = job.status not in FINISHED and any((job.dir / "checkpoints").glob("*.ckpt"))
+    return job.dir if begun else None
 
 
 def newest(run: Run) -> Path:
@@ -137,16 +151,16 @@ def _merge(run: Run, saved: DictConfig, cfg: DictConfig) -> DictConfig:
     merged = OmegaConf.create(OmegaConf.to_container(saved, resolve=False))
     assert isinstance(merged, DictConfig)
     now, then = (OmegaConf.to_container(config, resolve=False) for config in (cfg, compose(run.overrides)))
-    for key, value, _ in differences(now, then):  # type: ignore[arg-type]
+    for key, new, _ in differences(now, then):  # type: ignore[arg-type]
         if key in ("resume", "paths.run_dir"):
             continue
-        if value is ABSENT:
+        if new is ABSENT:
             above, _, name = key.rpartition(".")
             node = OmegaConf.select(merged, above) if above else merged
             if isinstance(node, DictConfig):
                 node.pop(name, None)
         else:
-            OmegaConf.update(merged, key, value, merge=False, force_add=True)
+            OmegaConf.update(merged, key, new, merge=False, force_add=True)
     return merged
 
 
@@ -197,8 +211,8 @@ def _interrupted_by_slurm(words: Sequence[str]) -> str | None:
     restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     if restart == 0 or {"-m", "--multirun"} & set(words):
         return None
-    named = [Path(word.partition("=")[2].strip("'\"")) for word in words if word.startswith("hydra.run.dir=")]
-    found = sorted(Path(_log_dir(words)).glob("runs/*/*/run.json"), reverse=True)
+    named = [Path(value(word)) for word in words if word.startswith("hydra.run.dir=")]
+    found = sorted(Path(log_dir(words)).glob("runs/*/*/run.json"), reverse=True)
     for path in [*(folder / "run.json" for folder in named if (folder / "run.json").is_file()), *found]:
         record = json.loads(path.read_text())
         begun = [record, *record.get("resumed", [])][-1]
@@ -211,11 +225,6 @@ def _interrupted_by_slurm(words: Sequence[str]) -> str | None:
         ):
             return str(path.parent)
     return None
-
-
-def _log_dir(words: Sequence[str]) -> str:
-    given = [word.partition("=")[2] for word in words if word.startswith("paths.log_dir=")]
-    return given[-1] if given else str(ROOT / "logs")
 
 
 def is_first() -> bool:

@@ -16,6 +16,8 @@ from lab.whole import whole
 if TYPE_CHECKING:
     import pytorch_lightning as pl  # takes seconds: imported where it is needed
 
+FINISHED = ("completed", "pruned")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -99,7 +101,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """running, completed, failed or preempted; a run that was killed stays running."""
+        """running, completed, pruned, failed or preempted; a run that was killed stays running."""
         return str(self.record.get("status", "unknown"))
 
     @property

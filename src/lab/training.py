@@ -20,7 +20,7 @@ from torchmetrics import Metric, MetricCollection
 from lab import checkpoints, fresh, loop
 from lab.again import written
 from lab.build import instantiate, instantiate_each
-from lab.callbacks import Checkpoint, Meter
+from lab.callbacks import Checkpoint, Clock, Meter
 from lab.callbacks.checkpoint import WholeFiles
 from lab.callbacks.watch import Launcher, watch_of
 from lab.errors import Preempted, RunFailed, UserError
@@ -30,6 +30,7 @@ from lab.record import Record
 from lab.resume import limits, newest
 from lab.runs import Run
 from lab.stopping import SLURM_SIGNALS, Stop, requeue
+from lab.sweeps.sweep import is_job, is_over
 from lab.sweeps.workers import in_worker
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ def train(cfg: DictConfig) -> float | None:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
     try:
+        if first and is_over(run.dir):
+            return run.metrics.get(cfg.objective.metric)
         with Stop() as stop, run.recorded(cfg, overrides) if first else nullcontext():
             metrics = _train(cfg, run, stop)
             if first:
@@ -71,7 +74,8 @@ def train(cfg: DictConfig) -> float | None:
     finally:
         _release_ranks()
     if first:
-        log.info("%s", "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        told = {name: value for name, value in metrics.items() if not name.startswith("cost/")}
+        log.info("%s", "  ".join(f"{name} {value:.4f}" for name, value in told.items()))
         log.info("run directory: %s", run.dir)
     return metrics.get(cfg.objective.metric)
 
@@ -92,7 +96,7 @@ def build(
     if cfg.compile:
         compile_layers(model)
     loggers = instantiate_each(cfg.logger)
-    callbacks = [Meter(), *instantiate_each(cfg.callbacks), *callbacks]
+    callbacks = [Clock(), Meter(), *instantiate_each(cfg.callbacks), *callbacks]
     keeps = any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks)  # else Lightning adds its own
     own = {"callbacks": callbacks, "logger": loggers or False, "plugins": [WholeFiles()], "enable_checkpointing": keeps}
     trainer = instantiate(cfg.trainer, **own)
@@ -105,6 +109,8 @@ def build(
 def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
     checkpoint = newest(run) if cfg.resume else None
     kept = _go_on(checkpoint, cfg, run) if checkpoint else {}
+    if not checkpoint and is_job(run.dir):  # begun before, maybe, and killed before its first checkpoint
+        continue_curves(cfg, 0, run.dir.name)
     model, data, trainer = build(cfg, stop=stop)
     if kept:
         _check_fit(kept, model, cfg, checkpoint)
@@ -146,6 +152,7 @@ def _fit_and_test(
         objective = keeper.best_score if keeper else figures.get(cfg.objective.metric)
         if objective is not None:
             metrics[cfg.objective.metric] = float(objective)
+        metrics |= cost(trainer, model)
         if keeper and (best := trainer.strategy.broadcast(keeper.best)):
             # By rank 0's name, since others may know no directory but their own; and not by ckpt_path, where a moving
             # average would be replaced by the weights that it averages
@@ -190,6 +197,17 @@ def _out_of_memory(error: BaseException, cfg: DictConfig) -> str | None:
         f" trainer.accumulate_grad_batches={2 * accumulate}\n"
         "or trainer.precision=bf16-mixed, or a smaller data.eval_batch_size if it was validation"
     )
+
+
+def cost(trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:
+    """What training took: epochs, optimizer steps, seconds, and how many numbers were trained."""
+    clock = next(c for c in trainer.callbacks if isinstance(c, Clock))  # type: ignore[attr-defined]
+    return {
+        "cost/epochs": float(trainer.current_epoch),
+        "cost/steps": float(trainer.global_step),
+        "cost/seconds": round(clock.seconds, 3),
+        "cost/parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
+    }
 
 
 def excess(metrics: dict[str, float], data: Any) -> dict[str, float]:

@@ -12,6 +12,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from lab.data.images import ImageDataModule
+from lab.data.kept import kept
 from lab.data.module import Batch, generator
 
 log = logging.getLogger(__name__)
@@ -145,10 +146,15 @@ class Digits(ImageDataModule):
             partial.replace(self.path)
 
     def load(self) -> dict[str, Batch]:
-        kept = torch.load(self.path, weights_only=True)
-        images, labels = kept["images"], kept["labels"]
+        drawn = _drawn(self.path)
+        images, labels = drawn["images"], drawn["labels"]
         n = self.num_samples
         return {**self.split(images[:n], labels[:n]), "test": (images[n:], labels[n:])}
+
+
+@kept
+def _drawn(path: Path) -> dict[str, Tensor]:
+    return torch.load(path, weights_only=True)
 
 
 def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torchvision
 from filelock import FileLock
+from torch import Tensor
+from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from lab.data.fetch import fetch
 from lab.data.images import ImageDataModule
+from lab.data.kept import kept
 from lab.data.module import Batch
 from lab.errors import RunFailed
 from lab.whole import whole
@@ -85,7 +87,7 @@ class MNIST(ImageDataModule):
         with FileLock(folder / ".lock"):  # a second process waits here, and then finds the files
             for name, (_, digest) in FILES.items():
                 path = folder / name
-                if path.exists() and _sha256(path.read_bytes()) != digest:
+                if path.exists() and _digest(path) != digest:
                     log.warning("%s has a wrong checksum: fetching it again", path)
                     path.unlink()
                 if not path.exists():
@@ -94,10 +96,11 @@ class MNIST(ImageDataModule):
                         partial.write_bytes(content)
 
     def load(self) -> dict[str, Batch]:
-        train, test = (torchvision.datasets.MNIST(self.data_dir, train=train) for train in (True, False))
+        folder = self.data_dir / "MNIST" / "raw"
+        images, labels, test_images, test_labels = (_tensor(folder / name) for name in FILES)
         return {
-            **self.split(train.data.unsqueeze(1), train.targets),  # (60000, 28, 28) -> (60000, 1, 28, 28)
-            "test": (test.data.unsqueeze(1), test.targets),
+            **self.split(images.unsqueeze(1), labels),  # (60000, 28, 28) -> (60000, 1, 28, 28)
+            "test": (test_images.unsqueeze(1), test_labels),
         }
 
     def _fetch(self, name: str, folder: Path, mirrors: Sequence[str]) -> bytes:
@@ -125,6 +128,18 @@ class MNIST(ImageDataModule):
             + f"Put the four .gz files into {folder}, or name another mirror with\n"
             "data.mirrors=[URL] or MNIST_MIRROR=URL (https://, http:// or file://). data=digits needs no download."
         )
+
+
+@kept
+def _digest(path: Path) -> str:
+    return _sha256(path.read_bytes())
+
+
+@kept
+def _tensor(path: Path) -> Tensor:
+    """Images (N, 28, 28), uint8, or labels (N,)."""
+    read = read_image_file if "images" in path.name else read_label_file
+    return read(str(path))
 
 
 def _sha256(content: bytes) -> str:

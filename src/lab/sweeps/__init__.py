@@ -1,1 +1,1 @@
-"""Sweeps: many runs from one command line."""
+"""Sweeps: many runs that one command makes."""

@@ -1,0 +1,117 @@
+"""Going on with a sweep: `python src/train.py sweep.resume=latest`, alone or with the command that began it.
+
+What a sweep varies, and everything that its jobs share, stays as it was; where it runs, and for how long, may change.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.utils import filter_overrides
+from omegaconf import DictConfig, OmegaConf
+
+from lab.again import ABSENT, differences
+from lab.compose import CONFIGS, options, parse
+from lab.errors import UserError
+from lab.sweeps.sweep import Sweep
+from lab.words import log_dir, value
+
+FREE = ["n_trials", "timeout", "max_failure_rate", "n_jobs", "max_batch_size"]  # of the sweeper
+ELSEWHERE = ["sweep.resume", "paths"]  # of a job's config
+
+
+def asks(word: str) -> bool:
+    """Whether a word of the command line is `sweep.resume=…`."""
+    return word.lstrip("+").startswith("sweep.resume=")
+
+
+def continue_sweep() -> None:
+    """Leads Hydra into the directory of the sweep that `sweep.resume=` names, with the words that it began with.
+
+    Raises:
+        UserError: when there is no such sweep.
+    """
+    words = sys.argv[1:]
+    asked = [value(word) for word in words if asks(word)]
+    if not asked or asked[-1] in ("", "null"):
+        return
+    sweep = Sweep.open(asked[-1], log_dir(words), argument="sweep.resume")
+    rest = [word for word in words if not asks(word)]
+    elsewhere = [value(word) for word in rest if word.startswith("hydra.sweep.dir=")]
+    if elsewhere and Path(elsewhere[-1]).resolve() != sweep.dir:
+        raise UserError(f"sweep.resume={asked[-1]} goes on in the sweep's directory: leave out hydra.sweep.dir")
+    before = [word for word in sweep.record["argv"] if not asks(word) and not word.startswith("hydra.sweep.dir=")]
+    if not filter_overrides([word for word in rest if not word.startswith(("-", "paths."))]):  # it is not told again
+        rest = [*before, *(word for word in rest if word not in before)]
+    sys.argv[1:] = [*rest, f"sweep.resume='{sweep.dir}'", f"hydra.sweep.dir='{sweep.dir}'"]
+    if not {"-m", "--multirun"} & {*rest}:
+        sys.argv.insert(1, "--multirun")
+
+
+def facts(config: DictConfig, words: list[str]) -> dict[str, Any]:
+    """What a sweep must have in common with the one that goes on with it.
+
+    Args:
+        config: as Hydra composed it for the sweep, its `hydra` node included.
+        words: the task's overrides.
+    """
+    whole: Any = OmegaConf.to_container(config, resolve=False)
+    sweeper = whole.pop("hydra")["sweeper"]
+    space = {**(sweeper.pop("params", None) or {})}
+    swept = [override for override in parse(words) if override.is_sweep_override()]
+    space |= {str(o.input_line).partition("=")[0]: str(o.input_line).partition("=")[2] for o in swept}
+    return {
+        "words": words,
+        "space": {key: str(text) for key, text in space.items()},
+        "hydra": {"sweeper": {key: value for key, value in sweeper.items() if key not in FREE}},
+        "config": whole,
+        "files": dict(_files(space)),
+    }
+
+
+def check(sweep: Sweep, config: DictConfig, words: list[str]) -> bool:
+    """Whether a sweep goes on, and is the one that began in its directory.
+
+    Raises:
+        UserError: when it is not, with what differs, or when the directory holds a sweep and is to hold another.
+    """
+    record = sweep.record
+    asked = any(asks(word) for word in words)
+    if not record:
+        return False
+    if not asked:
+        raise UserError(
+            f"{sweep.dir} holds a sweep already: go on with it by sweep.resume={sweep.dir},"
+            " or choose another hydra.sweep.dir"
+        )
+    now = facts(config, [word for word in words if not asks(word)])
+    changed = [
+        f"{what}: {_told(then)} then, {_told(today)} now"
+        for part in ("space", "hydra", "files", "config")
+        for what, today, then in differences(now[part], record[part])
+        if not (part == "config" and f"{what}.".startswith(tuple(f"{name}." for name in ELSEWHERE)))
+    ]
+    if changed:
+        raise UserError(
+            f"sweep.resume={sweep.dir}: this would be another sweep\n  "
+            + "\n  ".join(changed[:8])
+            + "\nput it back as it was, or begin a new sweep without sweep.resume="
+        )
+    return True
+
+
+def _files(space: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What stands in the file of each choice that a sweep takes from a group."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for key, text in space.items():
+        group = key.lstrip("+").partition("@")[0]
+        for choice in options(group):
+            if choice in str(text) or "glob" in str(text):
+                content = (CONFIGS / group / f"{choice}.yaml").read_text()
+                yield f"configs/{group}/{choice}.yaml", yaml.load(content, loader)
+
+
+def _told(value: Any) -> str:
+    return "nothing" if value is ABSENT else str(value)

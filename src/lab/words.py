@@ -1,0 +1,16 @@
+"""Words of the command line, looked at before Hydra does."""
+
+from collections.abc import Sequence
+
+from lab.compose import ROOT
+
+
+def value(word: str) -> str:
+    """What stands behind the `=` of a word, without quotes."""
+    return word.partition("=")[2].strip("'\"")
+
+
+def log_dir(words: Sequence[str]) -> str:
+    """Where the runs of a command line are."""
+    given = [value(word) for word in words if word.startswith("paths.log_dir=")]
+    return given[-1] if given else str(ROOT / "logs")
