@@ -16,7 +16,7 @@ from threading import current_thread, main_thread
 from types import FrameType
 from typing import TypeVar
 
-from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from lab import fresh
@@ -212,7 +212,7 @@ def _begin(job: Job, slot: Slot) -> Running:
             preexec_fn=_in_child(slot.cores),
         )
         offset = output.tell()
-    log.info("job %s begins on %s: %s", job.number, slot.name, redact(" ".join(filter_overrides(job.overrides))))
+    log.info("job %s begins on %s", job.number, slot.name)
     return Running(job, slot, process, time.monotonic(), offset)
 
 
@@ -242,7 +242,9 @@ def _end(each: Running) -> JobReturn:
             os.killpg(each.process.pid, signal.SIGKILL)
         cause = _cause(each)
         log.info("job %s failed after %.0f s: %s; see %s", job.number, seconds, cause, job.directory / "output.log")
-        done.status, done.return_value = JobStatus.FAILED, RunFailed(f"job {job.number}: {cause}")
+        done.return_value = RunFailed(cause)
+        if status > 0:  # else it stays unknown: whoever killed it, the job may go on
+            done.status = JobStatus.FAILED
         return done
     run = Run(job.directory)
     name = str(OmegaConf.select(run.saved, "objective.metric"))

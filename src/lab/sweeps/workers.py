@@ -1,5 +1,6 @@
 """What holds in the processes that joblib, submitit and Ray start for the jobs of a sweep."""
 
+import logging
 import os
 import warnings
 from typing import Any
@@ -9,6 +10,7 @@ from omegaconf import DictConfig
 
 from lab.answers import show_warning
 from lab.compose import ROOT
+from lab.guard import EXTRAS
 
 _in_worker = False
 
@@ -23,9 +25,11 @@ class Workers(Callback):
         self.home = os.getpid()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """A checkout need not be installed: `src/train.py` finds `lab` by where it stands, a worker's script does not."""
+        """A checkout need not be installed: `src/train.py` knows where `lab` is, and a worker's script does not."""
         places = [str(ROOT / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(place for place in places if place))
+        for package in EXTRAS:  # the sweeper tells of the jobs
+            logging.getLogger(package).setLevel(logging.WARNING)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         global _in_worker
