@@ -29,7 +29,7 @@ from lab.logs import ignore_known_warnings
 from lab.record import Record
 from lab.resume import limits, newest
 from lab.runs import Run
-from lab.stopping import SLURM_SIGNALS, Stop, requeue
+from lab.stopping import SLURM_SIGNALS, Stop, requeue, starts_again
 from lab.sweeps.sweep import is_job, is_over
 from lab.sweeps.workers import in_worker
 
@@ -68,7 +68,7 @@ def train(cfg: DictConfig) -> float | None:
             log.info("stopped by %s; %s", stopped.signal.name, what)
             if stopped.signal in SLURM_SIGNALS:
                 requeue()
-        if in_worker() and stopped.signal not in SLURM_SIGNALS:  # its other jobs go on, and the sweep is told
+        if in_worker() and not starts_again(stopped.signal):  # the worker goes on, and the sweep is told
             raise RunFailed(f"stopped by {stopped.signal.name}") from None
         raise
     finally:
