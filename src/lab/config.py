@@ -14,12 +14,14 @@ from lab.answers import explained
 from lab.build import authorize_names
 from lab.checks.arguments import check_arguments
 from lab.checks.limits import check_every_limit
-from lab.checks.overrides import check_overrides, mismatch
+from lab.checks.overrides import check_groups, check_overrides, mismatch
 from lab.checks.rules import check_rules
-from lab.checks.sweeps import jobs
-from lab.compose import CONFIGS, compose, leaves, nearest
+from lab.checks.sweepers import check_optuna, is_optuna, read_space
+from lab.checks.sweeps import composed, jobs
+from lab.compose import CONFIGS, compose, leaves, nearest, parse
 from lab.errors import UserError
 from lab.resume import is_first, settle
+from lab.sweeps.constraints import check_constraints
 
 
 def check(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
@@ -104,11 +106,16 @@ class Check(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before the first job is trained the last one is known to be right."""
         with explained():
-            swept = config.hydra.sweeper.get("params") or {}
-            words = [*(f"{key}={value}" for key, value in swept.items()), *config.hydra.overrides.task]
-            check_overrides(words)
-            for job, overrides in jobs(words):
+            sweeper, words = config.hydra.sweeper, list(config.hydra.overrides.task)
+            check_groups(parse(words))
+            space = read_space(sweeper, words)
+            constraints = check_optuna(sweeper, space) if is_optuna(sweeper) else []
+            check_overrides([*space.fixed, *composed(space)])
+            made = []
+            for job, overrides in jobs(space):
                 check_composed(job, overrides)
+                made.append(job)
+            check_constraints(constraints, made)
 
 
 def parse_arguments(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -8,13 +8,14 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import wraps
+from importlib.util import find_spec
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from lab.build import locate
+from lab.build import authorize_name, locate
 from lab.checks.machine import has_package
 from lab.errors import UserError
 from lab.redaction import SECRET_NAME, secrets
@@ -178,6 +179,11 @@ def _check_installed(target: Any, choice: str | None) -> None:
 
 def _locate(key: str, target: Any, allowed: list[str], remedy: str) -> None:
     if target in allowed:
+        return
+    if str(target).startswith("optuna."):  # made later, by `lab.sweeps.samplers`: until then nobody waits for Optuna
+        if find_spec("optuna") is None:
+            raise UserError(f"{key}={target}: Optuna is not installed: pip install -e .[optuna]")
+        authorize_name(target, allowed, remedy)
         return
     try:
         locate(target, allowed, remedy)

@@ -22,7 +22,8 @@ class Record(Run):
 
     @contextmanager
     def recorded(self, config: DictConfig, overrides: Sequence[str]) -> Iterator[None]:
-        """Writes down that the run is running and, at the end, how it ended: completed, preempted or failed.
+        """Writes down that the run is running and, at the end, how it ended: completed, pruned, preempted or
+        failed.
 
         Args:
             config: what it trains with.
@@ -42,7 +43,7 @@ class Record(Run):
                 with suppress(OSError):  # on a full disk what failed first is to be told
                     self.finish("failed", error=f"{type(error).__name__}: {error}")
                 raise
-            self.finish("completed")
+            self.finish("pruned" if "pruned" in self.record else "completed")
 
     def note(self, **facts: Any) -> None:
         """Adds `facts` to `run.json`."""

@@ -92,6 +92,12 @@ def settle(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     if directory is None:
         return cfg
     run = Run(directory)
+    if run.status == "pruned":
+        again = " ".join(run.overrides)
+        raise UserError(
+            f"resume={directory}: its sweep has ended this run, after validation {run.record['pruned']}\n"
+            f"to train it to its end begin a new one: python src/train.py {again}"
+        )
     before = run.saved
     changed = [word for word in overrides if word not in run.overrides and not word.startswith("resume=")]
     after = _merge(run, before, cfg) if changed else before

@@ -22,6 +22,7 @@ from lab.again import written
 from lab.build import instantiate, instantiate_each
 from lab.callbacks import Checkpoint, Clock, Meter
 from lab.callbacks.checkpoint import WholeFiles
+from lab.callbacks.pruning import Pruning, pruning_of
 from lab.callbacks.watch import Launcher, watch_of
 from lab.errors import Preempted, RunFailed, UserError
 from lab.loggers import continue_curves, log_hyperparameters
@@ -111,7 +112,7 @@ def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
     kept = _go_on(checkpoint, cfg, run) if checkpoint else {}
     if not checkpoint and is_job(run.dir):  # begun before, maybe, and killed before its first checkpoint
         continue_curves(cfg, 0, run.dir.name)
-    model, data, trainer = build(cfg, stop=stop)
+    model, data, trainer = build(cfg, pruning_of(run.dir), stop)
     if kept:
         _check_fit(kept, model, cfg, checkpoint)
         trainer.fit_loop.over = run.record.get("trained") == limits(cfg)  # type: ignore[attr-defined]
@@ -142,8 +143,9 @@ def _fit_and_test(
     metrics: dict[str, float] = {}
     if cfg.fit:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if trainer.is_global_zero:
-            run.note(trained=limits(cfg))  # a run that is stopped while it is tested is not trained on
+        pruned = next((c.step for c in trainer.callbacks if isinstance(c, Pruning) and c.pruned), 0)  # type: ignore[attr-defined]
+        if trainer.is_global_zero:  # a run that is stopped while it is tested is not trained on
+            run.note(**({"pruned": pruned} if pruned else {"trained": limits(cfg)}))
         if stop.signum:
             raise Preempted(stop.signum)
         keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)), None)
@@ -153,6 +155,8 @@ def _fit_and_test(
         if objective is not None:
             metrics[cfg.objective.metric] = float(objective)
         metrics |= cost(trainer, model)
+        if pruned:
+            return metrics
         if keeper and (best := trainer.strategy.broadcast(keeper.best)):
             # By rank 0's name, since others may know no directory but their own; and not by ckpt_path, where a moving
             # average would be replaced by the weights that it averages

@@ -27,7 +27,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
         UserError: on the first thing that is wrong.
     """
     parsed = parse(overrides)
-    _check_groups([o for o in parsed if options(o.key_or_group)])
+    check_groups(parsed)
     for override in parsed:
         if override.is_delete() and "." not in override.key_or_group:
             key = override.key_or_group
@@ -95,10 +95,16 @@ def mismatch(config: DictConfig, key: str, value: Any) -> str | None:
     return unlike(get(config, key), value)
 
 
-def _check_groups(chosen: Sequence[Override]) -> None:
-    """Hydra would take the last of two choices from one group, and say nothing."""
+def check_groups(overrides: Sequence[Override]) -> None:
+    """Hydra would take the last of two choices from one group, and say nothing.
+
+    Raises:
+        UserError: with both.
+    """
     made: dict[str, Any] = {}
-    for override in chosen:
+    for override in overrides:
+        if not options(override.key_or_group):
+            continue
         group, value = override.key_or_group, str(override.value())
         if made.setdefault(group, value) != value:
             raise UserError(f"{group} is chosen twice: {group}={made[group]} and {group}={value}; leave one out")
