@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from lab.again import written
 from lab.compose import ROOT
+from lab.words import typed
 
 SCRIPT = ROOT / "src" / "train.py"
 # Of what was given to Hydra itself: who launches jobs, how many, and where; a single job is told that anew
@@ -31,7 +32,7 @@ def command(hydra: DictConfig, overrides: Sequence[str], directory: Path) -> lis
     # Folders of --config-dir and hydra.searchpath
     sources = [s for s in hydra.runtime.config_sources if s.provider.startswith(("command-line", "hydra.searchpath"))]
     places = [written(f"{source.schema}://{source.path}") for source in sources]
-    given = [*hydra.overrides.hydra, *overrides]
+    given = [*typed(hydra.overrides.hydra), *overrides]
     words = [*([f"hydra.searchpath=[{','.join(places)}]"] if places else []), *(w for w in given if not _is_swept(w))]
     here = f"hydra.run.dir={written(str(directory))}"
     return [sys.executable, str(SCRIPT), *flags, *dict.fromkeys(words), "hydra.mode=RUN", here]

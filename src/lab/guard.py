@@ -60,8 +60,16 @@ ENVIRONMENT = [
     "TOKENIZERS_PARALLELISM",
     "WANDB_MODE",
 ]
-# Arguments of launchers that end in a shell or load code: only the command line gives them
-SHELL = ["additional_parameters", "initialization_commands", "python", "runtime_env", "setup", "setup_commands"]
+# Arguments of launchers that end in a shell or load code, or say whom to hand it to: only the command line gives them
+SHELL = [
+    "additional_parameters",
+    "address",
+    "initialization_commands",
+    "python",
+    "runtime_env",
+    "setup",
+    "setup_commands",
+]
 SHELL += ["srun_args"]
 
 PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@

@@ -33,6 +33,7 @@ from lab.runs import Run
 from lab.stopping import SLURM_SIGNALS, Stop, requeue, starts_again
 from lab.sweeps.sweep import is_job, is_over
 from lab.sweeps.workers import in_worker
+from lab.words import typed
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def train(cfg: DictConfig) -> float | None:
     """
     run = Record(Path(cfg.paths.run_dir))
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    overrides = typed(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     if not first:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
@@ -231,7 +232,7 @@ def _lead_ranks_here(run: Run, cfg: DictConfig, trainer: pl.Trainer) -> None:
     """Gives the processes that are started for the other ranks this very job and directory."""
     if HydraConfig.initialized() and isinstance(launcher := trainer.strategy.launcher, Launcher):
         config = HydraConfig.get()
-        words = [word for word in config.overrides.task if not word.startswith("resume=")]
+        words = [word for word in typed(config.overrides.task) if not word.startswith("resume=")]
         if cfg.resume:
             words.append(f"resume={written(str(run.dir))}")
         launcher.command = fresh.command(config, words, run.dir)

@@ -2,7 +2,14 @@
 
 from collections.abc import Sequence
 
+from omegaconf import ListConfig
+
 from lab.compose import ROOT
+
+
+def typed(words: ListConfig) -> list[str]:
+    """Words that a config holds, as they were typed: what `${oc.env:NAME}` stands for is not among them."""
+    return [str(word) for word in words._iter_ex(resolve=False)]
 
 
 def value(word: str) -> str:
