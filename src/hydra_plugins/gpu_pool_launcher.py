@@ -35,7 +35,8 @@ class GpuPoolLauncher(Launcher):
         self.config: DictConfig | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from lab.sweeps.pool import Pool, slots
+        from lab.sweeps.pool import Pool
+        from lab.sweeps.slots import slots
 
         self.config = config
         self.pool = Pool(slots(*self.sizes))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from omegaconf import DictConfig
 
 from lab.again import written
@@ -19,7 +20,7 @@ SCRIPT = ROOT / "src" / "train.py"
 SWEEPS = ("hydra.mode", "hydra.launcher", "hydra.sweeper", "hydra.sweep", "hydra.run", "hydra.searchpath")
 
 
-def command(hydra: DictConfig, overrides: Sequence[str], directory: Path) -> list[str]:
+def command(hydra: DictConfig | HydraConf, overrides: Sequence[str], directory: Path) -> list[str]:
     """The command of a process that composes the config of a job.
 
     Args:

@@ -23,10 +23,10 @@ from lab.build import instantiate, instantiate_each
 from lab.callbacks import Checkpoint, Clock, Meter
 from lab.callbacks.checkpoint import WholeFiles
 from lab.callbacks.pruning import Pruning, pruning_of
-from lab.callbacks.watch import Launcher, watch_of
 from lab.errors import Preempted, RunFailed, UserError
 from lab.loggers import continue_curves, log_hyperparameters
 from lab.logs import ignore_known_warnings
+from lab.ranks import Launcher, watch_of
 from lab.record import Record
 from lab.resume import limits, newest
 from lab.runs import Run
