@@ -52,7 +52,7 @@ def await_sweep(tmp_path: Path, process: "subprocess.Popen[str]", seconds: float
         process.wait()
 
 
-def processes(tmp_path: Path, word: str = "train.py") -> dict[int, str]:
+def processes(tmp_path: Path) -> dict[int, str]:
     """Command lines of the processes whose environment names this test, by number."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -69,15 +69,16 @@ def seen(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted((tmp_path / "seen").glob("*.json"))]
 
 
-def await_epoch(tmp_path: Path, number: int, epoch: int, seconds: float = 120) -> dict[str, Any]:
+def await_checkpoint(
+    tmp_path: Path, process: "subprocess.Popen[str]", number: int, seconds: float = 120
+) -> dict[str, Any]:
     """Until a job has saved the end of an epoch; what its `run.json` says."""
     over = time.monotonic() + seconds
-    while True:
+    while not list((tmp_path / "logs").glob(f"sweeps/*/*/{number}/checkpoints/last.ckpt")):
+        assert process.poll() is None, (tmp_path / "err").read_text()
         assert time.monotonic() < over, "it does not get on"
-        found = list((tmp_path / "logs").glob(f"sweeps/*/*/{number}/checkpoints/last.ckpt"))
-        if found and time.time() - found[0].parent.stat().st_ctime > 0.5:
-            return dict(the_sweep(tmp_path).job(number).record)
         time.sleep(0.05)
+    return dict(the_sweep(tmp_path).job(number).record)
 
 
 def assert_four_jobs(tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_jobs_of_two_ranks(launcher: str, tmp_path: Path, data_dir: Path) -> Non
 @pytest.mark.parametrize("launcher", ["gpu_pool", "joblib"])
 def test_a_job_that_is_killed_goes_on(launcher: str, tmp_path: Path, data_dir: Path) -> None:
     process = sweep(tmp_path, data_dir, *LONG, "seed=0,1,2,3", f"hydra/launcher={launcher}")
-    killed = await_epoch(tmp_path, 1, 1)
+    killed = await_checkpoint(tmp_path, process, 1)
     os.kill(killed["pid"], signal.SIGKILL)
     assert await_sweep(tmp_path, process) == 0, (tmp_path / "err").read_text()
     jobs = the_sweep(tmp_path).jobs
@@ -178,7 +179,7 @@ def test_a_job_that_is_killed_goes_on(launcher: str, tmp_path: Path, data_dir: P
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
 def test_jobs_of_the_pool_end_with_it(signum: signal.Signals, tmp_path: Path, data_dir: Path) -> None:
     process = sweep(tmp_path, data_dir, *LONG, "trainer.max_epochs=2000", "seed=0,1,2", "hydra/launcher=gpu_pool")
-    await_epoch(tmp_path, 0, 1)
+    await_checkpoint(tmp_path, process, 0)
     process.send_signal(signum)
     assert await_sweep(tmp_path, process, 40) == {signal.SIGINT: 130, signal.SIGKILL: -9}[signum]
     found = the_sweep(tmp_path)
@@ -189,8 +190,8 @@ def test_jobs_of_the_pool_end_with_it(signum: signal.Signals, tmp_path: Path, da
 
 @pytest.mark.slow
 def test_a_job_of_submitit_that_is_warned_goes_on(tmp_path: Path, data_dir: Path) -> None:
-    process = sweep(tmp_path, data_dir, *LONG, "seed=0,", "hydra/launcher=submitit_local")
-    os.kill(await_epoch(tmp_path, 0, 1)["pid"], signal.SIGUSR2)
+    process = sweep(tmp_path, data_dir, *LONG, "seed=choice(0)", "hydra/launcher=submitit_local")
+    os.kill(await_checkpoint(tmp_path, process, 0)["pid"], signal.SIGUSR2)
     assert await_sweep(tmp_path, process) == 0, (tmp_path / "err").read_text()
     record = the_sweep(tmp_path).job(0).record
     assert record["status"] == "completed"

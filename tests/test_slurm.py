@@ -24,7 +24,7 @@ LAUNCHERS = pytest.mark.parametrize("launcher", ["exec", "srun"])  # exec: signa
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Run:
     folder = tmp_path_factory.mktemp("straight")
-    assert await_end(folder, begin(folder, data_dir, *RUN), 120) == 0
+    assert await_end(folder, begin(folder, data_dir, *RUN), 250) == 0
     return the_run(folder)
 
 
