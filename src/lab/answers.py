@@ -34,7 +34,7 @@ def explained() -> Iterator[None]:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     plain = warnings.showwarning
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     try:
         refuse_pickles(sys.argv[1:])
         yield
@@ -74,7 +74,7 @@ def rank_directory() -> Iterator[None]:
         yield
 
 
-def _show_warning(
+def show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -82,6 +82,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
+    """Stands in for `warnings.showwarning`: no secret of the environment is shown."""
     text = redact(warnings.formatwarning(message, category, filename, lineno, line))
     (file or sys.stderr).write(text)
 
