@@ -188,7 +188,10 @@ WRONG = [
             (["seed=0,1", "hydra.sweeper.pruner.min_resource=0"], ["min_resource"]),
             (["seed=0,1", "hydra.sweeper.pruner._target_=os.system"], ["os.system is not allowed"]),
             (["optimizer.lr=interval(0,1)", "hydra/sweeper/sampler=grid"], ["holds any number", "range(…)"]),
-            (["sweep=architecture", "hydra/sweeper/sampler=grid", "optimizer.lr=1"], ["hangs on model", "random or tpe"]),
+            (
+                ["sweep=architecture", "hydra/sweeper/sampler=grid", "optimizer.lr=1"],
+                ["hangs on model", "random or tpe"],
+            ),
             (["seed=0,1", "hydra.sweeper.objectives={val/acc:maxx}"], ["val/acc=maxx", "did you mean max?"]),
             (["seed=0,1", "hydra.sweeper.objectives={cost/epoch:min}"], ["cost/epoch", "did you mean cost/epochs?"]),
             (["seed=0,1", "hydra.sweeper.objectives={accuracy:max}"], ["objectives.accuracy", "val/loss"]),
@@ -269,7 +272,12 @@ SWEEPS = [
     ["sweep=architecture", "model=mlp,lenet"],
     ["sweep=architecture", "model=cnn"],
     [OPTUNA, "seed=range(3)", "optimizer.betas=[0.9,0.99],[0.8,0.9]", "hydra/sweeper/sampler=grid"],
-    [OPTUNA, "optimizer=adamw,sgd", "optimizer.momentum=0,0.9", "hydra.sweeper.when={optimizer.momentum:optimizer\\=sgd}"],
+    [
+        OPTUNA,
+        "optimizer=adamw,sgd",
+        "optimizer.momentum=0,0.9",
+        "hydra.sweeper.when={optimizer.momentum:optimizer\\=sgd}",
+    ],
     [OPTUNA, "data.batch_size=tag(log,int(interval(8,64)))", "hydra.sweeper.constraints=['data.batch_size>=16']"],
     [OPTUNA, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.constraints=['cost/seconds < 60']"],
 ]
@@ -303,6 +311,12 @@ def test_what_a_sampler_needs_is_named(package: str, words: list[str], monkeypat
 def test_right_command_lines_pass(overrides: list[str], cfg: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "count_gpus", lambda: 2)
     check(cfg(*overrides), overrides)
+
+
+def test_without_optuna_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.guard.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"Optuna is not installed: pip install -e \.\[optuna\]"):
+        compose([OPTUNA], hydra=True)
 
 
 def test_no_gpu_where_one_was_asked_for(cfg: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +367,7 @@ def test_of_a_large_sweep_every_value_is_looked_at() -> None:
 
 
 def test_of_an_interval_both_ends_are_looked_at_and_of_a_condition_every_side() -> None:
-    words = ["model=mlp,lenet", "optimizer.lr=interval(1e-3,1)", "model.activation=relu,gelu", "seed=range(30)"]
+    words = ["model=lenet,mlp", "optimizer.lr=interval(1e-3,1)", "model.activation=relu,gelu", "seed=range(30)"]
     made = list(jobs(Space.parse(words, when={"model.activation": "model=mlp"})))
     seen = {word for _, job in made for word in job}
     assert {"optimizer.lr=0.001", "optimizer.lr=1.0", "model.activation=gelu", "model=lenet", "seed=29"} <= seen
