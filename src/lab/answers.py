@@ -95,8 +95,8 @@ def can_be_mended(error: Exception) -> bool:
         return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
     if holds_code(error) or (isinstance(error, ValueError) and str(error).startswith(NO_CHOICE)):
         return True
-    *_, last = traceback.walk_tb(error.__traceback__)
-    ours = Path(last[0].f_code.co_filename).is_relative_to(ROOT / "src")
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]  # none, where it comes from a worker
+    ours = bool(frames) and Path(frames[-1].f_code.co_filename).is_relative_to(ROOT / "src")
     lightnings = type(error).__name__ == "MisconfigurationException"
     return lightnings or (isinstance(error, ValueError) and ours)
 
