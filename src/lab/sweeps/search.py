@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -119,6 +120,7 @@ class Search(Sweeper):
                 cause = outcome.cause if outcome.status == "failed" else self._lacks(outcome)
                 if cause is not None:
                     failures += 1
+                    self.outcomes[outcome.number] = replace(outcome, status="failed", cause=cause)
                     trial.set_user_attr("cause", cause)
                     self._tell(trial, "FAIL", figures[trial])
                 elif outcome.status == "pruned":
