@@ -112,7 +112,7 @@ def train_command(tmp_path: Path, data_dir: Path) -> Command:
 
     def run(*overrides: str, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
         paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs"]
-        return run_script("src/train.py", *paths, *overrides, timeout=timeout)
+        return run_script("src/train.py", *overrides, *paths, timeout=timeout)
 
     return run
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from lab.checks import machine
-from lab.checks.overrides import check_overrides
+from lab.checks.sweepers import check_optuna
 from lab.checks.sweeps import jobs
-from lab.config import check
+from lab.compose import compose, parse
+from lab.config import Check, check
 from lab.errors import UserError
+from lab.sweeps.space import Space
 from tests.conftest import Compose, run_script
 
 WRONG = [
@@ -134,6 +136,69 @@ WRONG = [
     (["-m", "seed=range(1,0)"], ["seed=range(1,0): nothing to sweep over"]),
     (["-m", "model=glob(g*)"], ["model=gpt does not fit data=digits"]),
     (["-m", "model=mlp,gpt", "seed=range(3)"], ["model=gpt does not fit data=digits"]),
+    (["-m", "seed=0,1,0"], ["seed=0,1,0: 0 stands there twice"]),
+    (["-m", "seed=range(0,5,0)"], ["a step of 0 leads nowhere"]),
+    (["-m", "seed=choice()"], ["seed=choice(): empty choice"]),
+    (["-m", "seed=rnge(3)"], ["Unknown function 'rnge'", "did you mean range?"]),
+    (["-m", "model=mlp,vit", "model.activation=relu,gelu"], ["model.activation: no such key with model=vit", "when="]),
+    (["-m", "optimizer.lr=interval(0.1,1)"], ["optimizer.lr=interval(0.1,1): interval needs hydra/sweeper=optuna"]),
+    (["-m", "sweep=lenet", "hydra/sweeper=grid"], ["optimizer.lr", "interval needs hydra/sweeper=optuna"]),
+    (["-m", "seed=0,1", "hydra.sweeper.max_batch_size=0"], ["max_batch_size=0", "1 or more"]),
+    (["-m", "seed=0,1", "hydra.sweeper.n_trials=5"], ["hydra.sweeper.n_trials"]),
+    (["-m", "hydra/sweeper=optun", "seed=0,1"], ["hydra/sweeper=optun", "did you mean optuna?"]),
+    (["-m", "sweep=lenet", "model=mlp"], ["model.width: no such key"]),
+    *(
+        (["-m", "hydra/sweeper=optuna", *words], said)
+        for words, said in [
+            # values that cannot be drawn
+            ([], ["nothing to draw"]),
+            (["optimizer.lrr=interval(1,2)"], ["optimizer.lrr", "did you mean optimizer.lr?"]),
+            (["optimizer.lr=interval(1e-1,1e-4)"], ["this interval is empty", "write interval(0.0001, 0.1)"]),
+            (["optimizer.lr=interval(0.1,0.1)"], ["this interval is empty", "write optimizer.lr=0.1"]),
+            (["optimizer.lr=interval(0.1)"], ["missing a required argument: 'end'"]),
+            (["optimizer.lr=interval(0,inf)"], ["two numbers that are finite"]),
+            (["optimizer.lr=tag(log,interval(0,1))"], ["a logarithm needs numbers above 0"]),
+            (["optimizer.lr=tag(lg,interval(1,2))"], ["no such tag: lg", "did you mean log?"]),
+            (["optimizer.lr=tag(log,choice(1,2))"], ["log is for interval(…) and range(…)"]),
+            (["optimizer.lr=interval(-1,1)"], ["optimizer.lr=-1.0", "0 or more"]),
+            (["model=mlp", "model.dropout=interval(0,2)"], ["model.dropout=2.0", "from 0 to 1"]),
+            (["data.batch_size=interval(8,64)"], ["a whole number", "write data.batch_size=int(interval(8,64))"]),
+            (["data.batch_size=tag(int,interval(0.5,4))"], ["whole numbers as its ends"]),
+            (["data.batch_size=range(8,64,-8)"], ["a step of -8 leads away from 64"]),
+            (["trainer.accelerator=cpu,gpuu"], ["trainer.accelerator=gpuu", "did you mean gpu?"]),
+            # what hangs on what
+            (["model=mlp,cnn", "model.hidden_sizes=[64],[32]"], ["model.hidden_sizes: no such key with model=cnn"]),
+            (["seed=0,1", "hydra.sweeper.when={sed:'model=mlp'}"], ["draws no sed", "did you mean seed?"]),
+            (["seed=0,1", "hydra.sweeper.when={seed:'modl=mlp'}"], ["neither draws nor sets modl", "give modl=…"]),
+            (["seed=0,1", "hydra.sweeper.when={seed:mlp}"], ["expected a key and its values"]),
+            (["seed=0,1", "model=mlp,cnn", "hydra.sweeper.when={seed:'model=mlpp'}"], ["no mlpp", "did you mean mlp?"]),
+            (["seed=0,1", "model=mlp,cnn", "hydra.sweeper.when={seed:'model=mlp',model:'seed=0'}"], ["a circle"]),
+            # its settings
+            (["seed=0,1", "hydra.sweeper.n_trialss=5"], ["did you mean hydra.sweeper.n_trials?"]),
+            (["seed=0,1", "hydra.sweeper.n_trials=0"], ["n_trials=0", "1 or more"]),
+            (["seed=0,1", "hydra.sweeper.n_trials=many"], ["n_trials=many", "a whole number"]),
+            (["seed=0,1", "hydra.sweeper.timeout=-1"], ["timeout=-1", "a number above 0"]),
+            (["seed=0,1", "hydra.sweeper.max_failure_rate=2"], ["max_failure_rate=2", "from 0 to 1"]),
+            (["seed=0,1", "hydra.sweeper.n_jobs=0"], ["n_jobs=0", "1 or more"]),
+            (["seed=0,1", "hydra/sweeper/sampler=tpee"], ["sampler=tpee", "did you mean tpe?"]),
+            (["seed=0,1", "hydra/sweeper/pruner=asa"], ["pruner=asa", "did you mean asha?"]),
+            (["seed=0,1", "hydra.sweeper.sampler=gp"], ["hydra/sweeper/sampler=gp"]),
+            (["seed=0,1", "hydra.sweeper.sampler.seed=x"], ["hydra.sweeper.sampler.seed=x", "a whole number"]),
+            (["seed=0,1", "+hydra.sweeper.sampler.sed=1"], ["TPESampler takes no such argument", "did you mean seed?"]),
+            (["seed=0,1", "hydra.sweeper.pruner.min_resource=0"], ["min_resource"]),
+            (["seed=0,1", "hydra.sweeper.pruner._target_=os.system"], ["os.system is not allowed"]),
+            (["optimizer.lr=interval(0,1)", "hydra/sweeper/sampler=grid"], ["holds any number", "range(…)"]),
+            (["sweep=architecture", "hydra/sweeper/sampler=grid", "optimizer.lr=1"], ["hangs on model", "random or tpe"]),
+            (["seed=0,1", "hydra.sweeper.objectives={val/acc:maxx}"], ["val/acc=maxx", "did you mean max?"]),
+            (["seed=0,1", "hydra.sweeper.objectives={cost/epoch:min}"], ["cost/epoch", "did you mean cost/epochs?"]),
+            (["seed=0,1", "hydra.sweeper.objectives={accuracy:max}"], ["objectives.accuracy", "val/loss"]),
+            (["seed=0,1", "hydra.sweeper.objectives={val/acc:max,cost/epochs:min}"], ["hydra/sweeper/pruner=none"]),
+            (["seed=0,1", "hydra.sweeper.constraints=[seed]"], ["constraints: seed: expected NAME <= NUMBER"]),
+            (["seed=0,1", "hydra.sweeper.constraints=['sead<=1']"], ["sead<=1: no such key", "did you mean seed?"]),
+            (["seed=0,1", "hydra.sweeper.constraints=['fit<=1']"], ["fit=True is no number"]),
+            (["seed=0,1", "hydra.sweeper.constraints=['cost/second<=1']"], ["did you mean cost/seconds?"]),
+        ]
+    ),
 ]
 
 
@@ -192,17 +257,46 @@ RIGHT = [
 ]
 
 
+OPTUNA = "hydra/sweeper=optuna"
 SWEEPS = [
     ["model=mlp,cnn", "model.dropout=0.1,0.2"],
-    ["data=blobs,logistic", "model=mlp", "data.num_features=10", "optimizer.lr=1e-3,1e-2", "seed=range(2)"],
+    ["data=blobs,logistic", "model=mlp", "data.num_features=choice(10)", "seed=range(2)"],
     ["sweep=lr", "seed=0,1"],
+    ["sweep=lr", "optimizer.lr=0.1"],
+    ["sweep=lenet"],
+    ["sweep=lenet", "data=digits", "hydra/sweeper/sampler=gp", "hydra/sweeper/pruner=median", "model.width=1"],
+    ["sweep=architecture", "hydra/sweeper/pruner=none", "hydra.sweeper.objectives={val/acc:max,cost/parameters:min}"],
+    ["sweep=architecture", "model=mlp,lenet"],
+    ["sweep=architecture", "model=cnn"],
+    [OPTUNA, "seed=range(3)", "optimizer.betas=[0.9,0.99],[0.8,0.9]", "hydra/sweeper/sampler=grid"],
+    [OPTUNA, "optimizer=adamw,sgd", "optimizer.momentum=0,0.9", "hydra.sweeper.when={optimizer.momentum:optimizer\\=sgd}"],
+    [OPTUNA, "data.batch_size=tag(log,int(interval(8,64)))", "hydra.sweeper.constraints=['data.batch_size>=16']"],
+    [OPTUNA, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.constraints=['cost/seconds < 60']"],
 ]
 
 
 @pytest.mark.parametrize("words", SWEEPS, ids=" ".join)
 def test_right_sweeps_pass(words: list[str]) -> None:
-    check_overrides(words)
-    assert list(jobs(words))
+    config = compose([word for word in words if not parse([word])[0].is_sweep_override()], hydra=True)
+    config.hydra.overrides.task = [word for word in words if not word.startswith("hydra")]
+    Check().on_multirun_start(config)
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("optuna", []),
+        ("cmaes", ["hydra/sweeper/sampler=cmaes"]),
+        ("scipy", ["hydra/sweeper/sampler=gp"]),
+        ("scipy", ["hydra/sweeper/pruner=wilcoxon"]),
+    ],
+)
+def test_what_a_sampler_needs_is_named(package: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeper = compose([OPTUNA, *words], hydra=True).hydra.sweeper
+    check_optuna(sweeper, Space.parse(["seed=0,1"]))
+    monkeypatch.setattr(machine, "has_package", lambda name: name != package)
+    with pytest.raises(UserError, match=rf"(?i){package}: pip install -e \.\[optuna\]"):
+        check_optuna(sweeper, Space.parse(["seed=0,1"]))
 
 
 @pytest.mark.parametrize("overrides", RIGHT, ids=" ".join)
@@ -242,7 +336,7 @@ def test_a_logger_that_is_not_installed_is_named(name: str, cfg: Compose, monkey
 
 
 def test_the_jobs_of_a_sweep_are_those_that_hydra_makes() -> None:
-    made = list(jobs(["data=mnist", "model=mlp,lenet", "optimizer.lr=1e-3,1e-2", "seed=range(2)"]))
+    made = list(jobs(Space.parse(["data=mnist", "model=mlp,lenet", "optimizer.lr=1e-3,1e-2", "seed=range(2)"])))
     assert len(made) == 8
     cfg, overrides = made[-1]
     assert overrides == ["data=mnist", "model=lenet", "optimizer.lr=0.01", "seed=1"]
@@ -252,7 +346,15 @@ def test_the_jobs_of_a_sweep_are_those_that_hydra_makes() -> None:
 
 
 def test_of_a_large_sweep_every_value_is_looked_at() -> None:
-    made = list(jobs(["seed=range(20)", "optimizer.lr=1,2,3", "data.num_val=1,2"]))
+    made = list(jobs(Space.parse(["seed=range(20)", "optimizer.lr=1,2,3", "data.num_val=1,2"])))
     assert len(made) == 1 + 19 + 2 + 1
     for key, count in (("seed", 20), ("optimizer.lr", 3), ("data.num_val", 2)):
         assert len({word for _, job in made for word in job if word.startswith(f"{key}=")}) == count
+
+
+def test_of_an_interval_both_ends_are_looked_at_and_of_a_condition_every_side() -> None:
+    words = ["model=mlp,lenet", "optimizer.lr=interval(1e-3,1)", "model.activation=relu,gelu", "seed=range(30)"]
+    made = list(jobs(Space.parse(words, when={"model.activation": "model=mlp"})))
+    seen = {word for _, job in made for word in job}
+    assert {"optimizer.lr=0.001", "optimizer.lr=1.0", "model.activation=gelu", "model=lenet", "seed=29"} <= seen
+    assert all(("model=mlp" in job) == any("activation" in word for word in job) for _, job in made)

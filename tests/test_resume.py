@@ -67,7 +67,9 @@ def stopping_at(steps: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
 def result(run: Run) -> dict[str, Any]:
     last = checkpoints.read(run.checkpoint("last"))
     best = run.dir / "checkpoints" / "best.ckpt"
-    figures = {name: value for name, value in run.metrics.items() if name not in ("train/samples_per_second", "cost/seconds")}
+    figures = {
+        name: value for name, value in run.metrics.items() if name not in ("train/samples_per_second", "cost/seconds")
+    }
     random = last["random"]
     return {
         "weights": last["state_dict"],

@@ -6,6 +6,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import DictConfig
 
 from lab.compose import parse
+from lab.sweeps.space import written
 from lab.sweeps.sweeper import Job, Sweeper
 
 
@@ -24,7 +25,7 @@ class GridSweeper(Sweeper):
         self.max_batch_size = max_batch_size
 
     def run(self, words: list[str]) -> None:
-        overrides = parse([*(f"{key}={text}" for key, text in self.params.items()), *words])
+        overrides = parse([*written(self.params), *words])
         [combinations] = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         jobs = [Job(number, list(combination)) for number, combination in enumerate(combinations)]
         self.total = len(jobs)

@@ -64,7 +64,7 @@ CHOICES: dict[str, list[Any]] = {
 
 # By the whole key, or by its last part wherever that stands. A list's elements are held against it one by one.
 RANGES = {
-    "seed": "[0, 4294967295]",
+    **dict.fromkeys(["seed", "hydra.sweeper.seeds"], "[0, 4294967295]"),
     "shuffle_seed": "[0, inf)",
     **dict.fromkeys(["dropout", "momentum", "betas", "collinearity", "dirty", "ema_decay", "decay"], "[0, 1)"),
     **dict.fromkeys(["label_smoothing", "warmup", "pct_start", "final"], "[0, 1]"),
@@ -85,7 +85,7 @@ RANGES = {
     "trainer.reload_dataloaders_every_n_epochs": "[0, inf)",
     **dict.fromkeys(["trainer.num_nodes", "trainer.accumulate_grad_batches"], "[1, inf)"),
     **dict.fromkeys(["trainer.log_every_n_steps", "trainer.check_val_every_n_epoch"], "[1, inf)"),
-    **dict.fromkeys(["hydra.sweeper.n_trials", "hydra.sweeper.n_jobs"], "[1, inf)"),
+    **dict.fromkeys(["hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.sweeper.max_batch_size"], "[1, inf)"),
     "hydra.sweeper.timeout": "(0, inf)",
     "hydra.sweeper.max_failure_rate": "[0, 1]",
 }

@@ -1,5 +1,6 @@
 """What stands under `hydra.sweeper`, held against what a sweeper takes."""
 
+import re
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,12 +15,14 @@ from lab.sweeps.constraints import COSTS, Constraint, parse_constraints
 from lab.sweeps.space import Space
 
 # By name: what each takes. Its range stands in `lab.checks.limits`.
-KINDS: dict[str, Any] = {
+GRID: dict[str, Any] = {"max_batch_size": int | None}
+OPTUNA: dict[str, Any] = {
     "n_trials": int,
     "timeout": float | None,
     "max_failure_rate": float,
     "n_jobs": int | None,
     "seed": int,
+    "seeds": list[int] | None,
     "storage": str | None,
 }
 NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "WilcoxonPruner": "scipy"}
@@ -49,6 +52,10 @@ def read_space(sweeper: DictConfig, words: list[str]) -> Space:
     for parameter in space.parameters.values():
         if parameter.is_interval:
             raise UserError(f"{parameter.key}={parameter.text}: interval needs hydra/sweeper=optuna")
+    for name in map(str, sweeper):
+        if name in [*OPTUNA, "when", "constraints", "objectives", "sampler", "pruner"]:
+            raise UserError(f"hydra.sweeper.{name} needs hydra/sweeper=optuna")
+    _check_kinds(sweeper, GRID)
     return space
 
 
@@ -63,16 +70,20 @@ def check_optuna(sweeper: DictConfig, space: Space) -> list[Constraint]:
     """
     if not machine.has_package("optuna"):
         raise UserError(f"hydra/sweeper=optuna needs Optuna: {INSTALL}")
-    for name, kind in KINDS.items():
-        key, value = f"hydra.sweeper.{name}", plain(get(sweeper, name))
-        if (expected := misfit(value, kind)) is not None:
-            raise UserError(f"{key}={value}: expected {expected}")
-        check_limits(key, value)
+    _check_kinds(sweeper, OPTUNA)
     objectives = plain(sweeper.get("objectives"))
     _check_objectives(objectives)
     for group in ("sampler", "pruner"):
         _check_part(group, sweeper.get(group), len(objectives or [0]), space)
     return parse_constraints(plain(sweeper.get("constraints")) or [])
+
+
+def _check_kinds(sweeper: DictConfig, kinds: dict[str, Any]) -> None:
+    for name, kind in kinds.items():
+        key, value = f"hydra.sweeper.{name}", plain(get(sweeper, name))
+        if (expected := misfit(value, kind)) is not None:
+            raise UserError(f"{key}={value}: expected {expected}")
+        check_limits(key, value)
 
 
 def _check_objectives(objectives: Any) -> None:
@@ -82,16 +93,14 @@ def _check_objectives(objectives: Any) -> None:
     if not isinstance(objectives, dict) or not objectives:
         raise UserError(f"{key}={objectives}: expected metrics and their modes, such as {{val/acc: max}}")
     for metric, mode in objectives.items():
-        pattern, said = PATTERNS["objective.metric"]
-        if metric not in COSTS:
-            check_limits("objective.metric", metric) if not str(metric).startswith("cost/") else _refuse_cost(metric)
+        if str(metric).startswith("cost/"):
+            if metric not in COSTS:
+                raise UserError(f"{key}.{metric}: no such figure{nearest(metric, COSTS)}")
+        elif not re.fullmatch(PATTERNS["objective.metric"][0], str(metric)):
+            raise UserError(f"{key}.{metric}: expected {PATTERNS['objective.metric'][1]}, or one of {', '.join(COSTS)}")
         modes = CHOICES["objective.mode"]
         if mode not in modes:
             raise UserError(f"{key}.{metric}={mode}: no such choice{nearest(str(mode), modes)}\nchoices: min, max")
-
-
-def _refuse_cost(metric: str) -> None:
-    raise UserError(f"hydra.sweeper.objectives.{metric}: no such figure{nearest(metric, COSTS)}")
 
 
 def _check_part(group: str, node: Any, num_objectives: int, space: Space) -> None:

@@ -101,12 +101,13 @@ def _check_value(space: Space, parameter: Parameter, value: object, base: DictCo
     key = parameter.key
     known = dict(leaves(base))
     if key not in known:
-        if words:
-            first = next((word for word in words if key.startswith(f"{word.partition('=')[0]}.")), words[0])
+        chosen = [word for word in words if key.startswith(f"{word.partition('=')[0]}.")]
+        if chosen:
+            [first, *_] = chosen
             group = first.partition("=")[0]
             raise UserError(
                 f"{key}: no such key with {first}{nearest(key, known)}\n"
-                f"with hydra/sweeper=optuna a key is drawn only where it is: 'hydra.sweeper.when={{{key}: {group}=…}}'"
+                f"hydra/sweeper=optuna draws a key only where you say: 'hydra.sweeper.when={{{key}: \"{group}=…\"}}'"
             )
         raise UserError(f"{key}: no such key{nearest(key, known)}\n`python src/train.py --cfg job` shows every key")
     if (expected := mismatch(base, key, value)) is None:

@@ -21,6 +21,8 @@ class LeNet(Classifier):
         num_classes: K.
         channels: feature maps of the two convolutions.
         hidden_sizes: units of the two hidden layers.
+        width: times as many feature maps and hidden units.
+        dropout: probability of dropping a hidden unit, in [0, 1) (Srivastava et al. 2014).
         **task: see `Classifier`.
 
     Source: LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998, figure 2.
@@ -32,11 +34,13 @@ class LeNet(Classifier):
         num_classes: int = 10,
         channels: Sequence[int] = (6, 16),
         hidden_sizes: Sequence[int] = (120, 84),
+        width: float = 1.0,
+        dropout: float = 0.0,
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
-        in_channels, height, width = image
-        if height % 4 or width % 4 or min(height, width) < 12:
+        in_channels, rows, columns = image
+        if rows % 4 or columns % 4 or min(rows, columns) < 12:
             raise ValueError(f"image={list(image)}: LeNet needs height and width that are multiples of 4, at least 12")
         if len(channels) != 2 or len(hidden_sizes) != 2:
             raise ValueError(
@@ -45,9 +49,12 @@ class LeNet(Classifier):
             )
         if min(*channels, *hidden_sizes) < 1:
             raise ValueError(f"channels={list(channels)}, hidden_sizes={list(hidden_sizes)}: at least one of each")
-        c1, c2 = channels
-        h1, h2 = hidden_sizes
-        flat = c2 * (height // 4 - 2) * (width // 4 - 2)
+        if width < 1:
+            raise ValueError(f"width={width}: at least as wide as it stands there, so give 1 or more")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
+        c1, c2, h1, h2 = (round(width * size) for size in (*channels, *hidden_sizes))
+        flat = c2 * (rows // 4 - 2) * (columns // 4 - 2)
 
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, c1, kernel_size=5, padding=2),  # (B, C, 28, 28) -> (B, 6, 28, 28)
@@ -59,9 +66,9 @@ class LeNet(Classifier):
         )
         self.head = nn.Sequential(
             nn.Linear(flat, h1),  # (B, 400) -> (B, 120)
-            nn.ReLU(),
+            _activation(dropout),
             nn.Linear(h1, h2),  # -> (B, 84)
-            nn.ReLU(),
+            _activation(dropout),
             nn.Linear(h2, num_classes),  # -> (B, K)
         )
         self.to(memory_format=torch.channels_last)  # a quarter to a third faster on CPUs, and on tensor cores
@@ -69,3 +76,8 @@ class LeNet(Classifier):
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)  # (B, C, H, W) -> (B, 16, H/4 - 2, W/4 - 2)
         return self.head(x.flatten(1))  # -> (B, K)
+
+
+def _activation(dropout: float) -> nn.Module:
+    """One module either way, so that a checkpoint's keys do not hang on dropout."""
+    return nn.Sequential(nn.ReLU(), nn.Dropout(dropout)) if dropout else nn.ReLU()

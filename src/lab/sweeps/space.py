@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 WHEN = "hydra.sweeper.when"
+MANY = 100_000  # values that something may hang on
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,12 @@ class Space:
         overrides = {o.get_key_element().lstrip("+"): o for o in parse([*written(params or {}), *words])}
         fixed = {key: o for key, o in overrides.items() if not o.is_sweep_override()}
         parameters = {key: read(o) for key, o in overrides.items() if o.is_sweep_override()}
-        conditions = {key: _condition(key, text, parameters, fixed) for key, text in (when or {}).items()}
+        # A command line may narrow a file's choices, which its conditions still name
+        named = {key: set(p.samples(MANY)) for key, p in parameters.items()}
+        for o in parse(written(params or {})):
+            if o.is_sweep_override():
+                named.setdefault(o.key_or_group, set()).update(read(o).samples(MANY))
+        conditions = {key: _condition(key, text, parameters, fixed, named) for key, text in (when or {}).items()}
         for key in conditions:
             if key not in parameters:  # one value, which not all jobs have
                 parameters[key] = _single(fixed.pop(key))
@@ -72,7 +78,8 @@ class Space:
             if condition is None:
                 ordered[key] = parameters[key]
             elif condition.key in ordered:
-                ordered[key], left[key] = parameters[key], condition
+                if set(condition.texts) & set(ordered[condition.key].samples(MANY)):
+                    ordered[key], left[key] = parameters[key], condition
             elif condition.key in fixed and _text(fixed[condition.key]) in condition.texts:
                 ordered[key] = parameters[key]  # so it is always drawn, and else never
         return cls([o.input_line or "" for o in fixed.values()], ordered, left)
@@ -148,7 +155,13 @@ def _single(override: Override) -> Parameter:
     return Parameter(override.key_or_group, override.get_key_element(), text, "choice", choices={text: text})
 
 
-def _condition(key: str, text: Any, parameters: Mapping[str, Parameter], fixed: Mapping[str, Override]) -> Condition:
+def _condition(
+    key: str,
+    text: Any,
+    parameters: Mapping[str, Parameter],
+    fixed: Mapping[str, Override],
+    named: Mapping[str, set[str]],
+) -> Condition:
     line = f"{WHEN}.{key}={text}"
     if key not in parameters and key not in fixed:
         raise UserError(f"{line}: this sweep draws no {key}{nearest(key, parameters)}")
@@ -166,10 +179,9 @@ def _condition(key: str, text: Any, parameters: Mapping[str, Parameter], fixed: 
         parent = parameters[on]
         if parent.step is None and parent.kind != "choice":
             raise UserError(f"{line}: {on}={parent.text} holds any number, and nothing can hang on one of them")
-        known = parent.samples(1_000_000)
         for value in texts:
-            if value not in known:
-                raise UserError(f"{line}: {on}={parent.text} has no {value}{nearest(value, known)}")
+            if value not in named[on]:
+                raise UserError(f"{line}: {on}={parent.text} has no {value}{nearest(value, named[on])}")
     return Condition(on, texts)
 
 

@@ -1,0 +1,124 @@
+"""What sweeps cost and save:
+
+python scripts/benchmark_sweeps.py pruning      epochs that ASHA spends against a random search without pruning
+python scripts/benchmark_sweeps.py throughput   short trials a minute in one process, against a process for each
+python scripts/benchmark_sweeps.py memory       of one process over 50 jobs
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from lab.compose import ROOT
+from lab.sweeps.sweep import Sweep
+
+TRAIN = [sys.executable, str(ROOT / "src" / "train.py")]
+QUIET = ["callbacks.progress=null", "callbacks.summary=null", "trainer.enable_progress_bar=false", "logger=none"]
+SHORT = ["model=mlp", "trainer.max_epochs=1", "trainer.limit_train_batches=20", "trainer.limit_val_batches=1", *QUIET]
+WITHIN = 5e-4  # 0.05 points of accuracy
+
+
+def train(*words: str, timeout: float = 7200) -> float:
+    """Seconds that a command line takes."""
+    start = time.perf_counter()
+    done = subprocess.run([*TRAIN, *words], capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return time.perf_counter() - start
+
+
+def pruning(paths: list[str], repeats: int, trials: int, epochs: int) -> None:
+    """For one search space on MNIST, configs/sweep/lenet.yaml: the same draws, once trained to the end, once pruned."""
+    space = ["sweep=lenet", "hydra/sweeper/sampler=random", f"hydra.sweeper.n_trials={trials}", "test=false", *QUIET]
+    # An epoch is a tenth of MNIST; four times the width would take most of the time, and never wins by much
+    length = [f"trainer.max_epochs={epochs}", "trainer.limit_train_batches=0.1", "model.width=1,2"]
+    ratios, gaps = [], []
+    for repeat in range(repeats):
+        spent, best = [], []
+        for pruner in ("none", "asha"):
+            with tempfile.TemporaryDirectory() as folder:
+                seeds = [f"hydra.sweeper.seed={repeat}", f"seed={repeat}"]
+                choice = [f"hydra/sweeper/pruner={pruner}", f"paths.log_dir={folder}"]
+                train("-m", *space, *length, *seeds, *choice, *paths)
+                runs = list(Sweep.open("latest", folder).jobs.values())
+            curve, top, total = [], 0.0, 0.0
+            for run in runs:
+                total += run.metrics["cost/epochs"]
+                if run.metrics["val/acc"] > top:
+                    top = run.metrics["val/acc"]
+                    curve.append(f"{top:.4f} after {total:.0f}")
+            pruned = sum(run.status == "pruned" for run in runs)
+            print(f"repeat {repeat}, pruner={pruner}: {total:.0f} epochs, {pruned} of {len(runs)} pruned", flush=True)
+            print(f"  best val/acc so far, epochs: {', '.join(curve)}", flush=True)
+            spent.append(total)
+            best.append(top)
+        ratios.append(spent[0] / spent[1])
+        gaps.append(best[0] - best[1])
+        print(f"  {ratios[-1]:.2f} times fewer, val/acc lower by {100 * gaps[-1]:.2f} points", flush=True)
+    verdict = "equal" if statistics.median(gaps) <= WITHIN else "NOT equal"
+    print(
+        f"pruning: {statistics.median(ratios):.2f} times fewer epochs, best val/acc lower by"
+        f" {100 * statistics.median(gaps):.2f} points ({verdict} within 0.05), medians of {repeats}"
+    )
+
+
+def throughput(paths: list[str], repeats: int, trials: int) -> None:
+    """Short trials of one sweep, against a process for each of them, in turn."""
+    reused, fresh = [], []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            words = [*SHORT, "test=false", f"paths.log_dir={folder}", *paths]
+            reused.append(train("-m", f"seed=range({trials})", *words))
+            fresh.append(sum(train(f"seed={seed}", *words) for seed in range(trials)))
+    a, b = (trials * 60 / statistics.median(times) for times in (reused, fresh))
+    print(
+        f"throughput: {a:.0f} trials a minute in one process, {b:.1f} in fresh ones: {a / b:.1f} times"
+        f" (medians of {repeats}, {trials} trials, imports included)"
+    )
+
+
+def memory(paths: list[str], jobs: int) -> None:
+    """Resident memory of one process after each job."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [*SHORT, "model=lenet", f"paths.log_dir={folder}", *paths]
+        process = subprocess.Popen([*TRAIN, "-m", f"seed=range({jobs})", *words[1:]], stdout=subprocess.DEVNULL)
+        sizes: dict[int, int] = {}
+        while process.poll() is None:
+            done = len(list(Path(folder).glob("sweeps/*/*/*/metrics.json")))
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                if done and line.startswith("VmRSS:"):
+                    sizes[done] = int(line.split()[1]) // 1024
+            time.sleep(0.1)
+    told = ", ".join(f"{n}: {sizes[n]}" for n in sorted(sizes) if n in (1, 2, 5, 10, 20, 30, 40, jobs - 1))
+    print(f"memory after each job, MiB: {told}")
+    later = [sizes[n] for n in sorted(sizes) if n > jobs // 5]
+    print(
+        f"memory: from job {jobs // 5} on {max(later) - later[0]:+d} MiB at most, {later[-1] - later[0]:+d} at the end"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["pruning", "throughput", "memory"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--trials", type=int, help="of each sweep")
+    parser.add_argument("--epochs", type=int, default=27, help="of a trial that is not pruned")
+    parser.add_argument("--data-dir", default="", help="where MNIST lies")
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    paths = [f"paths.data_dir={args.data_dir}"] if args.data_dir else []
+    if args.what == "pruning":
+        pruning(paths, args.repeats, args.trials or 27, args.epochs)
+    elif args.what == "throughput":
+        throughput(paths, args.repeats, args.trials or 20)
+    else:
+        memory(paths, args.trials or 50)
+
+
+if __name__ == "__main__":
+    main()
