@@ -35,7 +35,7 @@ SWEEPS = {
     "asha": [LR, "model.hidden_sizes=[16],[32]", n(8), "trainer.max_epochs=4"],
     "several": [
         *(LR, "model.hidden_sizes=[8],[16],[32]", NONE, n(5), "trainer.max_epochs=1", "hydra/sweeper/sampler=nsga2"),
-        "hydra.sweeper.objectives={val/acc: max, cost/parameters: min}",
+        "hydra.sweeper.objectives={val/loss: min, cost/parameters: min}",
         "hydra.sweeper.storage='sqlite:///${oc.env:STUDY_FOLDER}/sweeps.db'",
         'hydra.sweeper.constraints=["cost/parameters <= 10000"]',
     ],
@@ -44,7 +44,7 @@ SWEEPS = {
         'hydra.sweeper.constraints=["model.dropout <= 0.25"]',
     ],
     "failing": ["optimizer=sgd", "optimizer.lr=1e30,2e30", NONE, n(4), "trainer.max_epochs=1"],
-    "lacking": [LR, NONE, n(1), "trainer.max_epochs=1", "hydra.sweeper.objectives={val/loss: min}"],
+    "lacking": [LR, NONE, n(1), "trainer.max_epochs=1", "hydra.sweeper.objectives={val/gain: min}"],
     "seeds": [
         *("hydra/sweeper/pruner=wilcoxon", "hydra.sweeper.seeds=[0,1,2,3,4]", n(2), "trainer.max_epochs=2"),
         *("hydra/sweeper/sampler=grid", "optimizer.lr=1e-2,1e-6", "trainer.check_val_every_n_epoch=2"),
@@ -140,6 +140,8 @@ def test_several_objectives_with_a_constraint_in_a_database(swept: dict[str, Any
     best = study_of(directory).best_trials
     assert best
     assert all(trial.values[1] <= 10000 for trial in best)
+    fitting = [trial for trial in trials if trial.values[1] <= 10000]
+    assert f"best: job {min(fitting, key=lambda trial: trial.values[0]).number}, val/loss" in swept["several"]["out"]
 
 
 @pytest.mark.slow
@@ -170,9 +172,9 @@ def test_too_many_failures_end_a_sweep(swept: dict[str, Any]) -> None:
 def test_a_run_without_the_figure_has_failed(swept: dict[str, Any]) -> None:
     [trial] = study_of(swept["dir"] / "lacking").get_trials()
     assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["cause"].startswith("completed without val/loss, which the sweep is about: it has train/")
+    assert trial.user_attrs["cause"].startswith("completed without val/gain, which the sweep is about: it has train/")
     assert swept["lacking"]["code"] == 1
-    assert "completed without val/loss" in swept["lacking"]["err"]
+    assert "completed without val/gain" in swept["lacking"]["err"]
 
 
 @pytest.mark.slow

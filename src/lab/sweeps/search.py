@@ -13,6 +13,7 @@ from lab.compose import compose
 from lab.errors import UserError
 from lab.sweeps.constraints import numbers, parse_constraints
 from lab.sweeps.places import places
+from lab.sweeps.resume import asks
 from lab.sweeps.samplers import build_sampler
 from lab.sweeps.space import Space
 from lab.sweeps.storage import check_reachable
@@ -57,14 +58,15 @@ class Search(Sweeper):
         self.seeds: list[int | None] = node.get("seeds") or [None]
         objectives = self.objectives() or [{"metric": str(self.config.objective.metric)}]
         check_pruner(node.get("pruner"), node.get("seeds"), [one["metric"] for one in objectives])
+        words = [word for word in arguments if not asks(word)]
+        self.space = Space.parse(words, node["params"] or {}, node["when"] or {})
+        if node.get("seeds") and "seed" in self.space.parameters:
+            raise UserError("hydra.sweeper.seeds trains each trial with every seed: leave out seed=")
         check_reachable(node["storage"])
         super().sweep(arguments)
 
     def run(self, words: list[str]) -> None:
         given = self.settings
-        self.space = Space.parse(words, given["params"] or {}, given["when"] or {})
-        if self.seeds != [None] and ("seed" in self.space.parameters):
-            raise UserError("hydra.sweeper.seeds trains each trial with every seed: leave out seed=")
         self.constraints = parse_constraints(given["constraints"] or [])
         modes = [objective.mode for objective in self.directory.objectives]
         self.study = open_study(self.directory.dir, modes, given["storage"], given["pruner"])
