@@ -32,9 +32,9 @@ def n(trials: int) -> str:
 
 
 SWEEPS = {
-    "asha": [LR, "model.hidden_sizes=[16],[32]", n(8), "trainer.max_epochs=4"],
+    "asha": [LR, "model.hidden_sizes=[16],[32]", n(6), "trainer.max_epochs=3"],
     "several": [
-        *(LR, "model.hidden_sizes=[8],[16],[32]", NONE, n(5), "trainer.max_epochs=1", "hydra/sweeper/sampler=nsga2"),
+        *(LR, "model.hidden_sizes=[8],[16],[32]", NONE, n(4), "trainer.max_epochs=1", "hydra/sweeper/sampler=nsga2"),
         "hydra.sweeper.objectives={val/loss: min, cost/parameters: min}",
         "hydra.sweeper.storage='sqlite:///${oc.env:STUDY_FOLDER}/sweeps.db'",
         'hydra.sweeper.constraints=["cost/parameters <= 10000"]',
@@ -76,7 +76,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str,
         "    done[name] = {'code': code, 'out': out.getvalue(), 'err': err.getvalue()}\n"
         f"open({str(folder / 'done.json')!r}, 'w').write(json.dumps(done))\n"
     )
-    ran = run_script(str(probe))
+    ran = run_script(str(probe), timeout=280)
     assert ran.returncode == 0, ran.stderr
     os.environ["STUDY_FOLDER"] = str(folder)
     return {"dir": folder, **json.loads((folder / "done.json").read_text())}
@@ -111,18 +111,18 @@ def test_a_sweep_prunes_and_its_study_agrees_with_its_directories(swept: dict[st
     assert (swept["asha"]["code"], swept["asha"]["err"]) == (0, "")
     directory = swept["dir"] / "asha"
     trials = agree(directory)
-    assert len(trials) == 8
+    assert len(trials) == 6
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
     assert pruned
-    assert len({str(t.params) for t in trials}) == 8
+    assert len({str(t.params) for t in trials}) == 6
     for trial in pruned:
         run = Sweep(directory).job(trial.number)
-        assert run.metrics["cost/epochs"] == max(trial.intermediate_values) < 4
+        assert run.metrics["cost/epochs"] == max(trial.intermediate_values) < 3
         assert run.metrics["val/acc"] == max(trial.intermediate_values.values())
         assert not any(name.startswith("test/") for name in run.metrics)
     whole = max(trials, key=lambda t: (t.state == TrialState.COMPLETE, t.value))
     assert f"best: job {whole.number}, val/acc" in swept["asha"]["out"]
-    assert f"{8 - len(pruned)} completed, {len(pruned)} pruned" in swept["asha"]["out"]
+    assert f"{6 - len(pruned)} completed, {len(pruned)} pruned" in swept["asha"]["out"]
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_several_objectives_with_a_constraint_in_a_database(swept: dict[str, Any
     assert (swept["several"]["code"], swept["several"]["err"]) == (0, "")
     directory = swept["dir"] / "several"
     trials = agree(directory)
-    assert len(trials) == 5
+    assert len(trials) == 4
     assert not (directory / "study.journal").exists()
     assert "${oc.env:STUDY_FOLDER}" in Sweep(directory).record["hydra"]["sweeper"]["storage"]
     for trial in trials:
