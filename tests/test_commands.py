@@ -188,7 +188,10 @@ WRONG = [
             (["seed=0,1", "hydra.sweeper.pruner.min_resource=0"], ["min_resource"]),
             (["seed=0,1", "hydra.sweeper.pruner._target_=os.system"], ["os.system is not allowed"]),
             (["optimizer.lr=interval(0,1)", "hydra/sweeper/sampler=grid"], ["holds any number", "range(…)"]),
-            (["sweep=architecture", "hydra/sweeper/sampler=grid", "optimizer.lr=1"], ["hangs on model", "random or tpe"]),
+            (
+                ["sweep=architecture", "hydra/sweeper/sampler=grid", "optimizer.lr=1"],
+                ["hangs on model", "random or tpe"],
+            ),
             (["seed=0,1", "hydra.sweeper.objectives={val/acc:maxx}"], ["val/acc=maxx", "did you mean max?"]),
             (["seed=0,1", "hydra.sweeper.objectives={cost/epoch:min}"], ["cost/epoch", "did you mean cost/epochs?"]),
             (["seed=0,1", "hydra.sweeper.objectives={accuracy:max}"], ["objectives.accuracy", "val/loss"]),
@@ -269,7 +272,12 @@ SWEEPS = [
     ["sweep=architecture", "model=mlp,lenet"],
     ["sweep=architecture", "model=cnn"],
     [OPTUNA, "seed=range(3)", "optimizer.betas=[0.9,0.99],[0.8,0.9]", "hydra/sweeper/sampler=grid"],
-    [OPTUNA, "optimizer=adamw,sgd", "optimizer.momentum=0,0.9", "hydra.sweeper.when={optimizer.momentum:optimizer\\=sgd}"],
+    [
+        OPTUNA,
+        "optimizer=adamw,sgd",
+        "optimizer.momentum=0,0.9",
+        "hydra.sweeper.when={optimizer.momentum:optimizer\\=sgd}",
+    ],
     [OPTUNA, "data.batch_size=tag(log,int(interval(8,64)))", "hydra.sweeper.constraints=['data.batch_size>=16']"],
     [OPTUNA, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "hydra.sweeper.constraints=['cost/seconds < 60']"],
 ]

@@ -1,5 +1,6 @@
 """Sweeps over lists: books, failures, killing and going on."""
 
+import contextlib
 import os
 import random
 import signal
@@ -19,7 +20,7 @@ from tests.processes import begin
 
 QUIET = ["callbacks.progress=null", "callbacks.summary=null", "trainer.enable_progress_bar=false"]
 QUICK = [*SMALL, *QUIET, "model=mlp", "logger=none", "trainer.max_epochs=1"]
-LONG = [*SMALL, *QUIET, "model=mlp", "model.hidden_sizes=[8]", "data.batch_size=32", "trainer.max_epochs=40"]
+LONG = [*SMALL, *QUIET, "model=mlp", "model.hidden_sizes=[8]", "data.batch_size=32", "trainer.max_epochs=100"]
 
 
 def the_sweep(tmp_path: Path) -> Sweep:
@@ -127,10 +128,11 @@ def test_a_sweep_is_killed_ten_times(sweeper: str, tmp_path: Path, data_dir: Pat
         try:
             folders = list((tmp_path / "logs").glob("sweeps/*/*"))
             # From the first words of Hydra to a few trials later; a third of them once training is under way
-            _sleep_or_end(process, moments.uniform(0.2, 14.0))
+            _sleep_or_end(process, moments.uniform(0.2, 12.0))
             assert process.poll() is None, "it came to its end before it could be killed"
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         found = list((tmp_path / "logs").glob("sweeps/*/*/sweep.json"))
         assert len(found) <= 1, folders
@@ -147,10 +149,10 @@ def test_a_sweep_is_killed_ten_times(sweeper: str, tmp_path: Path, data_dir: Pat
     assert done.returncode == 0, done.stderr
     assert list(sweep.jobs) == list(range(12))
     assert before.items() <= changed(sweep).items()
-    assert {run.status for run in sweep.jobs.values()} == {"completed"}
+    assert {run.status for run in sweep.jobs.values()} <= {"completed", "pruned"}
     assert len({tuple(run.overrides) for run in sweep.jobs.values()}) == 12, "all are distinct"
     for run in sweep.jobs.values():
-        assert run.metrics["cost/epochs"] == 40
+        assert run.status == "pruned" or run.metrics["cost/epochs"] == 100
         starts = [run.record["started"], *(start["started"] for start in run.record.get("resumed", []))]
         assert len(starts) <= 11
     if sweeper == "optuna":
@@ -172,6 +174,6 @@ def _assert_journal_agrees(sweep: Sweep) -> None:
     assert [trial.number for trial in study.trials] == list(range(12))
     for trial in study.trials:
         run = sweep.job(trial.number)
-        assert trial.state == optuna.trial.TrialState.COMPLETE
-        assert trial.value == run.metrics["val/acc"]
+        assert trial.state.name == {"completed": "COMPLETE", "pruned": "PRUNED"}[run.status]
+        assert trial.state.name == "PRUNED" or trial.value == run.metrics["val/acc"]
         assert trial.params["optimizer.lr"] == run.config.optimizer.lr

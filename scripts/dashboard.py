@@ -1,0 +1,51 @@
+"""Shows a sweep's study in a browser, on this machine alone: python scripts/dashboard.py [sweep=latest] [port=8080]
+
+`sweep` is the directory of a sweep that Optuna draws for; paths.log_dir=DIR says where `latest` is looked for.
+"""
+
+import socket
+
+from lab.answers import script
+from lab.checks.machine import has_package
+from lab.compose import ROOT
+from lab.config import parse_arguments
+from lab.errors import UserError
+from lab.sweeps.storage import open_storage
+from lab.sweeps.study import settings
+from lab.sweeps.sweep import Sweep
+
+HOST = "127.0.0.1"
+
+
+def main(words: list[str]) -> None:
+    given, rest = parse_arguments(words, {"sweep": "latest", "port": "8080", "paths.log_dir": str(ROOT / "logs")})
+    if rest:
+        raise UserError(f"{rest[0]}: no such argument; there are sweep, port and paths.log_dir")
+    sweep = Sweep.open(given["sweep"], given["paths.log_dir"])
+    if not (of_study := settings(sweep.dir)):
+        raise UserError(f"{sweep.dir} is a grid, without a study: python scripts/compare.py {sweep.dir}")
+    if not has_package("optuna_dashboard"):
+        raise UserError("optuna-dashboard is not installed: pip install -e .[optuna]")
+    port = _free(given["port"])
+
+    from optuna_dashboard import run_server
+
+    print(f"http://{HOST}:{port}/ shows {sweep.dir.name}; Ctrl-C ends it", flush=True)
+    run_server(open_storage(sweep.dir, of_study["storage"]), host=HOST, port=port)
+
+
+def _free(text: str) -> int:
+    """The port that `text` names, at which nobody listens."""
+    if not (text.isdigit() and 0 < int(text) < 65536):
+        raise UserError(f"port={text}: expected a number from 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, int(text)))
+        except OSError as error:
+            raise UserError(f"port={text}: {error.strerror}; give another one, port=8081") from error
+    return int(text)
+
+
+if __name__ == "__main__":
+    script(main, __doc__)
