@@ -172,7 +172,7 @@ def test_too_many_failures_end_a_sweep(swept: dict[str, Any]) -> None:
 def test_a_run_without_the_figure_has_failed(swept: dict[str, Any]) -> None:
     [trial] = study_of(swept["dir"] / "lacking").get_trials()
     assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["cause"].startswith("completed without val/gain, which the sweep is about: it has train/")
+    assert trial.user_attrs["cause"].startswith("completed without val/gain, which the sweep is about: it has ")
     assert swept["lacking"]["code"] == 1
     assert "completed without val/gain" in swept["lacking"]["err"]
 
@@ -244,3 +244,17 @@ def test_a_finished_trial_without_its_directory_is_told(tmp_path: Path, data_dir
     assert process.wait(timeout=120) == 0, (tmp_path / "err").read_text()
     assert f"finished in the study, but gone from {directory}: trial 0" in (tmp_path / "out").read_text()
     assert sorted(Sweep(directory).jobs) == [1, 2]
+
+
+@pytest.mark.slow
+def test_trials_are_trained_and_pruned_side_by_side(tmp_path: Path, data_dir: Path) -> None:
+    """Two processes report to the journal that a third one keeps."""
+    directory = tmp_path / "logs" / "sweeps" / "day" / "parallel"
+    two = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={directory}"]
+    process = begin(tmp_path, data_dir, *OPTUNA, LR, n(7), "trainer.max_epochs=3", *two)
+    assert process.wait(timeout=250) == 0, (tmp_path / "err").read_text()
+    trials = agree(directory)
+    assert len(trials) == 7
+    assert any(trial.state == TrialState.PRUNED for trial in trials)
+    times = [(trial.datetime_start, trial.datetime_complete) for trial in trials]
+    assert all(times[i + 1][0] < times[i][1] for i in (0, 2, 4)), "they are asked for two at a time"  # type: ignore[operator]
