@@ -58,6 +58,10 @@ tensorboard: setup ## watch all runs at http://localhost:6006
 sweep: setup ## a sweep: make sweep ARGS="sweep=lr model=lenet"
 	$(BIN)/python src/train.py -m $(if $(ARGS),$(ARGS),sweep=lr)
 
+.PHONY: compare
+compare: setup ## which run won, and by how much: make compare ARGS="DIR baseline=NAME", else of the newest sweep
+	$(BIN)/python scripts/compare.py $(if $(ARGS),$(ARGS),out=logs/report)
+
 .PHONY: dashboard
 dashboard: setup ## the study of a sweep that Optuna draws for, at http://localhost:8080: make dashboard ARGS="sweep=DIR"
 	$(BIN)/python scripts/dashboard.py $(ARGS)

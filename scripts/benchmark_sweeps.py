@@ -12,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lab.compose import ROOT
+from lab.runs import Run
 from lab.sweeps.sweep import Sweep
 
 TRAIN = [sys.executable, str(ROOT / "src" / "train.py")]
@@ -32,39 +34,46 @@ def train(*words: str, timeout: float = 7200) -> float:
     return time.perf_counter() - start
 
 
-def pruning(paths: list[str], repeats: int, trials: int, epochs: int) -> None:
+def pruning(paths: list[str], repeats: int, trials: int, epochs: int, jobs: int) -> None:
     """For one search space on MNIST, configs/sweep/lenet.yaml: the same draws, once trained to the end, once pruned."""
-    space = ["sweep=lenet", "hydra/sweeper/sampler=random", f"hydra.sweeper.n_trials={trials}", "test=false", *QUIET]
     # An epoch is a tenth of MNIST; four times the width would take most of the time, and never wins by much
-    length = [f"trainer.max_epochs={epochs}", "trainer.limit_train_batches=0.1", "model.width=1,2"]
-    ratios, gaps = [], []
-    for repeat in range(repeats):
-        spent, best = [], []
+    space = ["sweep=lenet", "model.width=1,2", "hydra/sweeper/sampler=random", f"hydra.sweeper.n_trials={trials}"]
+    length = [f"trainer.max_epochs={epochs}", "trainer.limit_train_batches=0.1", "test=false", *QUIET]
+
+    def measure(repeat: int) -> tuple[float, float]:
+        seeds = [f"hydra.sweeper.seed={repeat}", f"seed={repeat}"]
+        found = {}
         for pruner in ("none", "asha"):
             with tempfile.TemporaryDirectory() as folder:
-                seeds = [f"hydra.sweeper.seed={repeat}", f"seed={repeat}"]
-                choice = [f"hydra/sweeper/pruner={pruner}", f"paths.log_dir={folder}"]
-                train("-m", *space, *length, *seeds, *choice, *paths)
-                runs = list(Sweep.open("latest", folder).jobs.values())
-            curve, top, total = [], 0.0, 0.0
-            for run in runs:
-                total += run.metrics["cost/epochs"]
-                if run.metrics["val/acc"] > top:
-                    top = run.metrics["val/acc"]
-                    curve.append(f"{top:.4f} after {total:.0f}")
-            pruned = sum(run.status == "pruned" for run in runs)
-            print(f"repeat {repeat}, pruner={pruner}: {total:.0f} epochs, {pruned} of {len(runs)} pruned", flush=True)
-            print(f"  best val/acc so far, epochs: {', '.join(curve)}", flush=True)
-            spent.append(total)
-            best.append(top)
-        ratios.append(spent[0] / spent[1])
-        gaps.append(best[0] - best[1])
-        print(f"  {ratios[-1]:.2f} times fewer, val/acc lower by {100 * gaps[-1]:.2f} points", flush=True)
+                train(
+                    "-m", *space, *length, *seeds, f"hydra/sweeper/pruner={pruner}", f"paths.log_dir={folder}", *paths
+                )
+                found[pruner] = search(list(Sweep.open("latest", folder).jobs.values()), f"repeat {repeat}, {pruner}")
+        (spent, best), (less, as_good) = found.values()
+        print(f"repeat {repeat}: {spent / less:.2f} times fewer, val/acc lower by {100 * (best - as_good):.2f} points")
+        return spent / less, best - as_good
+
+    with ThreadPoolExecutor(jobs) as pool:
+        ratios, gaps = zip(*pool.map(measure, range(repeats)), strict=True)
     verdict = "equal" if statistics.median(gaps) <= WITHIN else "NOT equal"
     print(
         f"pruning: {statistics.median(ratios):.2f} times fewer epochs, best val/acc lower by"
         f" {100 * statistics.median(gaps):.2f} points ({verdict} within 0.05), medians of {repeats}"
     )
+
+
+def search(runs: list[Run], name: str) -> tuple[float, float]:
+    """The epochs that a search took, and the best val/acc that it found; its curve is printed."""
+    curve, top, spent = [], 0.0, 0.0
+    for run in runs:
+        spent += run.metrics["cost/epochs"]
+        if run.metrics["val/acc"] > top:
+            top = run.metrics["val/acc"]
+            curve.append(f"{top:.4f} after {spent:.0f}")
+    pruned = sum(run.status == "pruned" for run in runs)
+    print(f"{name}: {spent:.0f} epochs, {pruned} of {len(runs)} pruned", flush=True)
+    print(f"  best val/acc so far, epochs: {', '.join(curve)}", flush=True)
+    return spent, top
 
 
 def throughput(paths: list[str], repeats: int, trials: int) -> None:
@@ -108,12 +117,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--trials", type=int, help="of each sweep")
     parser.add_argument("--epochs", type=int, default=27, help="of a trial that is not pruned")
+    parser.add_argument("--jobs", type=int, default=1, help="repeats at a time, where epochs are counted")
     parser.add_argument("--data-dir", default="", help="where MNIST lies")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     paths = [f"paths.data_dir={args.data_dir}"] if args.data_dir else []
     if args.what == "pruning":
-        pruning(paths, args.repeats, args.trials or 27, args.epochs)
+        pruning(paths, args.repeats, args.trials or 27, args.epochs, args.jobs)
     elif args.what == "throughput":
         throughput(paths, args.repeats, args.trials or 20)
     else:

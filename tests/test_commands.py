@@ -313,6 +313,12 @@ def test_right_command_lines_pass(overrides: list[str], cfg: Compose, monkeypatc
     check(cfg(*overrides), overrides)
 
 
+def test_without_optuna_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.guard.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"Optuna is not installed: pip install -e \.\[optuna\]"):
+        compose([OPTUNA], hydra=True)
+
+
 def test_no_gpu_where_one_was_asked_for(cfg: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "count_gpus", lambda: 0)
     with pytest.raises(UserError, match="0 GPUs"):
@@ -361,7 +367,7 @@ def test_of_a_large_sweep_every_value_is_looked_at() -> None:
 
 
 def test_of_an_interval_both_ends_are_looked_at_and_of_a_condition_every_side() -> None:
-    words = ["model=mlp,lenet", "optimizer.lr=interval(1e-3,1)", "model.activation=relu,gelu", "seed=range(30)"]
+    words = ["model=lenet,mlp", "optimizer.lr=interval(1e-3,1)", "model.activation=relu,gelu", "seed=range(30)"]
     made = list(jobs(Space.parse(words, when={"model.activation": "model=mlp"})))
     seen = {word for _, job in made for word in job}
     assert {"optimizer.lr=0.001", "optimizer.lr=1.0", "model.activation=gelu", "model=lenet", "seed=29"} <= seen

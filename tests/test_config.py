@@ -13,8 +13,8 @@ from torch import Tensor
 from lab import config
 from lab.build import instantiate
 from lab.checks import machine
-from lab.compose import CONFIGS
-from lab.config import check
+from lab.compose import CONFIGS, compose
+from lab.config import Check, check
 from lab.errors import UserError
 from tests.conftest import SMALL_DATA, Compose, choices, fits, run_script, small
 
@@ -50,11 +50,12 @@ def partner(group: str, choice: str) -> list[str]:
 
 
 @pytest.mark.parametrize("choice", choices("sweep"))
-def test_every_sweep_names_keys_that_exist(choice: str, cfg: Compose) -> None:
-    space = OmegaConf.load(CONFIGS / "sweep" / f"{choice}.yaml").hydra.sweeper.params
-    composed = cfg()
-    for key in space:
-        assert OmegaConf.select(composed, str(key)) is not None, key
+def test_every_search_space_passes_the_checks_and_is_named_after_its_file(choice: str) -> None:
+    config = compose([f"sweep={choice}"], hydra=True)
+    config.hydra.overrides.task = [f"sweep={choice}"]
+    Check().on_multirun_start(config)
+    assert config.sweep.name == choice
+    assert config.hydra.mode.name == "MULTIRUN"
 
 
 @pytest.mark.parametrize("group", ["data", "model", "optimizer", "trainer", "callbacks", "logger"])

@@ -1,4 +1,4 @@
-"""Jobs of a Slurm started for these tests: warned, put back and gone on with; cancelled; two ranks; an array."""
+"""Jobs of a Slurm started for these tests: warned, put back and gone on with; cancelled; two ranks; arrays; sweeps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 
 from lab import checkpoints
 from lab.runs import Run
+from lab.sweeps.sweep import Sweep
 from tests.processes import await_end, begin, the_run
 from tests.slurm import Slurm, await_that, command, slurm
 from tests.test_resume import assert_equal, result
@@ -23,7 +24,7 @@ LAUNCHERS = pytest.mark.parametrize("launcher", ["exec", "srun"])  # exec: signa
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Run:
     folder = tmp_path_factory.mktemp("straight")
-    assert await_end(folder, begin(folder, data_dir, *RUN), 120) == 0
+    assert await_end(folder, begin(folder, data_dir, *RUN), 250) == 0
     return the_run(folder)
 
 
@@ -142,3 +143,62 @@ def test_of_a_job_with_two_commands_each_goes_on_with_its_own(slurm: Slurm, tmp_
     slurm.await_state(job, "COMPLETED")
     seeds = [(run.record["seed"], len(run.record.get("resumed", []))) for run in Run.list(tmp_path / "logs")]
     assert seeds == [(2, 0), (20, 1), (2, 0)]
+
+
+def jobs_of(slurm: Slurm) -> set[str]:
+    """The numbers of the jobs that Slurm has not finished, those of an array as one."""
+    return set(slurm.ask("squeue", "--noheader", "--format=%F").split())
+
+
+def test_jobs_of_a_sweep_are_put_back_and_cancelled(
+    straight: Run, slurm: Slurm, tmp_path: Path, data_dir: Path
+) -> None:
+    """One is warned, one put back, one cancelled: two go on by themselves, and the third when the sweep does."""
+    words = [*RUN, "trainer.max_epochs=60,61,120,2", "hydra/launcher=submitit_slurm"]
+    process = begin(tmp_path, data_dir, "-m", *words, **slurm.environment)
+    array = await_that(lambda: jobs_of(slurm)).pop()
+
+    def sweep() -> Sweep:
+        return Sweep.open("latest", tmp_path / "logs")
+
+    def await_epoch(number: int, epoch: int) -> None:
+        log = sweep().dir / str(number) / "train.log"
+        await_that(lambda: log.exists() and f"epoch {epoch}/" in log.read_text())
+
+    await_epoch(0, 5)
+    slurm.ask(
+        "scancel", "--signal=USR2", f"{array}_0.0"
+    )  # the step: of a job whose array waits, scancel does not return
+    await_restart(slurm, f"{array}_0", 1)
+    await_epoch(1, 5)
+    slurm.ask("scontrol", "requeue", f"{array}_1")
+    await_restart(slurm, f"{array}_1", 1)
+    await_epoch(2, 5)
+    slurm.ask("scancel", f"{array}_2")
+    assert await_end(tmp_path, process, 200) == 1
+    told = (tmp_path / "err").read_text()
+    assert "1 of 4 jobs failed" in told
+    assert "job 2: stopped by SIGTERM" in told
+
+    jobs = sweep().jobs
+    assert [jobs[n].status for n in range(4)] == ["completed", "completed", "preempted", "completed"]
+    assert [len(jobs[n].record.get("resumed", [])) for n in range(4)] == [1, 1, 0, 0]
+    assert [jobs[n].record["slurm_job"] == jobs[0].record["slurm_job"] for n in (1, 2, 3)] == [False] * 3
+    assert_equal(result(straight), result(jobs[0]))
+
+    done = begin(tmp_path, data_dir, "sweep.resume=latest", **slurm.environment)
+    assert await_end(tmp_path, done, 120) == 0, (tmp_path / "err").read_text()
+    assert [len(jobs[n].record.get("resumed", [])) for n in range(4)] == [1, 1, 1, 0]
+    assert {jobs[n].status for n in range(4)} == {"completed"}
+
+
+def test_two_tasks_are_the_ranks_of_a_job(slurm: Slurm, tmp_path: Path, data_dir: Path) -> None:
+    words = [*RUN, "trainer=ddp_cpu", "trainer.max_epochs=1", "seed=0,1", "hydra/launcher=submitit_slurm"]
+    sizes = ["hydra.launcher.tasks_per_node=2", "hydra.launcher.cpus_per_task=1"]
+    process = begin(tmp_path, data_dir, "-m", *words, *sizes, **slurm.environment)
+    assert await_end(tmp_path, process, 200) == 0, (tmp_path / "err").read_text()
+    jobs = Sweep.open("latest", tmp_path / "logs").jobs
+    assert [(run.status, run.config.seed, run.record["devices"]) for run in jobs.values()] == [
+        ("completed", 0, "2 x cpu"),
+        ("completed", 1, "2 x cpu"),
+    ]

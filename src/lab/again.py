@@ -84,14 +84,18 @@ def obstacles(directory: Path, record: dict[str, Any]) -> list[str]:
     if then.get("dirty") and not before:
         found.append("files differed from the commit then, and no code.patch says how")
     elif before != (after := provenance.patch()):
-        names = sorted({*_files(before).items()} ^ {*_files(after).items()})
-        found.append(f"files changed since: {', '.join(dict.fromkeys(name for name, _ in names)) or 'large ones'}")
+        found.append(f"files changed since: {', '.join(changed_files(before, after)) or 'large ones'}")
     if changed := [word for begun in record.get("resumed", []) for word in begun.get("changed", [])]:
         found.append(f"it was resumed with {' '.join(changed)}, which does not come to the same as to begin with that")
     for name, version in record.get("versions", {}).items():
         if now["versions"].get(name, version) != version:
             found.append(f"{name} then {version}, now {now['versions'][name]}")
     return found
+
+
+def changed_files(before: str, after: str) -> list[str]:
+    """The files that two patches against one commit leave unlike."""
+    return sorted({name for name, _ in {*_files(before).items()} ^ {*_files(after).items()}})
 
 
 def _changes(words: list[str], then: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -34,7 +34,7 @@ def explained() -> Iterator[None]:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     plain = warnings.showwarning
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     try:
         refuse_pickles(sys.argv[1:])
         yield
@@ -74,7 +74,7 @@ def rank_directory() -> Iterator[None]:
         yield
 
 
-def _show_warning(
+def show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -82,6 +82,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
+    """Stands in for `warnings.showwarning`: no secret of the environment is shown."""
     text = redact(warnings.formatwarning(message, category, filename, lineno, line))
     (file or sys.stderr).write(text)
 
@@ -131,11 +132,10 @@ def _explain(error: Exception) -> str:
             return f"{key}: it has none of the keys that it is given\n`python src/train.py --cfg job` shows every key"
         return f"{key}: no such key{nearest(key, _known_keys())}\n`python src/train.py --cfg job` shows every key"
     if isinstance(error, OverrideParseException):
-        if match := re.search(r"while evaluating '.*': (.+)", text):  # a function: choice(), interval(1), rnge(3)
-            known = re.search(r"^Available: (.+)", text, re.MULTILINE)
-            wrong = re.search(r"Unknown function '(.+)'", match[1])
-            near = nearest(wrong[1], known[1].split(",")) if wrong and known else ""
-            return f"{error.override}: {match[1]}{near}"
+        if said := re.search(r"while evaluating '.*': (.+)", text):  # a function: choice(), interval(1), rnge(3)
+            unknown = re.search(r"Unknown function '(.+)'\nAvailable: (.+)", text)
+            near = nearest(unknown[1], unknown[2].split(",")) if unknown else ""
+            return f"{error.override}: {said[1]}{near}"
         return f"{error.override!r} is no override: write key=value (quote what the shell would take apart)"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return (

@@ -22,6 +22,8 @@ from lab.compose import CONFIGS, compose, leaves, nearest, parse
 from lab.errors import UserError
 from lab.resume import is_first, settle
 from lab.sweeps.constraints import check_constraints
+from lab.sweeps.sweep import is_job
+from lab.words import typed
 
 
 def check(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
@@ -93,11 +95,13 @@ class Check(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with explained():
             job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            check(settle(job, config.hydra.overrides.task), config.hydra.overrides.task)
+            words = typed(config.hydra.overrides.task)
+            check(settle(job, words), words)
             given = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, with the time in it
             directory = Path(config.hydra.run.dir) if given else None
             # Lightning starts the other ranks in the directory of rank 0
-            if directory is not None and (directory / "run.json").exists() and not job.resume and is_first():
+            began = directory is not None and (directory / "run.json").exists() and not is_job(directory)
+            if began and not job.resume and is_first():
                 raise UserError(
                     f"{directory} holds a run already: go on with it by resume={directory},"
                     " or choose another hydra.run.dir"
@@ -106,7 +110,7 @@ class Check(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before the first job is trained the last one is known to be right."""
         with explained():
-            sweeper, words = config.hydra.sweeper, list(config.hydra.overrides.task)
+            sweeper, words = config.hydra.sweeper, typed(config.hydra.overrides.task)
             check_groups(parse(words))
             space = read_space(sweeper, words)
             constraints = check_optuna(sweeper, space) if is_optuna(sweeper) else []

@@ -5,6 +5,7 @@ can change. Importing this module puts `authorize` behind every composition: of 
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import wraps
 from importlib.util import find_spec
@@ -15,11 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from lab.build import authorize_name, locate
+from lab.checks.machine import has_package
 from lab.errors import UserError
 from lab.redaction import SECRET_NAME, secrets
 
 # What may stand there. Add your own class, or the package of a plugin.
-CALLBACKS = ["lab.config.Check", "hydra.experimental.callbacks.LogJobReturnCallback", "hydra_plugins"]
+CALLBACKS = ["lab.config.Check", "lab.sweeps.workers.Workers"]
+CALLBACKS += ["hydra.experimental.callbacks.LogJobReturnCallback", "hydra_plugins"]
 PLUGINS = [  # launchers and sweepers; Hydra takes none but those that stand in the package hydra_plugins or in its own
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
@@ -27,6 +30,11 @@ PLUGINS = [  # launchers and sweepers; Hydra takes none but those that stand in 
     "optuna.samplers",
     "optuna.pruners",
 ]
+EXTRAS = {  # of pyproject.toml, which bring the launchers that configs/hydra/launcher presets
+    "hydra_plugins.hydra_joblib_launcher": "joblib",
+    "hydra_plugins.hydra_submitit_launcher": "submitit",
+    "hydra_plugins.hydra_ray_launcher": "ray",
+}
 LOGGING = [
     "lab.logs.Console",
     "lab.logs.Redact",
@@ -52,8 +60,16 @@ ENVIRONMENT = [
     "TOKENIZERS_PARALLELISM",
     "WANDB_MODE",
 ]
-# Arguments of launchers that end in a shell or load code: only the command line gives them
-SHELL = ["additional_parameters", "initialization_commands", "python", "runtime_env", "setup", "setup_commands"]
+# Arguments of launchers that end in a shell or load code, or say whom to hand it to: only the command line gives them
+SHELL = [
+    "additional_parameters",
+    "address",
+    "initialization_commands",
+    "python",
+    "runtime_env",
+    "setup",
+    "setup_commands",
+]
 SHELL += ["srun_args"]
 
 PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@
@@ -63,7 +79,10 @@ _load_configuration = ConfigLoaderImpl.load_configuration
 
 @wraps(_load_configuration)
 def _load_and_authorize(self: Any, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any) -> Any:
-    config = _load_configuration(self, config_name, overrides, *args, **kwargs)
+    with warnings.catch_warnings():
+        # Our presets of launchers bear the names of those that the plugins bring, which serve as their schemas
+        warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
+        config = _load_configuration(self, config_name, overrides, *args, **kwargs)
     authorize(config, overrides)
     return config
 
@@ -86,6 +105,7 @@ def authorize(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     for group, allowed in (("callbacks", CALLBACKS), ("launcher", PLUGINS), ("sweeper", PLUGINS)):
         for key, value in _walk(hydra, group, f"hydra.{group}"):
             if key.endswith("._target_"):
+                _check_installed(value, hydra.runtime.choices.get(f"hydra/{group}"))
                 name = "CALLBACKS" if group == "callbacks" else "PLUGINS"
                 _locate(key, value, allowed, f"{name} in lab/guard.py")
             elif group == "launcher" and value and (argument := _shell(key)) and not _is_typed(argument, overrides):
@@ -153,6 +173,16 @@ def _walk(parent: Any, key: Any, name: str) -> Iterator[tuple[str, Any]]:
         raise UserError(f"{name}={value} hides an interpolation: write it without a backslash")
     else:
         yield name, value
+
+
+def _check_installed(target: Any, choice: str | None) -> None:
+    """Refuses a launcher that a preset names and nobody has installed."""
+    package = ".".join(str(target).split(".")[:2])
+    if package in EXTRAS and not has_package(package):
+        raise UserError(
+            f"hydra/launcher={choice}: this launcher is not installed; it comes with"
+            f" pip install -e '.[{EXTRAS[package]}]'"
+        )
 
 
 def _locate(key: str, target: Any, allowed: list[str], remedy: str) -> None:

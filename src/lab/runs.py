@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lab.compose import ROOT, nearest
 from lab.errors import UserError
 from lab.redaction import redact
 from lab.whole import whole
+from lab.words import typed
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl  # takes seconds: imported where it is needed
@@ -86,7 +87,9 @@ class Run:
     @property
     def overrides(self) -> Sequence[str]:
         """The words of the command line that made the config."""
-        return [str(word) for word in OmegaConf.load(self.dir / ".hydra" / "overrides.yaml")]
+        words = OmegaConf.load(self.dir / ".hydra" / "overrides.yaml")
+        assert isinstance(words, ListConfig)
+        return typed(words)
 
     def choice(self, group: str) -> str:
         """What the run chose from a config group, such as `mnist` from `data`.

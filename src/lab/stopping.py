@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 # Slurm's warning before the end of the time: Lightning's users ask for the first, submitit for the second.
 SLURM_SIGNALS = [signal.SIGUSR1, signal.SIGUSR2] if hasattr(signal, "SIGUSR1") else []
+SUBMITIT_AGAIN = 144  # submitit.local.local.LOCAL_REQUEUE_RETURN_CODE
 
 
 class Stop:
@@ -43,7 +46,8 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():  # others cannot listen
-            slurm = SLURM_SIGNALS if "SLURM_JOB_ID" in os.environ else []
+            queued = "SLURM_JOB_ID" in os.environ or os.environ.get("SUBMITIT_EXECUTOR") == "local"
+            slurm = SLURM_SIGNALS if queued else []
             self._previous = {signum: signal.signal(signum, self._hear) for signum in [*SIGNALS, *slurm]}
             self._pipe = os.pipe()
             os.set_blocking(self._pipe[1], False)
@@ -98,14 +102,40 @@ class Stop:
 
 
 def requeue() -> None:
-    """Asks Slurm to start this job again, under the number that it has; Slurm then ends what is left of it at once."""
-    job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
-    if array is not None:
-        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    """Asks Slurm to start this job again, under the number that it has; Slurm then ends what is left of it at once.
+
+    Of submitit's own queue on this machine its way of asking is to end with a status that is agreed on.
+    """
+    if "SLURM_JOB_ID" not in os.environ:
+        sys.exit(SUBMITIT_AGAIN)
     try:
-        subprocess.run(["scontrol", "requeue", job], timeout=60, check=True)
+        subprocess.run(["scontrol", "requeue", _job()], timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning("Slurm does not start job %s again (%s): submit it again, with resume=", job, error)
+        log.warning("Slurm does not start job %s again (%s): submit it again, with resume=", _job(), error)
+
+
+def starts_again(signum: int) -> bool:
+    """Whether whoever sent a signal will start this job again, so that it is not over yet.
+
+    Slurm sends SIGTERM when a job is cancelled, and when it is put back, as to make room for another.
+    """
+    if signum in SLURM_SIGNALS:
+        return True
+    if "SLURM_JOB_ID" not in os.environ:
+        return False
+    asked = ["scontrol", "--oneliner", "show", "job", _job()]
+    try:
+        told = subprocess.run(asked, timeout=20, capture_output=True, text=True, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return False
+    starts = re.search(r"\bRestarts=(\d+)", told)  # the state is COMPLETING in both cases
+    return starts is not None and int(starts[1]) > int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+
+
+def _job() -> str:
+    """The number of this process's job, as Slurm's commands take it."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
 
 
 class NoSignals(_SignalConnector):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,26 +11,29 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed, nn
 from torchmetrics import Metric, MetricCollection
 
-from lab import checkpoints, loop
+from lab import checkpoints, fresh, loop
+from lab.again import written
 from lab.build import instantiate, instantiate_each
 from lab.callbacks import Checkpoint, Clock, Meter
 from lab.callbacks.checkpoint import WholeFiles
 from lab.callbacks.pruning import Pruning, pruning_of
-from lab.callbacks.watch import Launcher, watch_of
 from lab.errors import Preempted, RunFailed, UserError
 from lab.loggers import continue_curves, log_hyperparameters
 from lab.logs import ignore_known_warnings
+from lab.ranks import Launcher, watch_of
 from lab.record import Record
 from lab.resume import limits, newest
 from lab.runs import Run
-from lab.stopping import SLURM_SIGNALS, Stop, requeue
+from lab.stopping import SLURM_SIGNALS, Stop, requeue, starts_again
 from lab.sweeps.sweep import is_job, is_over
+from lab.sweeps.workers import in_worker
+from lab.words import typed
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ def train(cfg: DictConfig) -> float | None:
     """
     run = Record(Path(cfg.paths.run_dir))
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    overrides = typed(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     if not first:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
@@ -68,6 +70,8 @@ def train(cfg: DictConfig) -> float | None:
             log.info("stopped by %s; %s", stopped.signal.name, what)
             if stopped.signal in SLURM_SIGNALS:
                 requeue()
+        if in_worker() and not starts_again(stopped.signal):  # the worker goes on, and the sweep is told
+            raise RunFailed(f"stopped by {stopped.signal.name}") from None
         raise
     finally:
         _release_ranks()
@@ -113,7 +117,7 @@ def _train(cfg: DictConfig, run: Record, stop: Stop) -> dict[str, float]:
     if kept:
         _check_fit(kept, model, cfg, checkpoint)
         trainer.fit_loop.over = run.record.get("trained") == limits(cfg)  # type: ignore[attr-defined]
-    _lead_ranks_here(run)
+    _lead_ranks_here(run, cfg, trainer)
     if trainer.global_rank:  # ranks begin with the same weights, and then draw their own dropout and noise
         torch.manual_seed(cfg.seed + trainer.global_rank)
     if trainer.is_global_zero:
@@ -226,22 +230,20 @@ def compile_layers(model: pl.LightningModule) -> None:
                 layer.compile()
 
 
-def _lead_ranks_here(run: Run) -> None:
-    """Gives the processes that Lightning starts for the other ranks this very job and directory.
-
-    It repeats this process's command line, in which a sweep would start again from its beginning, and asks Hydra for
-    `hydra.run.dir`.
-    """
-    if HydraConfig.initialized():
+def _lead_ranks_here(run: Run, cfg: DictConfig, trainer: pl.Trainer) -> None:
+    """Gives the processes that are started for the other ranks this very job and directory."""
+    if HydraConfig.initialized() and isinstance(launcher := trainer.strategy.launcher, Launcher):
         config = HydraConfig.get()
-        sys.argv[1:] = [*config.overrides.task, "hydra.mode=RUN"]
-        with read_write(config):  # type: ignore[arg-type]
-            config.run.dir = str(run.dir)
+        words = [word for word in typed(config.overrides.task) if not word.startswith("resume=")]
+        if cfg.resume:
+            words.append(f"resume={written(str(run.dir))}")
+        launcher.command = fresh.command(config, words, run.dir)
+        launcher.cwd = config.runtime.cwd
 
 
 def _release_ranks() -> None:
-    """Ends the group of processes that Lightning started, so that the next job of a sweep can start its own."""
-    if distributed.is_initialized() and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        distributed.destroy_process_group()
-        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            os.environ.pop(name, None)
+    """Ends the group of processes that were started, so that the next job of a sweep can start its own."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        Launcher.release()

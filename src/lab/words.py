@@ -1,8 +1,15 @@
 """Words of the command line, looked at before Hydra does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from omegaconf import ListConfig
 
 from lab.compose import ROOT
+
+
+def typed(words: Iterable[str]) -> list[str]:
+    """Words that a config holds, as they were typed: what `${oc.env:NAME}` stands for is not among them."""
+    return [str(word) for word in (words._iter_ex(resolve=False) if isinstance(words, ListConfig) else words)]
 
 
 def value(word: str) -> str:

@@ -185,6 +185,19 @@ def test_lenet_has_the_sizes_of_the_paper() -> None:
     assert sum(p.numel() for p in LeNet().head[2].parameters()) == 10_164  # F6
 
 
+def test_lenet_grows_with_its_width_and_keeps_its_keys_with_dropout() -> None:
+    plain, wide = LeNet(), LeNet(width=2, dropout=0.5)
+    assert list(plain.state_dict()) == list(wide.state_dict())
+    twice = {name: tuple(2 * n for n in weight.shape) for name, weight in plain.named_parameters()}
+    assert tuple(wide.head[2].weight.shape) == twice["head.2.weight"]
+    assert tuple(wide.features[3].weight.shape)[:2] == twice["features.3.weight"][:2]
+    x = torch.randn(64, 1, 28, 28)
+    assert torch.equal(plain(x), plain(x))
+    assert not torch.equal(wide(x), wide(x)), "dropout draws anew each time"
+    wide.eval()
+    assert torch.equal(wide(x), wide(x))
+
+
 def test_logistic_regression_is_one_affine_map() -> None:
     model = LogisticRegression(6, 3)
     with torch.no_grad():
@@ -198,6 +211,8 @@ def test_logistic_regression_is_one_affine_map() -> None:
     [
         (lambda: LeNet(image=[1, 27, 27]), r"image=\[1, 27, 27\]"),
         (lambda: LeNet(channels=[6]), r"channels=\[6\]"),
+        (lambda: LeNet(width=0.5), r"width=0.5"),
+        (lambda: LeNet(dropout=1.0), r"dropout=1.0"),
         (lambda: CNN(channels=[8] * 6), r"cannot be halved 6 times"),
         (lambda: CNN(channels=[]), r"channels=\[\]"),
         (lambda: CNN(dropout=1.0), r"dropout=1.0"),

@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
-from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import distributed
 
 from lab.errors import Preempted, RunFailed
@@ -215,31 +213,3 @@ def _signal(cause: str) -> int:
     """The signal that stopped the rank that is the cause; 0 where it failed."""
     status = re.search(r"exit status (\d+)$", cause)
     return int(status[1]) - 128 if status and int(status[1]) - 128 in SIGNALS else 0
-
-
-class Launcher(_SubprocessScriptLauncher):
-    """Lightning's launcher of the other ranks; but a rank that dies does not have the first one killed unheard.
-
-    Args:
-        theirs: the one that Lightning made.
-        watch: is told of the processes.
-    """
-
-    def __init__(self, theirs: _SubprocessScriptLauncher, watch: Watch) -> None:
-        super().__init__(theirs.cluster_environment, theirs.num_processes, theirs.num_nodes)
-        self.watch = watch
-
-    def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
-        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
-        if not self.cluster_environment.creates_processes_externally:
-            self._call_children_scripts()
-            self.watch.begin(self.procs)
-        _set_num_threads_if_needed(num_processes=self.num_processes)
-        return function(*args, **kwargs)
-
-
-def watch_of(trainer: pl.Trainer) -> Watch:
-    """The watch of a trainer; where none was asked for, the one that its launcher gives the processes to."""
-    if isinstance(launcher := trainer.strategy.launcher, Launcher):
-        return launcher.watch
-    return next((c for c in trainer.callbacks if isinstance(c, Watch)), Watch())  # type: ignore[attr-defined]

@@ -44,8 +44,6 @@ def check_overrides(overrides: Sequence[str]) -> None:
         if key not in known and (override.is_add() or override.is_force_add()):
             _check_new(key, defaults, known)
             continue
-        if key not in known and override.is_sweep_override():  # in a single run Hydra has said so
-            raise UserError(f"{key}: no such key{nearest(key, known)}")
         for value in values(override):
             if (expected := mismatch(defaults, key, value)) is not None:
                 default = get(defaults, key)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from lab.again import ABSENT, differences
 from lab.compose import CONFIGS, compose, options, parse
 from lab.runs import Run
-from lab.sweeps.constraints import Constraint, numbers, parse_constraints
+from lab.sweeps.constraints import broken
 from lab.sweeps.sweep import Objective, Sweep
 from lab.whole import whole
 
@@ -35,6 +35,8 @@ def write_best(sweep: Sweep) -> Path | None:
     objective = sweep.objectives[0]
     ranked = rank(sweep, objective)
     if not ranked:
+        if sweep.constraints:
+            log.info("no job keeps to %s: no winner", " and ".join(c.text for c in sweep.constraints))
         return None
     best = ranked[0]
     score, jobs = score_of(best, objective), ", ".join(run.dir.name for run in best)
@@ -64,21 +66,16 @@ def write_best(sweep: Sweep) -> Path | None:
 
 
 def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
-    """The finished jobs that keep to the sweep's constraints, those that differ in their seed alone together, the best
-    first.
+    """The finished jobs, those that differ in their seed alone together, the best first.
+
+    Those that break a constraint of the sweep are left out.
     """
     groups: dict[tuple[str, ...], list[Run]] = {}
-    constraints = parse_constraints(sweep.record["hydra"]["sweeper"].get("constraints") or [])
     for run in sweep.jobs.values():
-        scored = run.status == "completed" and math.isfinite(run.metrics.get(objective.metric, math.nan))
-        if scored and all(constraint.violation(_figures(run, constraint)) <= 0 for constraint in constraints):
+        if run.status == "completed" and math.isfinite(run.metrics.get(objective.metric, math.nan)):
             groups.setdefault(tuple(word for word in run.overrides if not word.startswith("seed=")), []).append(run)
-    return sorted(groups.values(), key=lambda runs: objective.sign * score_of(runs, objective))
-
-
-def _figures(run: Run, constraint: Constraint) -> dict[str, float]:
-    """What a constraint is about."""
-    return numbers(run.config) if constraint.is_early else {constraint.name: math.nan} | run.metrics
+    fitting = [runs for runs in groups.values() if not any(broken(sweep.constraints, run) for run in runs)]
+    return sorted(fitting, key=lambda runs: objective.sign * score_of(runs, objective))
 
 
 def score_of(runs: Sequence[Run], objective: Objective) -> float:

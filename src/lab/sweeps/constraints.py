@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from lab.compose import get, leaves, nearest
 from lab.errors import UserError
+from lab.runs import Run
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -111,6 +112,12 @@ def numbers(config: DictConfig) -> dict[str, float]:
     """Every number of a composed config, by its key."""
     every = {key: get(config, key) for key, _ in leaves(config)}
     return {key: value for key, value in every.items() if _is_number(value)}
+
+
+def broken(constraints: Iterable[Constraint], run: Run) -> list[Constraint]:
+    """Those of the `constraints` that a finished run breaks; of a figure that it does not have nothing is known."""
+    figures = {**numbers(run.saved), **run.metrics}
+    return [c for c in constraints if (c.is_early or c.name in figures) and c.violation(figures) > 0]
 
 
 def _is_number(value: Any) -> bool:

@@ -31,7 +31,8 @@ class Parameter:
         step: between neighbours; None where there is any number between the two ends.
         log: whether the logarithm is what is spread evenly.
         is_interval: whether it was written as one.
-        choices: what is drawn, as Optuna keeps it (a number as it is, all else as text), and the text that stands for it.
+        choices: what is drawn, as Optuna keeps it (a number as it is, all else as text), and the text that stands for
+            it.
     """
 
     key: str

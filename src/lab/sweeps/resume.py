@@ -13,8 +13,9 @@ from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf
 
 from lab.again import ABSENT, differences
-from lab.compose import CONFIGS, options, parse
+from lab.compose import CONFIGS, options
 from lab.errors import UserError
+from lab.sweeps.space import Space
 from lab.sweeps.sweep import Sweep
 from lab.words import log_dir, value
 
@@ -59,12 +60,10 @@ def facts(config: DictConfig, words: list[str]) -> dict[str, Any]:
     """
     whole: Any = OmegaConf.to_container(config, resolve=False)
     sweeper = whole.pop("hydra")["sweeper"]
-    space = {**(sweeper.pop("params", None) or {})}
-    swept = [override for override in parse(words) if override.is_sweep_override()]
-    space |= {str(o.input_line).partition("=")[0]: str(o.input_line).partition("=")[2] for o in swept}
+    space = Space.parse(words, sweeper.pop("params", None) or {}, sweeper.get("when") or {}).as_written()
     return {
         "words": words,
-        "space": {key: str(text) for key, text in space.items()},
+        "space": space,
         "hydra": {"sweeper": {key: value for key, value in sweeper.items() if key not in FREE}},
         "config": whole,
         "files": dict(_files(space)),
@@ -102,13 +101,13 @@ def check(sweep: Sweep, config: DictConfig, words: list[str]) -> bool:
     return True
 
 
-def _files(space: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _files(space: dict[str, str]) -> Iterator[tuple[str, Any]]:
     """What stands in the file of each choice that a sweep takes from a group."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for key, text in space.items():
         group = key.lstrip("+").partition("@")[0]
         for choice in options(group):
-            if choice in str(text) or "glob" in str(text):
+            if choice in text or "glob" in text:
                 content = (CONFIGS / group / f"{choice}.yaml").read_text()
                 yield f"configs/{group}/{choice}.yaml", yaml.load(content, loader)
 

@@ -34,13 +34,19 @@ def build_sampler(config: DictConfig, space: Space, number: int = 0) -> "BaseSam
     """
     node: Any = OmegaConf.to_container(config, resolve=True)
     if node["_target_"] == GRID:
-        return _make({"search_space": space.grid(), **node})
+        grid = _make({"search_space": space.grid(), **node})
+        grid.after_trial = _go_on
+        return grid
     if node.get("seed") is not None:
         import numpy as np
 
         # Hashed, not added: else trial 1 of seed 0 would be trial 0 of seed 1
         node["seed"] = int(np.random.SeedSequence([node["seed"], number]).generate_state(1)[0])
     return _make(node)
+
+
+def _go_on(*_: Any) -> None:
+    """In place of stopping `Study.optimize` after the last combination, which fails where nobody has called it."""
 
 
 def build_pruner(config: DictConfig) -> "BasePruner":

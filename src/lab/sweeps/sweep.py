@@ -9,6 +9,7 @@ from lab.compose import ROOT, nearest
 from lab.errors import UserError
 from lab.redaction import redact
 from lab.runs import FINISHED, Run
+from lab.sweeps.constraints import Constraint, parse_constraints
 from lab.whole import whole
 
 FILE = "sweep.json"
@@ -83,6 +84,11 @@ class Sweep:
     def objectives(self) -> list[Objective]:
         """What its jobs are judged by; of several the first is the main one."""
         return [Objective(**one) for one in self.record.get("objectives", [])]
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        """What its jobs must keep to."""
+        return parse_constraints(self.record.get("hydra", {}).get("sweeper", {}).get("constraints") or [])
 
     @property
     def jobs(self) -> dict[int, Run]:

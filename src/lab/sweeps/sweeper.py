@@ -24,6 +24,7 @@ from lab.runs import FINISHED
 from lab.sweeps import resume
 from lab.sweeps.best import write_best
 from lab.sweeps.sweep import Sweep
+from lab.words import typed
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class Sweeper(Base):
 
     def _shown(self, job: Job) -> list[str]:
         """What of a job's overrides the sweep varies."""
-        given = set(self.config.hydra.overrides.task)
+        given = set(typed(self.config.hydra.overrides.task))
         return [word for word in job.overrides if word not in given] or list(job.overrides)
 
     def _begin(self, resumed: bool, words: list[str]) -> None:

@@ -1,0 +1,53 @@
+"""hydra/launcher=gpu_pool: one fresh process for each job, so many at a time as this machine has places."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.utils import JobReturn, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from lab.sweeps.pool import Pool
+
+
+class GpuPoolLauncher(Launcher):
+    """Runs jobs on the GPUs of this machine, or on its cores where there are none.
+
+    Args:
+        jobs_per_device: that share a GPU (or `devices_per_job` of them), or a group of cores.
+        devices: which GPUs, by their place among those that are visible; None for all, an empty list for the cores.
+        devices_per_job: GPUs that a job is shown.
+        cores_per_job: that a job is held to, where it is given no GPU.
+    """
+
+    def __init__(
+        self,
+        jobs_per_device: int = 1,
+        devices: Sequence[int] | None = None,
+        devices_per_job: int = 1,
+        cores_per_job: int = 1,
+    ) -> None:
+        self.sizes = jobs_per_device, devices, devices_per_job, cores_per_job
+        self.pool: Pool | None = None
+        self.config: DictConfig | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from lab.sweeps.pool import Pool
+        from lab.sweeps.slots import slots
+
+        self.config = config
+        self.pool = Pool(slots(*self.sizes))
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from lab.sweeps.pool import Job
+
+        assert self.config is not None
+        assert self.pool is not None
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        jobs = [Job.of(self.config, words, initial_job_idx + i) for i, words in enumerate(job_overrides)]
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        return self.pool.run(jobs)
