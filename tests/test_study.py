@@ -16,10 +16,11 @@ from optuna.trial import TrialState
 
 from lab.compose import ROOT
 from lab.errors import UserError
+from lab.sweeps.pruners import check_pruner, prunes
 from lab.sweeps.samplers import build_sampler
 from lab.sweeps.space import Space
 from lab.sweeps.storage import JOURNAL, check_reachable, mend
-from lab.sweeps.study import Referee, check_pruner, load_trial, mean, open_study, prunes, settings
+from lab.sweeps.study import Referee, load_trial, mean, open_study, settings
 
 ASHA = {"_target_": "optuna.pruners.SuccessiveHalvingPruner", "min_resource": 1, "reduction_factor": 3}
 WILCOXON = {"_target_": "optuna.pruners.WilcoxonPruner", "p_threshold": 0.1}
@@ -46,6 +47,7 @@ def summary(study: optuna.Study) -> list[tuple[Any, ...]]:
     return [(t.number, t.state, t.values, t.params, t.intermediate_values) for t in study.get_trials()]
 
 
+@pytest.mark.slow
 def test_a_journal_that_is_cut_anywhere_goes_on(tmp_path: Path) -> None:
     """Every byte of the last records: what is whole is there, and what comes next is read by others."""
     grown(tmp_path / "whole")
@@ -186,7 +188,7 @@ def drawn(folder: Path, sampler: dict[str, Any], trials: int, opened: int) -> li
     return [t.params for t in study.get_trials()]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [pytest.param(k, marks=pytest.mark.slow) if k == "gp" else k for k in SAMPLERS])
 def test_a_sweep_that_goes_on_draws_what_the_straight_one_draws(name: str, tmp_path: Path) -> None:
     straight = drawn(tmp_path / "straight", SAMPLERS[name], 7, opened=9)
     assert straight == drawn(tmp_path / "resumed", SAMPLERS[name], 7, opened=2)

@@ -156,12 +156,14 @@ def _fit_and_test(
         if objective is not None:
             metrics[cfg.objective.metric] = float(objective)
         metrics |= cost(trainer, model)
-        if pruned:
-            return metrics
         if keeper and (best := trainer.strategy.broadcast(keeper.best)):
+            kept = checkpoints.read(best)
+            metrics = {name: value for name, value in kept["metrics"].items() if name.startswith("val/")} | metrics
             # By rank 0's name, since others may know no directory but their own; and not by ckpt_path, where a moving
             # average would be replaced by the weights that it averages
-            model.load_state_dict(checkpoints.read(best)["state_dict"])
+            model.load_state_dict(kept["state_dict"])
+        if pruned:
+            return metrics
     if cfg.test:
         metrics |= trainer.test(model, datamodule=data, verbose=False)[0]
         metrics |= excess(metrics, data)

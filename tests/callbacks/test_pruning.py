@@ -95,9 +95,10 @@ def test_a_run_that_was_stopped_is_pruned_as_the_straight_one(
     """Stopped before, between and at the very step that prunes it."""
     straight = begun(tmp_path / "straight", AT_THE_THIRD)
     start(cfg(*RUN, of(straight)))
-    with monkeypatch.context() as patch, pytest.raises(Preempted):
+    with monkeypatch.context() as patch:
         stopping_at([asked], patch)
-        start(cfg(*RUN, of(sweep)))
+        with pytest.raises(Preempted):
+            start(cfg(*RUN, of(sweep)))
     assert Run(sweep / "0").status == "preempted"
     start(cfg(*RUN, of(sweep), f"resume={sweep}/0"))
     run, other = Run(sweep / "0"), Run(straight / "0")
@@ -122,9 +123,10 @@ def test_a_kill_between_a_decision_and_its_end_changes_nothing(
             raise SystemExit("killed")
         return False
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="killed"):
+    with monkeypatch.context() as patch:
         patch.setattr(Referee, "report", die)
-        start(cfg(*RUN, *more, of(sweep)))
+        with pytest.raises(SystemExit, match="killed"):
+            start(cfg(*RUN, *more, of(sweep)))
     reported = trial(sweep).intermediate_values
     assert list(reported) == [1, 2, 3]
     again = [f"resume={sweep}/0"] if kept else []

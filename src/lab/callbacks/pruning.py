@@ -6,7 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from lab.sweeps.study import Referee, load_trial, prunes, settings
+from lab.sweeps.pruners import prunes
+from lab.sweeps.study import Referee, load_trial, settings
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from lab.compose import get, leaves, nearest
 from lab.errors import UserError
 from lab.runs import Run
+
+if TYPE_CHECKING:
+    from optuna import Trial
 
 COSTS = ["cost/epochs", "cost/parameters", "cost/seconds", "cost/steps"]
 PATTERN = re.compile(r"\s*(?P<name>[^\s<>=]+)\s*(?P<sign><=|>=|<|>)\s*(?P<bound>[^\s<>=]+)\s*")
@@ -88,6 +91,21 @@ def check_constraints(constraints: Iterable[Constraint], configs: Iterable[DictC
             raise UserError(f"{KEY}: {constraint.text}: no such key{nearest(constraint.name, known)}")
         if constraint.name not in known:
             raise UserError(f"{KEY}: {constraint.text}: {constraint.name}={found[constraint.name]} is no number")
+
+
+def constrain(trial: "Trial", constraints: Iterable[Constraint], figures: Mapping[str, float]) -> list[str]:
+    """Notes in a study by how much a trial breaks each of `constraints`, for the samplers.
+
+    Returns:
+        Those that it breaks.
+    """
+    known, broken = trial.constraints, []
+    for constraint in constraints:
+        violation = min(constraint.violation(figures), 1e300)  # infinity is no JSON
+        if constraint.text not in known:  # else it was noted before the sweep was stopped
+            trial.set_constraint(constraint.text, violation)
+        broken += [constraint.text] * (violation > 0)
+    return broken
 
 
 def numbers(config: DictConfig) -> dict[str, float]:

@@ -4,18 +4,22 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from lab.compose import compose
 from lab.errors import UserError
-from lab.sweeps.constraints import numbers, parse_constraints
+from lab.sweeps.constraints import constrain, numbers, parse_constraints
 from lab.sweeps.places import places
+from lab.sweeps.pruners import check_pruner, is_wilcoxon
+from lab.sweeps.resume import asks
 from lab.sweeps.samplers import build_sampler
 from lab.sweeps.space import Space
 from lab.sweeps.storage import check_reachable
-from lab.sweeps.study import Referee, check_pruner, is_wilcoxon, mean, open_study
+from lab.sweeps.study import Referee, mean, open_study
+from lab.sweeps.sweep import Objective
 from lab.sweeps.sweeper import Job, Outcome, Sweeper
 
 if TYPE_CHECKING:
@@ -56,14 +60,15 @@ class Search(Sweeper):
         self.seeds: list[int | None] = node.get("seeds") or [None]
         objectives = self.objectives() or [{"metric": str(self.config.objective.metric)}]
         check_pruner(node.get("pruner"), node.get("seeds"), [one["metric"] for one in objectives])
+        words = [word for word in arguments if not asks(word)]
+        self.space = Space.parse(words, node["params"] or {}, node["when"] or {})
+        if node.get("seeds") and "seed" in self.space.parameters:
+            raise UserError("hydra.sweeper.seeds trains each trial with every seed: leave out seed=")
         check_reachable(node["storage"])
         super().sweep(arguments)
 
     def run(self, words: list[str]) -> None:
         given = self.settings
-        self.space = Space.parse(words, given["params"] or {}, given["when"] or {})
-        if self.seeds != [None] and ("seed" in self.space.parameters):
-            raise UserError("hydra.sweeper.seeds trains each trial with every seed: leave out seed=")
         self.constraints = parse_constraints(given["constraints"] or [])
         modes = [objective.mode for objective in self.directory.objectives]
         self.study = open_study(self.directory.dir, modes, given["storage"], given["pruner"])
@@ -95,13 +100,10 @@ class Search(Sweeper):
         fresh = 0 if timed_out else min(at_a_time, wanted - finished) - len(begun)
         trials: dict[Trial, list[str]] = {}
         for number in [*(trial.number for trial in begun), *range(len(known), len(known) + fresh)]:
-            self.study.sampler = self._sampler(number)
+            self.study.sampler = build_sampler(self.config.hydra.sweeper.sampler, self.space, number)
             trial = Trial(self.study, known[number]._trial_id) if number < len(known) else self.study.ask()
             trials[trial] = [*self.space.fixed, *self.space.suggest(trial)]
         return trials
-
-    def _sampler(self, number: int) -> Any:
-        return build_sampler(self.config.hydra.sweeper.sampler, self.space, number)
 
     def _train(self, trials: "Mapping[Trial, list[str]]") -> int:
         """Trains trials and tells the study how they ended, seed by seed.
@@ -116,9 +118,10 @@ class Search(Sweeper):
             jobs = [self._job(trial, words, step - 1, seed) for trial, words in left.items()]
             outcomes = self.launch(jobs) if jobs else []
             for trial, outcome in zip(list(left), outcomes, strict=True):
-                cause = outcome.cause if outcome.status == "failed" else self._lacks(outcome)
+                cause = outcome.cause if outcome.status == "failed" else lack(outcome, self.directory.objectives)
                 if cause is not None:
                     failures += 1
+                    self.outcomes[outcome.number] = replace(outcome, status="failed", cause=cause)
                     trial.set_user_attr("cause", cause)
                     self._tell(trial, "FAIL", figures[trial])
                 elif outcome.status == "pruned":
@@ -138,21 +141,10 @@ class Search(Sweeper):
     def _job(self, trial: "Trial", words: Sequence[str], index: int, seed: int | None) -> Job:
         return Job(trial.number * len(self.seeds) + index, [*words, *([] if seed is None else [f"seed={seed}"])])
 
-    def _lacks(self, outcome: Outcome) -> str | None:
-        """What a finished run does not have, in words."""
-        for metric in [objective.metric for objective in self.directory.objectives]:
-            value = outcome.metrics.get(metric)
-            if value is None and outcome.status == "completed":
-                return f"completed without {metric}, which the sweep is about: it has {', '.join(outcome.metrics)}"
-            if value is not None and not math.isfinite(value):
-                return f"{outcome.status} with {metric}={value}"
-        return None
-
     def _is_ruled_out(self, trial: "Trial", words: Sequence[str]) -> bool:
         """Tells the study of a trial whose config breaks a constraint, which nobody has to train to know."""
-        if not any(constraint.is_early for constraint in self.constraints):
-            return False
-        broken = self._constrain(trial, early=True, figures=numbers(compose(words)))
+        early = [constraint for constraint in self.constraints if constraint.is_early]
+        broken = constrain(trial, early, numbers(compose(words))) if early else []
         if broken:
             log.info("trial %d is not trained: it breaks %s", trial.number, " and ".join(broken))
             self._tell(trial, "PRUNED", [])
@@ -178,24 +170,9 @@ class Search(Sweeper):
         found = mean(figures) if figures else {}
         if found:
             trial.set_user_attr("metrics", found)
-            self._constrain(trial, early=False, figures=found)
+            constrain(trial, [c for c in self.constraints if not c.is_early and c.name in found], found)
         values = [found[objective.metric] for objective in self.directory.objectives] if state == "COMPLETE" else None
         self.study.tell(trial, values, state=TrialState[state])
-
-    def _constrain(self, trial: "Trial", early: bool, figures: Mapping[str, float]) -> list[str]:
-        """Notes by how much a trial breaks the constraints that are known by now, for the samplers.
-
-        Returns:
-            Those that it breaks.
-        """
-        known, broken = trial.constraints, []
-        for constraint in self.constraints:
-            if constraint.is_early == early and (early or constraint.name in figures):
-                violation = min(constraint.violation(figures), 1e300)
-                if constraint.text not in known:  # else it was noted before the sweep was stopped
-                    trial.set_constraint(constraint.text, violation)
-                broken += [constraint.text] * (violation > 0)
-        return broken
 
     def _tell_of_lost_directories(self) -> None:
         """A trial that the study has finished, and whose directory is gone, is not trained again."""
@@ -209,3 +186,14 @@ class Search(Sweeper):
         if lost:
             told = ", ".join(str(number) for number in dict.fromkeys(lost))
             log.warning("finished in the study, but gone from %s: trial %s", self.directory.dir, told)
+
+
+def lack(outcome: Outcome, objectives: Sequence[Objective]) -> str | None:
+    """What a finished run does not have, in words."""
+    for metric in [objective.metric for objective in objectives]:
+        value = outcome.metrics.get(metric)
+        if value is None and outcome.status == "completed":
+            return f"completed without {metric}, which the sweep is about: it has {', '.join(outcome.metrics)}"
+        if value is not None and not math.isfinite(value):
+            return f"{outcome.status} with {metric}={value}"
+    return None

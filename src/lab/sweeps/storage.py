@@ -115,7 +115,7 @@ def _open_database(url: str) -> "BaseStorage":
     except SQLAlchemyError:
         raise UserError(
             f"hydra.sweeper.storage={_without_password(url)}: expected null for a journal in the sweep's directory, or"
-            " a database's URL, such as sqlite:////tmp/sweeps.db or 'postgresql://me:${oc.env:PGPASSWORD}@host/sweeps'"
+            " a database's URL, such as sqlite:////tmp/sweeps.db or postgresql://me@host/sweeps"
         ) from None
     shown = f"hydra.sweeper.storage={parsed.render_as_string(hide_password=True)}"
     kind = parsed.get_backend_name()
@@ -133,7 +133,8 @@ def _open_database(url: str) -> "BaseStorage":
     except (ImportError, SQLAlchemyError, RuntimeError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
         said = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0]
-        raise UserError(f"{shown} cannot be opened: {said}") from error
+        remedy = "; install its driver" if isinstance(error, ImportError) else ""
+        raise UserError(f"{shown} cannot be opened: {said}{remedy}") from error
 
 
 def _without_password(url: str) -> str:
