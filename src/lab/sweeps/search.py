@@ -79,7 +79,9 @@ class Search(Sweeper):
         self.total = wanted * len(self.seeds)
         at_a_time = given["n_jobs"] or places(self.launcher, self.config.hydra.launcher)
         over = math.inf if given["timeout"] is None else time.monotonic() + given["timeout"]
-        failures = 0
+        if 1 < wanted <= at_a_time:
+            log.info("all %d trials at once, and none learns from another: hydra.sweeper.n_jobs=… says how many", wanted)
+        failures = sum(trial.state.name == "FAIL" for trial in self.study.get_trials(deepcopy=False))
         while trials := self._next(wanted, at_a_time, timed_out=time.monotonic() >= over):
             failures += self._train(trials)
             if failures > given["max_failure_rate"] * wanted:

@@ -195,7 +195,11 @@ class Sweeper(Base):
         Raises:
             RunFailed: when one of them failed.
         """
-        done = self.outcomes.values()
+        before = {
+            number: Outcome(number, run.status, cause=run.record.get("error"))
+            for number, run in self.directory.jobs.items()  # those of a search that has gone on, too
+        }
+        done = (before | self.outcomes).values()
         counts = {status: sum(one.status == status for one in done) for status in ("completed", "pruned", "failed")}
         told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         failed = [one for one in done if one.status == "failed"]
