@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -45,6 +46,7 @@ class Search(Sweeper):
     """
 
     kind = "optuna"
+    tries_again = False  # the study has learnt from them
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -80,7 +82,7 @@ class Search(Sweeper):
         at_a_time = given["n_jobs"] or places(self.launcher, self.config.hydra.launcher)
         over = math.inf if given["timeout"] is None else time.monotonic() + given["timeout"]
         if 1 < wanted <= at_a_time:
-            log.info("all %d trials at once, and none learns from another: hydra.sweeper.n_jobs=… says how many", wanted)
+            log.info("all %d trials at once, none learns from another: hydra.sweeper.n_jobs=… for fewer", wanted)
         failures = sum(trial.state.name == "FAIL" for trial in self.study.get_trials(deepcopy=False))
         while trials := self._next(wanted, at_a_time, timed_out=time.monotonic() >= over):
             failures += self._train(trials)
@@ -125,6 +127,7 @@ class Search(Sweeper):
                     failures += 1
                     self.outcomes[outcome.number] = replace(outcome, status="failed", cause=cause)
                     trial.set_user_attr("cause", cause)
+                    self.outcomes[outcome.number] = replace(outcome, status="failed", cause=cause)
                     self._tell(trial, "FAIL", figures[trial])
                 elif outcome.status == "pruned":
                     self._tell(trial, "PRUNED", [outcome.metrics])

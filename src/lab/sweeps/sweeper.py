@@ -71,6 +71,7 @@ class Sweeper(Base):
 
     kind: str
     config: DictConfig
+    tries_again = True  # jobs that failed, when the sweep goes on
     total: int | None = None  # jobs that there will be, where that is known
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -208,12 +209,11 @@ class Sweeper(Base):
         write_best(self.directory)
         log.info("compare: python scripts/compare.py %s", self.directory.dir)
         if failed:
-            lines = [f"  job {one.number}: {(one.cause or '').partition(chr(10))[0]}" for one in failed]
-            raise RunFailed(
-                f"{len(failed)} of {len(done)} jobs failed\n"
-                + "\n".join(lines)
-                + f"\nagain, where they stopped: python src/train.py sweep.resume={self.directory.dir}"
-            )
+            lines = [f"{len(failed)} of {len(done)} jobs failed"]
+            lines += [f"  job {one.number}: {(one.cause or '').partition(chr(10))[0]}" for one in failed]
+            if self.tries_again:
+                lines.append(f"again, where they stopped: python src/train.py sweep.resume={self.directory.dir}")
+            raise RunFailed("\n".join(lines))
 
 
 def _trace(error: Any) -> Any:
