@@ -124,7 +124,6 @@ class Search(Sweeper):
                 cause = outcome.cause if outcome.status == "failed" else lack(outcome, self.directory.objectives)
                 if cause is not None:
                     failures += 1
-                    self.outcomes[outcome.number] = replace(outcome, status="failed", cause=cause)
                     trial.set_user_attr("cause", cause)
                     self.outcomes[outcome.number] = replace(outcome, status="failed", cause=cause)
                     self._tell(trial, "FAIL", figures[trial])
