@@ -37,7 +37,7 @@ def sweep(tmp_path: Path, data_dir: Path, *words: str, **environment: str) -> "s
     return begin(tmp_path, data_dir, "-m", *words, **(witness | environment))
 
 
-def await_sweep(tmp_path: Path, process: "subprocess.Popen[str]", seconds: float = 200) -> int:
+def await_sweep(tmp_path: Path, process: "subprocess.Popen[str]", seconds: float = 280) -> int:
     """The exit status, once no process of the sweep is left."""
     over = time.monotonic() + seconds
     try:

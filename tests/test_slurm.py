@@ -150,6 +150,7 @@ def jobs_of(slurm: Slurm) -> set[str]:
     return set(slurm.ask("squeue", "--noheader", "--format=%F").split())
 
 
+@pytest.mark.timeout(900)
 def test_jobs_of_a_sweep_are_put_back_and_cancelled(
     straight: Run, slurm: Slurm, tmp_path: Path, data_dir: Path
 ) -> None:
@@ -175,7 +176,7 @@ def test_jobs_of_a_sweep_are_put_back_and_cancelled(
     await_restart(slurm, f"{array}_1", 1)
     await_epoch(2, 5)
     slurm.ask("scancel", f"{array}_2")
-    assert await_end(tmp_path, process, 200) == 1
+    assert await_end(tmp_path, process, 400) == 1
     told = (tmp_path / "err").read_text()
     assert "1 of 4 jobs failed" in told
     assert "job 2: stopped by SIGTERM" in told
@@ -187,7 +188,7 @@ def test_jobs_of_a_sweep_are_put_back_and_cancelled(
     assert_equal(result(straight), result(jobs[0]))
 
     done = begin(tmp_path, data_dir, "sweep.resume=latest", **slurm.environment)
-    assert await_end(tmp_path, done, 120) == 0, (tmp_path / "err").read_text()
+    assert await_end(tmp_path, done, 250) == 0, (tmp_path / "err").read_text()
     assert [len(jobs[n].record.get("resumed", [])) for n in range(4)] == [1, 1, 1, 0]
     assert {jobs[n].status for n in range(4)} == {"completed"}
 
