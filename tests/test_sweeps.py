@@ -27,19 +27,24 @@ def the_sweep(tmp_path: Path) -> Sweep:
     return Sweep.open("latest", tmp_path / "logs")
 
 
+def train(folder: Path, data_dir: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return run_script("src/train.py", *words, f"paths.data_dir={data_dir}", f"paths.log_dir={folder}/logs", timeout=300)
+
+
 def changed(sweep: Sweep) -> dict[int, int]:
     """When the figures of each finished job were written."""
     return {n: (run.dir / "metrics.json").stat().st_mtime_ns for n, run in sweep.jobs.items() if run.metrics}
 
 
-@pytest.fixture
-def swept(tmp_path: Path, train_command: Command) -> Sweep:
-    done = train_command("-m", *QUICK, "optimizer.lr=1e-3,1e-2", "seed=0,1")
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Sweep:
+    folder = tmp_path_factory.mktemp("swept")
+    done = train(folder, data_dir, "-m", *QUICK, "optimizer.lr=1e-3,1e-2", "seed=0,1")
     assert done.returncode == 0, done.stderr
-    return the_sweep(tmp_path)
+    return the_sweep(folder)
 
 
-def test_a_sweep_keeps_books_and_its_winner(swept: Sweep, tmp_path: Path, train_command: Command) -> None:
+def test_a_sweep_keeps_books_and_its_winner(swept: Sweep, data_dir: Path) -> None:
     assert list(swept.jobs) == [0, 1, 2, 3]
     assert swept.status == "completed"
     assert swept.record["space"] == {"optimizer.lr": "1e-3,1e-2", "seed": "0,1"}
@@ -57,7 +62,7 @@ def test_a_sweep_keeps_books_and_its_winner(swept: Sweep, tmp_path: Path, train_
 
     # A finished sweep that is asked to go on starts nothing
     before = changed(swept)
-    again = train_command("sweep.resume=latest")
+    again = train(swept.dir.parents[3], data_dir, "sweep.resume=latest")
     assert again.returncode == 0, again.stderr
     assert changed(swept) == before
     assert "torch" not in again.stderr
@@ -87,6 +92,7 @@ def test_a_resume_that_is_no_sweep_is_answered(swept: Sweep, tmp_path: Path, tra
         assert said in answer.stderr
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_does_not_end_the_others(tmp_path: Path, train_command: Command) -> None:
     for name, length in (("long", 4000), ("short", 40)):
         (tmp_path / f"{name}.txt").write_text("all work and no play " * (length // 21))
@@ -143,9 +149,7 @@ def test_a_sweep_is_killed_ten_times(sweeper: str, tmp_path: Path, data_dir: Pat
             before, finished = now, len(now)
             words = ["sweep.resume=latest"]
     assert finished < 12
-    done = run_script(
-        "src/train.py", *words, f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs", timeout=300
-    )
+    done = train(tmp_path, data_dir, *words)
     assert done.returncode == 0, done.stderr
     assert list(sweep.jobs) == list(range(12))
     assert before.items() <= changed(sweep).items()
