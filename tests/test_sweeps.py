@@ -81,13 +81,13 @@ def test_a_changed_sweep_is_refused(swept: Sweep, train_command: Command) -> Non
     assert "holds a sweep already" in answer.stderr
 
 
-def test_a_resume_that_is_no_sweep_is_answered(swept: Sweep, tmp_path: Path, train_command: Command) -> None:
+def test_a_resume_that_is_no_sweep_is_answered(swept: Sweep, tmp_path: Path, data_dir: Path) -> None:
     for asked, said in [
         (tmp_path, "is no sweep"),
         (swept.dir / "0", f"is one job of a sweep: give {swept.dir}"),
         (str(swept.dir)[:-1], f"did you mean {swept.dir}?"),
     ]:
-        answer = train_command(f"sweep.resume={asked}")
+        answer = train(swept.dir.parents[3], data_dir, f"sweep.resume={asked}")
         assert answer.returncode == 2
         assert said in answer.stderr
 
