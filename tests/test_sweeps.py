@@ -66,6 +66,8 @@ def test_a_sweep_keeps_books_and_its_winner(swept: Sweep, data_dir: Path) -> Non
     assert again.returncode == 0, again.stderr
     assert changed(swept) == before
     assert "torch" not in again.stderr
+    elsewhere = train(swept.dir.parents[3], data_dir, "sweep.resume=latest", "hydra/launcher=gpu_pool")
+    assert elsewhere.returncode == 0, elsewhere.stderr
 
 
 def test_a_changed_sweep_is_refused(swept: Sweep, train_command: Command) -> None:

@@ -1,11 +1,9 @@
 """Jobs as processes of their own on this machine: the machinery of hydra/launcher=gpu_pool."""
 
-import ctypes
 import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab import fresh
 from lab.errors import Preempted, RunFailed
+from lab.orphans import end_with
 from lab.redaction import redact
 from lab.runs import Run
 from lab.sweeps.slots import Slot
@@ -29,7 +28,6 @@ log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Of ranks and jobs that this process may itself be part of; a job of the pool begins its own
 NOT_HANDED_ON = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process is sent when the one that started it is gone
 
 
 @dataclass(frozen=True)
@@ -155,14 +153,10 @@ def _begin(job: Job, slot: Slot) -> Running:
 
 def _in_child(cores: Sequence[int]) -> Callable[[], None]:
     """What a job's process does before it is Python: it ends with its parent, saving, and keeps to its cores."""
-    parent = os.getpid()
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    end = end_with(os.getpid())
 
     def prepare() -> None:
-        if libc is not None:
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it was gone before it was asked for
-                os._exit(1)
+        end()
         if cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, cores)
 

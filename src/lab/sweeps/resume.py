@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf
 
 from lab.again import ABSENT, differences
@@ -43,12 +42,24 @@ def continue_sweep() -> None:
     elsewhere = [value(word) for word in rest if word.startswith("hydra.sweep.dir=")]
     if elsewhere and Path(elsewhere[-1]).resolve() != sweep.dir:
         raise UserError(f"sweep.resume={asked[-1]} goes on in the sweep's directory: leave out hydra.sweep.dir")
-    before = [word for word in sweep.record["argv"] if not asks(word) and not word.startswith("hydra.sweep.dir=")]
-    if not filter_overrides([word for word in rest if not word.startswith(("-", "paths."))]):  # it is not told again
-        rest = [*before, *(word for word in rest if word not in before)]
-    sys.argv[1:] = [*rest, f"sweep.resume='{sweep.dir}'", f"hydra.sweep.dir='{sweep.dir}'"]
-    if not {"-m", "--multirun"} & {*rest}:
-        sys.argv.insert(1, "--multirun")
+    if not any(_of_job(word) for word in rest):  # the command is not told again, but for what is new
+        again = set(map(_key, rest))
+        if "hydra/launcher" in again:
+            again |= {key for key in map(_key, sweep.record["argv"]) if key.startswith("hydra.launcher.")}
+        told = [word for word in sweep.record["argv"] if not asks(word) and _key(word) not in again]
+        rest = [*told, *rest]
+    here = f"hydra.sweep.dir='{sweep.dir}'"
+    rest = [word for word in rest if word not in ("-m", "--multirun", here) and _key(word) != "hydra.sweep.dir"]
+    sys.argv[1:] = ["--multirun", *rest, f"sweep.resume='{sweep.dir}'", here]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
+
+
+def _of_job(word: str) -> bool:
+    """Whether a word is about the jobs: not a flag, nor for Hydra, nor about where things are."""
+    return not word.startswith("-") and not _key(word).startswith(("hydra.", "hydra/", "paths."))
 
 
 def facts(config: DictConfig, words: list[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from lab.answers import show_warning
 from lab.compose import ROOT
 from lab.guard import EXTRAS
+from lab.orphans import end_with
 
 _in_worker = False
 
@@ -35,6 +36,8 @@ class Workers(Callback):
         global _in_worker
         if os.getpid() != self.home:
             _in_worker = True
+            if os.getppid() == self.home:  # joblib's wait for their parent for ever
+                end_with(self.home)()
             warnings.showwarning = show_warning
 
 
