@@ -227,8 +227,7 @@ def test_a_constraint_is_kept_or_broken(text: str, figure: float, fits: bool) ->
     [constraint] = parse_constraints([text])
     assert (constraint.violation({"cost/epochs": figure}) <= 0) == fits
     assert not constraint.is_early
-    with pytest.raises(ValueError, match="the run has no cost/epochs; did you mean cost/epoch"):
-        constraint.violation({"cost/epoch": 1})
+    assert constraint.violation({}) <= 0, "of a run that was pruned before it had the figure"
 
 
 def test_a_constraint_on_the_config_is_known_before_training() -> None:

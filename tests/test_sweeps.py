@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 
 from lab.again import differences
 from lab.compose import compose
+from lab.sweeps import resume
 from lab.sweeps.sweep import Sweep
 from tests.conftest import SMALL, Command, run_script
 from tests.processes import begin
@@ -92,6 +94,27 @@ def test_a_resume_that_is_no_sweep_is_answered(swept: Sweep, tmp_path: Path, dat
         answer = train(swept.dir.parents[3], data_dir, f"sweep.resume={asked}")
         assert answer.returncode == 2
         assert said in answer.stderr
+
+
+def test_a_swept_choice_is_all_the_files_that_it_is_made_of() -> None:
+    found = dict(resume._files({"experiment": "blobs_mlp,mnist_lenet", "seed": "0,1"}))
+    assert {f"configs/{name}.yaml" for name in ("experiment/blobs_mlp", "model/mlp", "data/mnist")} <= set(found)
+    assert found["configs/model/mlp.yaml"]["model"]["_target_"] == "lab.models.MLP"
+
+
+@pytest.mark.slow
+def test_a_grid_that_goes_on_keeps_to_its_numbers(tmp_path: Path, data_dir: Path) -> None:
+    """Whatever the order of the words is, and however they are shuffled."""
+    words = [*QUICK, "optimizer.lr=1e-3,1e-2", "seed=shuffle(0,1,2)"]
+    assert train(tmp_path, data_dir, "-m", *words).returncode == 0
+    sweep = the_sweep(tmp_path)
+    planned = {n: (run.config.optimizer.lr, run.config.seed) for n, run in sweep.jobs.items()}
+    assert len(set(planned.values())) == 6
+    for number in (1, 4):
+        shutil.rmtree(sweep.dir / str(number))
+    again = train(tmp_path, data_dir, "-m", "sweep.resume=latest", *reversed(words))
+    assert again.returncode == 0, again.stderr
+    assert {n: (run.config.optimizer.lr, run.config.seed) for n, run in sweep.jobs.items()} == planned
 
 
 @pytest.mark.slow

@@ -25,10 +25,22 @@ class GridSweeper(Sweeper):
         self.max_batch_size = max_batch_size
 
     def run(self, words: list[str]) -> None:
-        overrides = parse([*written(self.params), *words])
-        [combinations] = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-        jobs = [Job(number, list(combination)) for number, combination in enumerate(combinations)]
+        jobs = [Job(number, overrides) for number, overrides in enumerate(self._planned(words))]
         self.total = len(jobs)
         size = self.max_batch_size or len(jobs)
         for first in range(0, len(jobs), size):
             self.launch(jobs[first : first + size])
+
+    def _planned(self, words: list[str]) -> list[list[str]]:
+        """The overrides of each job: a sweep that goes on keeps to its numbers, whatever the order of the words is now,
+        and however they are shuffled.
+        """
+        overrides = parse([*written(self.params), *words])
+        planned = self.directory.record.get("jobs")
+        if planned is None:
+            [planned] = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+            self.directory.note(jobs=planned)
+        # Where datasets and runs are may have changed since
+        places = {o.key_or_group: o.input_line for o in overrides if o.key_or_group.startswith("paths.")}
+        moved = {key: line for key, line in places.items() if line and not parse([line])[0].is_sweep_override()}
+        return [[moved.get(word.partition("=")[0], word) for word in job] for job in planned]

@@ -97,10 +97,16 @@ class Run:
         Raises:
             UserError: when there is no such group.
         """
-        choices = OmegaConf.load(self.dir / ".hydra" / "hydra.yaml").hydra.runtime.choices
-        if group not in choices:
-            raise UserError(f"{group}: no such config group{nearest(group, choices)}")
-        return str(choices[group])
+        if group not in self.choices:
+            raise UserError(f"{group}: no such config group{nearest(group, self.choices)}")
+        return str(self.choices[group])
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What the run chose from each config group: a name, several where a group takes a list, or None."""
+        saved = OmegaConf.load(self.dir / ".hydra" / "hydra.yaml").hydra.runtime.choices
+        choices: Any = OmegaConf.to_container(saved, resolve=False)
+        return choices
 
     @property
     def status(self) -> str:

@@ -71,6 +71,9 @@ def notes(comparison: Comparison) -> Iterator[str]:
         yield f"{len(others)} completed runs have no {comparison.metric}."
     if any(row.so_far is not None and row.summaries[comparison.metric].mean is None for row in comparison.rows):
         yield "In brackets: the best so far of runs that did not complete."
+    for row in comparison.rows:
+        if row.group.broken:
+            yield f"{row.group.name} breaks {' and '.join(row.group.broken)}, and stands behind those that do not."
     if repeated := sum(group.repeated for group in comparison.groups):
         yield f"{repeated} runs repeat a seed of their group: of each seed the last one to complete counts."
     if diverged := [run.name for run in comparison.runs if run.diverged]:

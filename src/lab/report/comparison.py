@@ -96,7 +96,7 @@ class Comparison:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The best first; groups in which nothing completed come last, by what they came to."""
+        """The best first; then those that break a constraint; groups in which nothing completed come last."""
         rows = sorted((self._row(group) for group in self.groups), key=self._rank)
         tested = [row.against for row in rows if row.against and row.against.p is not None]
         adjusted = iter(holm([test.p for test in tested if test.p is not None]))
@@ -131,7 +131,14 @@ class Comparison:
         mean = row.summaries[self.metric].mean
         value = mean if mean is not None else row.so_far
         number = value is not None and value == value
-        return (mean is None, not number, self.sign * value if number and value is not None else 0, row.group.name)
+        broken = bool(row.group.broken)
+        return (
+            mean is None,
+            broken,
+            not number,
+            self.sign * value if number and value is not None else 0,
+            row.group.name,
+        )
 
 
 def compare(

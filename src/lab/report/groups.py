@@ -55,6 +55,11 @@ class Group:
         return [run.metrics[metric] for run in self.runs if run.status != "completed" and metric in run.metrics]
 
     @property
+    def broken(self) -> list[str]:
+        """The constraints that one of the runs breaks."""
+        return list(dict.fromkeys(text for run in self.runs for text in run.broken))
+
+    @property
     def completed(self) -> list[Recorded]:
         return [run for run in self.chosen if run.status == "completed"]
 

@@ -16,8 +16,10 @@ from lab.compose import CONFIGS, options
 from lab.report.recorded import LOADER, Recorded
 
 # What makes no other result: where things are written, and what is shown meanwhile
-APART = {"seed", "paths", "resume", "sweep", "logger", "progress", "quick_loop", "trainer.enable_progress_bar"} | {
-    f"callbacks.{name}" for name in ("progress", "watch", "summary", "learning_rate", "throughput")
+APART = {
+    *("seed", "resume", "sweep", "logger", "progress", "quick_loop", "trainer.enable_progress_bar"),
+    *(f"paths.{name}" for name in ("root_dir", "log_dir", "run_dir")),
+    *(f"callbacks.{name}" for name in ("progress", "watch", "summary", "learning_rate", "throughput")),
 }
 DERIVED = ("dims", "objective")  # the data's and the model's own words
 

@@ -13,6 +13,7 @@ import yaml
 from lab.compose import ROOT, nearest
 from lab.errors import UserError
 from lab.report.events import Curve, Points, curve, read_points
+from lab.sweeps.constraints import parse_constraints
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # OmegaConf's own takes ten times as long
 FINISHED = ("completed", "pruned")
@@ -83,6 +84,12 @@ class Recorded:
     @property
     def diverged(self) -> bool:
         return not all(map(math.isfinite, self.metrics.values()))
+
+    @property
+    def broken(self) -> list[str]:
+        """The constraints of its sweep that its figures break."""
+        texts = self.sweep.get("hydra", {}).get("sweeper", {}).get("constraints") or []
+        return [c.text for c in parse_constraints(texts) if not c.is_early and c.violation(self.metrics) > 0]
 
     @cached_property
     def points(self) -> dict[str, Points]:

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from lab.again import ABSENT, differences
-from lab.compose import CONFIGS, compose, options, parse
+from lab.compose import CONFIGS, compose, options
 from lab.runs import Run
 from lab.sweeps.constraints import broken
 from lab.sweeps.sweep import Objective, Sweep
@@ -26,17 +26,14 @@ OWN = ("paths", "sweep", "hydra", "resume")  # what a config says of where it ru
 def write_best(sweep: Sweep) -> Path | None:
     """Writes `best.yaml`, and tells which jobs won, by how much, and the command that trains the winner.
 
-    Jobs that differ in their seed alone are one candidate, which is as good as they are on average. Of several
-    objectives the first decides.
-
     Returns:
-        The file; None where no job came to an end with a figure.
+        The file; None where there is no winner.
     """
     objective = sweep.objectives[0]
     ranked = rank(sweep, objective)
     if not ranked:
-        if sweep.constraints:
-            log.info("no job keeps to %s: no winner", " and ".join(c.text for c in sweep.constraints))
+        kept = " and ".join(constraint.text for constraint in sweep.constraints)
+        log.info("no winner: no job has come to its end%s", f" and keeps to {kept}" if kept else "")
         return None
     best = ranked[0]
     score, jobs = score_of(best, objective), ", ".join(run.dir.name for run in best)
@@ -46,18 +43,20 @@ def write_best(sweep: Sweep) -> Path | None:
     command = f"python src/train.py experiment={name}"
     header = [
         "# @package _global_",
-        f"# The best of {sum(map(len, ranked))} jobs of {sweep.dir.name}: {told} (job {jobs})",
+        f"# The best of {len(sweep.jobs)} jobs of {sweep.dir.name}: {told} (job {jobs})",
         f"# command:  {command}",
         f"# expected: {objective.metric} {'<=' if objective.mode == 'min' else '>='} {score:.4g}",
     ]
     content = _defaults(best[0])
     _save(path, header, content)
     # What the choices from groups do not make; a seed is no part of what several of them have shown
-    drop = OWN if len(best) == 1 else (*OWN, "seed")
-    for key, value in _lacking(f"experiment={name}", best[0]):
-        if key.split(".")[0] not in drop:
-            _put(content, key, value)
+    own = OWN if len(best) == 1 else (*OWN, "seed")
+    for key, value in _differing(name, best[0], own):
+        _put(content, key, None if value is ABSENT else value)  # a key that is null is as good as none
     _save(path, header, content)
+    left = [key for key, value in _differing(name, best[0], own) if value is not ABSENT]
+    if left:
+        log.warning("%s makes another config than the winner's: %s differ", path, ", ".join(left[:5]))
     log.info("best: job %s, %s", jobs, told)
     if len(ranked) > 1:
         log.info("next: job %s, %.4f", ", ".join(run.dir.name for run in ranked[1]), score_of(ranked[1], objective))
@@ -66,15 +65,24 @@ def write_best(sweep: Sweep) -> Path | None:
 
 
 def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
-    """The finished jobs, those that differ in their seed alone together, the best first.
+    """The candidates of a sweep, the best first.
 
-    Those that break a constraint of the sweep are left out.
+    Jobs that differ in their seed alone are one candidate, which is as good as they are on average; a seed counts once.
+    One of which some seed failed, was pruned or is not there, while others have it, is no candidate, and neither is one
+    that breaks a constraint. Of several objectives the first decides.
     """
-    groups: dict[tuple[str, ...], list[Run]] = {}
+    groups: dict[tuple[str, ...], dict[str, Run]] = {}
+    lost = set()
     for run in sweep.jobs.values():
-        if run.status == "completed" and math.isfinite(run.metrics.get(objective.metric, math.nan)):
-            groups.setdefault(tuple(word for word in run.overrides if not word.startswith("seed=")), []).append(run)
-    fitting = [runs for runs in groups.values() if not any(broken(sweep.constraints, run) for run in runs)]
+        alike = tuple(word for word in run.overrides if not word.startswith("seed="))
+        seed = next((word for word in run.overrides if word.startswith("seed=")), "")
+        groups.setdefault(alike, {}).setdefault(seed, run)
+        finite = math.isfinite(run.metrics.get(objective.metric, math.nan))
+        if run.status != "completed" or not finite or broken(sweep.constraints, run):
+            lost.add(alike)
+    whole = [list(runs.values()) for alike, runs in groups.items() if alike not in lost]
+    most = max(map(len, whole), default=0)
+    fitting = [runs for runs in whole if len(runs) == most]
     return sorted(fitting, key=lambda runs: objective.sign * score_of(runs, objective))
 
 
@@ -84,22 +92,18 @@ def score_of(runs: Sequence[Run], objective: Objective) -> float:
 
 
 def _defaults(run: Run) -> dict[str, Any]:
-    """The choices from groups that a run was given, as an experiment file has them."""
-    chosen = [(o.key_or_group, o.value()) for o in parse(run.overrides) if options(o.key_or_group)]
-    deltas = [f"/{group}/{choice}" for group, choice in chosen if group in ("experiment", "debug")]
-    groups = [
-        {f"override /{group}": choice}
-        for group, choice in chosen
-        if group not in ("experiment", "debug", "sweep") and choice is not None
-    ]
-    return {"defaults": [*deltas, *groups]} if chosen else {}
+    """What a run chose from the groups, where that is not what every run chooses."""
+    usual = compose([], hydra=True).hydra.runtime.choices
+    groups = [group for group in run.choices if options(group) and group not in (*OWN, "experiment", "debug")]
+    chosen = {f"override /{group}": run.choices[group] for group in groups if run.choices[group] != usual.get(group)}
+    return {"defaults": [{group: choice} for group, choice in chosen.items()]} if chosen else {}
 
 
-def _lacking(word: str, run: Run) -> Iterator[tuple[str, Any]]:
-    """Every value of a run's config that the override `word` does not make."""
-    now: Any = OmegaConf.to_container(compose([word]), resolve=False)
+def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Every key at which the experiment `name` makes another config than the run's, with the run's value."""
+    now: Any = OmegaConf.to_container(compose([f"experiment={name}"]), resolve=False)
     then: Any = OmegaConf.to_container(run.saved, resolve=False)
-    return ((key, value) for key, _, value in differences(now, then) if value is not ABSENT)
+    return ((key, value) for key, _, value in differences(now, then) if key.split(".")[0] not in own)
 
 
 def _put(content: dict[str, Any], key: str, value: Any) -> None:

@@ -46,15 +46,11 @@ class Constraint:
 
         Args:
             figures: of a finished run, or what `numbers` finds in a config. A key that a config does not have, as
-                that of another model, keeps to it.
+                that of another model, keeps to it, and so does a figure that a pruned run does not have yet.
 
-        Raises:
-            ValueError: when a run has no such figure.
         """
         if self.name not in figures:
-            if self.is_early:
-                return 0.0
-            raise ValueError(f"{self.text}: the run has no {self.name}{nearest(self.name, figures)}")
+            return 0.0
         value = figures[self.name]
         if math.isnan(value):
             return math.inf
@@ -117,7 +113,7 @@ def numbers(config: DictConfig) -> dict[str, float]:
 def broken(constraints: Iterable[Constraint], run: Run) -> list[Constraint]:
     """Those of the `constraints` that a finished run breaks; of a figure that it does not have nothing is known."""
     figures = {**numbers(run.saved), **run.metrics}
-    return [c for c in constraints if (c.is_early or c.name in figures) and c.violation(figures) > 0]
+    return [c for c in constraints if c.violation(figures) > 0]
 
 
 def _is_number(value: Any) -> bool:

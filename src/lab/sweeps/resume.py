@@ -71,7 +71,9 @@ def facts(config: DictConfig, words: list[str]) -> dict[str, Any]:
     """
     whole: Any = OmegaConf.to_container(config, resolve=False)
     sweeper = whole.pop("hydra")["sweeper"]
-    space = Space.parse(words, sweeper.pop("params", None) or {}, sweeper.get("when") or {}).as_written()
+    params = sweeper.pop("params", None) or {}
+    space = {key: str(text) for key, text in params.items()}  # those of one value as well
+    space |= Space.parse(words, params, sweeper.get("when") or {}).as_written()
     return {
         "words": words,
         "space": space,
@@ -113,14 +115,27 @@ def check(sweep: Sweep, config: DictConfig, words: list[str]) -> bool:
 
 
 def _files(space: dict[str, str]) -> Iterator[tuple[str, Any]]:
-    """What stands in the file of each choice that a sweep takes from a group."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    """What stands in the file of each choice that a sweep takes from a group, and in those that it builds upon."""
     for key, text in space.items():
         group = key.lstrip("+").partition("@")[0]
         for choice in options(group):
             if choice in text or "glob" in text:
-                content = (CONFIGS / group / f"{choice}.yaml").read_text()
-                yield f"configs/{group}/{choice}.yaml", yaml.load(content, loader)
+                yield from _read(f"{group}/{choice}")
+
+
+def _read(name: str) -> Iterator[tuple[str, Any]]:
+    path = CONFIGS / f"{name}.yaml"
+    if not path.is_file():  # one of Hydra's own
+        return
+    content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    yield f"configs/{name}.yaml", content
+    here = name.rpartition("/")[0]
+    for entry in content.get("defaults") or []:
+        for group, choice in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            group = str(group).removeprefix("override ").partition("@")[0]
+            below = group.removeprefix("/") if group.startswith("/") else "/".join(filter(None, (here, group)))
+            if isinstance(choice, str) and choice != "_self_":
+                yield from _read(choice.removeprefix("/") if choice.startswith("/") else f"{below}/{choice}")
 
 
 def _told(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from lab.compose import compose
+from lab.compose import compose, nearest
 from lab.errors import UserError
 from lab.sweeps.constraints import constrain, numbers, parse_constraints
 from lab.sweeps.places import places
@@ -19,7 +19,6 @@ from lab.sweeps.samplers import build_sampler
 from lab.sweeps.space import Space
 from lab.sweeps.storage import check_reachable
 from lab.sweeps.study import Referee, mean, open_study
-from lab.sweeps.sweep import Objective
 from lab.sweeps.sweeper import Job, Outcome, Sweeper
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class Search(Sweeper):
         over = math.inf if given["timeout"] is None else time.monotonic() + given["timeout"]
         if 1 < wanted <= at_a_time:
             log.info("all %d trials at once, none learns from another: hydra.sweeper.n_jobs=… for fewer", wanted)
-        failures = sum(trial.state.name == "FAIL" for trial in self.study.get_trials(deepcopy=False))
+        failures = self._count_failures()
         while trials := self._next(wanted, at_a_time, timed_out=time.monotonic() >= over):
             failures += self._train(trials)
             if failures > given["max_failure_rate"] * wanted:
@@ -91,6 +90,14 @@ class Search(Sweeper):
                 return
         if time.monotonic() >= over:
             log.info("hydra.sweeper.timeout=%s: no more trials", given["timeout"])
+
+    def _count_failures(self) -> int:
+        """The trials that have failed before the sweep went on, which are told of at the end as well."""
+        failed = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "FAIL"]
+        for trial in failed:
+            *_, number = str(trial.user_attrs.get("directory") or trial.number).split()
+            self.outcomes[int(number)] = Outcome(int(number), "failed", cause=trial.user_attrs.get("cause"))
+        return len(failed)
 
     def _next(self, wanted: int, at_a_time: int, timed_out: bool) -> "dict[Trial, list[str]]":
         """Trials to train now, with the overrides of each: those that were begun before, and then new ones."""
@@ -121,7 +128,7 @@ class Search(Sweeper):
             jobs = [self._job(trial, words, step - 1, seed) for trial, words in left.items()]
             outcomes = self.launch(jobs) if jobs else []
             for trial, outcome in zip(list(left), outcomes, strict=True):
-                cause = outcome.cause if outcome.status == "failed" else lack(outcome, self.directory.objectives)
+                cause = outcome.cause if outcome.status == "failed" else self._lack(outcome)
                 if cause is not None:
                     failures += 1
                     trial.set_user_attr("cause", cause)
@@ -143,6 +150,19 @@ class Search(Sweeper):
 
     def _job(self, trial: "Trial", words: Sequence[str], index: int, seed: int | None) -> Job:
         return Job(trial.number * len(self.seeds) + index, [*words, *([] if seed is None else [f"seed={seed}"])])
+
+    def _lack(self, outcome: Outcome) -> str | None:
+        """What a finished run does not have, in words."""
+        figures, whole = outcome.metrics, outcome.status == "completed"
+        for metric in [objective.metric for objective in self.directory.objectives]:
+            if metric not in figures and whole:
+                return f"completed without {metric}, which the sweep is about: it has {', '.join(figures)}"
+            if not math.isfinite(figures.get(metric, 0.0)):
+                return f"{outcome.status} with {metric}={figures[metric]}"
+        for constraint in self.constraints:
+            if not constraint.is_early and constraint.name not in figures and whole:
+                return f"{constraint.text}: the run has no {constraint.name}{nearest(constraint.name, figures)}"
+        return None
 
     def _is_ruled_out(self, trial: "Trial", words: Sequence[str]) -> bool:
         """Tells the study of a trial whose config breaks a constraint, which nobody has to train to know."""
@@ -189,14 +209,3 @@ class Search(Sweeper):
         if lost:
             told = ", ".join(str(number) for number in dict.fromkeys(lost))
             log.warning("finished in the study, but gone from %s: trial %s", self.directory.dir, told)
-
-
-def lack(outcome: Outcome, objectives: Sequence[Objective]) -> str | None:
-    """What a finished run does not have, in words."""
-    for metric in [objective.metric for objective in objectives]:
-        value = outcome.metrics.get(metric)
-        if value is None and outcome.status == "completed":
-            return f"completed without {metric}, which the sweep is about: it has {', '.join(outcome.metrics)}"
-        if value is not None and not math.isfinite(value):
-            return f"{outcome.status} with {metric}={value}"
-    return None

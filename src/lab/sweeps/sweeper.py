@@ -83,6 +83,7 @@ class Sweeper(Base):
         )
         self.serial = type(self.launcher).__name__ == "BasicLauncher"  # one job after the other, in this process
         self.outcomes: dict[int, Outcome] = {}
+        self.gave_up = "its process ended without a word"
         if self.serial:  # a line for each job is written here
             logging.getLogger(type(self.launcher).__module__).setLevel(logging.WARNING)
 
@@ -144,7 +145,8 @@ class Sweeper(Base):
         try:
             returns: Sequence[JobReturn] = self.launcher.launch(words, initial_job_idx=batch[0].number)
         except Exception as error:  # of joblib, submitit or ray: one process that dies takes all results along
-            log.warning("the launcher gave up: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+            self.gave_up = f"the launcher gave up: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            log.warning("%s", self.gave_up)
             return {}
         failed = {}
         for job, one in zip(batch, returns, strict=True):
@@ -158,7 +160,7 @@ class Sweeper(Base):
         run = self.directory.job(job.number)
         if self._is_finished(job):
             return Outcome(job.number, run.status, run.metrics)
-        cause = returned.get(job.number) or run.record.get("error") or "its process ended without a word"
+        cause = returned.get(job.number) or run.record.get("error") or self.gave_up
         return Outcome(job.number, "failed", cause=cause)
 
     def _is_finished(self, job: Job) -> bool:
@@ -170,7 +172,8 @@ class Sweeper(Base):
         return [word for word in job.overrides if word not in given] or list(job.overrides)
 
     def _begin(self, resumed: bool, words: list[str]) -> None:
-        facts: dict[str, Any] = {"status": "running", "pid": os.getpid(), "hostname": platform.node()}
+        here = {"pid": os.getpid(), "hostname": platform.node(), "argv": sys.argv[1:]}
+        facts: dict[str, Any] = {"status": "running", **here}
         if resumed:
             record = self.directory.record
             self.directory.note(resumed=[*record.get("resumed", []), now()], finished=None, error=None, **facts)
@@ -180,7 +183,6 @@ class Sweeper(Base):
             started=now(),
             name=self.config.sweep.name,
             sweeper=self.kind,
-            argv=sys.argv[1:],
             objectives=self.objectives() or [objective],
             **resume.facts(self.config, words),
             **facts,
