@@ -41,16 +41,15 @@ def pruning(paths: list[str], repeats: int, trials: int, epochs: int, jobs: int)
     length = [f"trainer.max_epochs={epochs}", "trainer.limit_train_batches=0.1", "test=false", *QUIET]
 
     # At the first of these tenths a schedule that warms up is still where it began: they are compared from the third on
-    rungs = ["hydra.sweeper.pruner.min_resource=3"]
+    pruners = {"none": [], "asha": ["hydra.sweeper.pruner.min_resource=3", "hydra.sweeper.pruner.reduction_factor=4"]}
 
     def measure(repeat: int) -> tuple[float, float]:
         seeds = [f"hydra.sweeper.seed={repeat}", f"seed={repeat}"]
         found = {}
-        for pruner in ("none", "asha"):
+        for pruner, rungs in pruners.items():
             with tempfile.TemporaryDirectory() as folder:
-                train(
-                    "-m", *space, *length, *seeds, f"hydra/sweeper/pruner={pruner}", f"paths.log_dir={folder}", *paths
-                )
+                choice = [f"hydra/sweeper/pruner={pruner}", *rungs, f"paths.log_dir={folder}"]
+                train("-m", *space, *length, *seeds, *choice, *paths)
                 found[pruner] = search(list(Sweep.open("latest", folder).jobs.values()), f"repeat {repeat}, {pruner}")
         (spent, best), (less, as_good) = found.values()
         print(f"repeat {repeat}: {spent / less:.2f} times fewer, val/acc lower by {100 * (best - as_good):.2f} points")
