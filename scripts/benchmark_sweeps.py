@@ -40,8 +40,8 @@ def pruning(paths: list[str], repeats: int, trials: int, epochs: int, jobs: int)
     space = ["sweep=lenet", "model.width=1,2", "hydra/sweeper/sampler=random", f"hydra.sweeper.n_trials={trials}"]
     length = [f"trainer.max_epochs={epochs}", "trainer.limit_train_batches=0.1", "test=false", *QUIET]
 
-    # At the first of these tenths a schedule that warms up is still where it began: they are compared from the third on
-    pruners = {"none": [], "asha": ["hydra.sweeper.pruner.min_resource=3", "hydra.sweeper.pruner.reduction_factor=4"]}
+    # After the first of these tenths a schedule that warms up is where it began: they are compared from the second on
+    pruners = {"none": [], "asha": ["hydra.sweeper.pruner.min_resource=2"]}
 
     def measure(repeat: int) -> tuple[float, float]:
         seeds = [f"hydra.sweeper.seed={repeat}", f"seed={repeat}"]
