@@ -220,7 +220,9 @@ def test_a_run_is_exported_by_its_command(runs: dict[str, Path]) -> None:
     assert told["exports"] == "logits of the classes"
 
 
-@pytest.mark.parametrize(("to", "suffix"), [("torch_export", "pt2"), ("safetensors", "safetensors")])
+@pytest.mark.parametrize(
+    ("to", "suffix"), [pytest.param("torch_export", "pt2", marks=pytest.mark.slow), ("safetensors", "safetensors")]
+)
 def test_a_run_whose_table_is_gone_is_exported(
     to: str, suffix: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

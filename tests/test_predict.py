@@ -402,6 +402,7 @@ def test_a_wrong_command_is_answered_before_torch(runs: dict[str, Path], tmp_pat
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_shows_a_table_and_no_warning(runs: dict[str, Path]) -> None:
     done = run_script("scripts/predict.py", f"run={runs['kinds']}", f"in={runs['copy']}", timeout=60)
     assert done.returncode == 0, done.stderr

@@ -93,6 +93,7 @@ def test_other_code_is_refused(changes: dict[str, Any], said: list[str], run: Pa
     assert not list(run.parent.glob("*-again-*"))
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_named(run: Path) -> None:
     with (run / "code.patch").open("a") as file:
         file.write("diff --git a/src/lab/optim.py b/src/lab/optim.py\n--- a\n+++ b\n")

@@ -147,7 +147,7 @@ CASES = {
 }
 
 
-QUICK = ["end of an epoch", "mid-epoch", "accumulation", "ema", "validation within an epoch", "vae"]
+QUICK = ["end of an epoch", "mid-epoch", "accumulation", "ema", "validation within an epoch"]
 
 
 @pytest.mark.parametrize(

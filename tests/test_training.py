@@ -242,6 +242,7 @@ def test_a_gpu_trains_as_well_as_a_cpu(precision: str, cfg: Compose) -> None:
     assert trainer.callback_metrics["val/acc"] > 0.93
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_directory_for_each_job(data_dir: Path, tmp_path: Path) -> None:
     paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs"]
     swept = ["trainer.max_epochs=1", "model=mlp,logistic_regression", "seed=0,1", "logger=none"]

@@ -87,7 +87,10 @@ def test_every_other_pair_is_refused_by_name(model: str, data_nodes: dict[str, t
         assert some_models == f"models that fit {data}: {', '.join(m for m in MODELS if fits(m, data))}"
 
 
-@pytest.mark.parametrize("model", SUPERVISED)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(m, marks=[pytest.mark.slow] if m in ("vit", "resnet", "rnn_regressor") else []) for m in SUPERVISED],
+)
 def test_every_model_learns_one_batch_by_heart(model: str, cfg: Compose) -> None:
     data = next(d for d in DATA if fits(model, d) and d != "csv")
     composed = cfg(*small(model, data), "callbacks=none", "logger=none")
@@ -149,6 +152,7 @@ def test_every_checkpoint_is_plain(trained: dict[str, dict[str, float]]) -> None
         assert not {"optimizer", "scheduler"} & set(kept["hyper_parameters"])
 
 
+@pytest.mark.slow
 def test_every_checkpoint_gives_its_figures_again_in_a_fresh_process(trained: dict[str, dict[str, float]]) -> None:
     code = """
 import json, sys
