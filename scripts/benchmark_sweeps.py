@@ -3,10 +3,13 @@
 python scripts/benchmark_sweeps.py pruning      epochs that ASHA spends against a random search without pruning
 python scripts/benchmark_sweeps.py throughput   short trials a minute in one process, against a process for each
 python scripts/benchmark_sweeps.py memory       of one process over 50 jobs
+python scripts/benchmark_sweeps.py comparing    seconds that scripts/compare.py takes for 200 recorded runs
 """
 
 import argparse
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -113,9 +116,30 @@ def memory(paths: list[str], jobs: int) -> None:
     )
 
 
+def comparing(paths: list[str], repeats: int, runs: int) -> None:
+    """Seconds of scripts/compare.py over many recorded runs, its page included."""
+    with tempfile.TemporaryDirectory() as folder:
+        train("model=mlp", "trainer.max_epochs=20", f"paths.log_dir={folder}", *paths)
+        recorded = (Path(folder) / "latest").resolve()
+        for number in range(runs):
+            copy = Path(folder) / "copies" / str(number)
+            shutil.copytree(recorded, copy, ignore=shutil.ignore_patterns("checkpoints"))
+            config = copy / ".hydra" / "config.yaml"
+            seeded = re.sub(r"(?m)^seed: .*", f"seed: {number % 5}", config.read_text())
+            config.write_text(re.sub(r"(?m)^  lr: .*", f"  lr: {number // 5 + 1}", seeded))
+        command = [sys.executable, str(ROOT / "scripts" / "compare.py"), f"{folder}/copies", f"out={folder}/report"]
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, timeout=300)
+            times.append(time.perf_counter() - start)
+        groups = len((Path(folder) / "report" / "table.csv").read_text().splitlines()) - 1
+    print(f"comparing: {statistics.median(times):.2f} s for {runs} runs in {groups} groups, the page included")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pruning", "throughput", "memory"])
+    parser.add_argument("what", choices=["pruning", "throughput", "memory", "comparing"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--trials", type=int, help="of each sweep")
     parser.add_argument("--epochs", type=int, default=27, help="of a trial that is not pruned")
@@ -128,6 +152,8 @@ def main() -> None:
         pruning(paths, args.repeats, args.trials or 27, args.epochs, args.jobs)
     elif args.what == "throughput":
         throughput(paths, args.repeats, args.trials or 20)
+    elif args.what == "comparing":
+        comparing(paths, args.repeats, args.trials or 200)
     else:
         memory(paths, args.trials or 50)
 
