@@ -7,7 +7,8 @@ import pytest
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from omegaconf import OmegaConf
 
-from lab.sweeps.places import cores, places
+from lab.sweeps.places import places
+from lab.sweeps.slots import cores
 
 ALL = len(os.sched_getaffinity(0))
 
@@ -32,4 +33,4 @@ def test_joblib_takes_what_it_is_told(n_jobs: int | None, expected: int) -> None
 def test_slurm_takes_an_array_and_this_machine_its_cores() -> None:
     name = "hydra_submitit_launcher.submitit_launcher"
     assert places(launcher(f"{name}.SlurmLauncher"), OmegaConf.create({"array_parallelism": 7})) == 7
-    assert places(launcher(f"{name}.LocalLauncher"), OmegaConf.create({"timeout_min": 7})) == cores() == ALL
+    assert places(launcher(f"{name}.LocalLauncher"), OmegaConf.create({"timeout_min": 7})) == len(cores()) == ALL

@@ -9,8 +9,9 @@ from typing import Any
 from lab.compose import nearest
 from lab.errors import UserError
 from lab.report.groups import Group, group_runs
-from lab.report.recorded import FINISHED, ORDER, Recorded
+from lab.report.recorded import ORDER, Recorded
 from lab.report.statistics import Paired, Summary, holm, paired, summarise
+from lab.runs import FINISHED
 
 COST = "cost/"
 HIGHER = ("acc", "f1", "precision", "recall", "r2", "elbo")  # of these more is better

@@ -16,7 +16,6 @@ from lab.report.events import Curve, Points, curve, read_points
 from lab.sweeps.constraints import parse_constraints
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # OmegaConf's own takes ten times as long
-FINISHED = ("completed", "pruned")
 ORDER = ("completed", "pruned", "running", "preempted", "failed", "unknown")
 
 

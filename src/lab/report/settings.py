@@ -6,7 +6,8 @@ from typing import Any
 from lab.report.comparison import Comparison
 from lab.report.keys import text
 from lab.report.plots import GREY, PALETTE, SCALE, Figure, axis, figure, is_wide, plain, shade
-from lab.report.recorded import FINISHED, Recorded
+from lab.report.recorded import Recorded
+from lab.runs import FINISHED
 
 MOST_LINES = 300  # of more runs the best
 

@@ -1,12 +1,12 @@
 """How many jobs a launcher takes at a time."""
 
-import os
 from typing import Any
 
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from lab.compose import get
+from lab.sweeps.slots import cores
 
 
 def places(launcher: Launcher, config: DictConfig) -> int:
@@ -24,15 +24,10 @@ def places(launcher: Launcher, config: DictConfig) -> int:
         return len(pool.slots)
     if name == "JoblibLauncher":
         wanted = int(get(config, "n_jobs") or 1)
-        return wanted if wanted > 0 else max(1, cores() + 1 + wanted)  # joblib's -1 is all of them, -2 all but one
+        return wanted if wanted > 0 else max(1, len(cores()) + 1 + wanted)  # joblib's -1 is all of them, -2 all but one
     if name == "SlurmLauncher":
         return int(get(config, "array_parallelism") or 1)
     if name == "RayLauncher":
-        total = get(config, "ray.init.num_cpus") or cores()
+        total = get(config, "ray.init.num_cpus") or len(cores())
         return max(1, int(total / (get(config, "ray.remote.num_cpus") or 1)))
-    return cores()  # submitit on this machine, which begins all at once
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(cores())  # submitit on this machine, which begins all at once

@@ -52,11 +52,15 @@ def slots(
         groups = _groups("devices_per_job", visible, devices_per_job, "GPU")
         found = [Slot(f"GPU {','.join(group)}", {"CUDA_VISIBLE_DEVICES": ",".join(group)}) for group in groups]
     else:
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
         threads = {"OMP_NUM_THREADS": str(cores_per_job)}
-        taken = _groups("cores_per_job", list(cores), cores_per_job, "core")
+        taken = _groups("cores_per_job", cores(), cores_per_job, "core")
         found = [Slot(f"core {','.join(map(str, group))}", threads, group) for group in taken]
     return [slot for slot in found for _ in range(jobs_per_device)]
+
+
+def cores() -> list[int]:
+    """Those that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
 
 
 def _visible_gpus() -> list[str]:
