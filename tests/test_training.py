@@ -148,6 +148,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(cfg: Compose)
     assert not torch.equal(first, weights(*quiet, "seed=1"))
 
 
+@pytest.mark.slow
 def test_digits_are_learned_within_seconds(cfg: Compose) -> None:
     module, data, trainer = build(
         cfg("data.num_samples=40000", "data.num_val=1000", "trainer.max_epochs=4", "optimizer.lr=8e-3", "logger=none")

@@ -116,6 +116,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("judges")
 
 
+@pytest.mark.slow
 def test_real_images_are_at_the_floor(cfg: Compose, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="lab.callbacks.quality"):
         found = judge(cfg, folder, lambda images, labels: images[:500], num_test_samples=500)
@@ -127,6 +128,7 @@ def test_real_images_are_at_the_floor(cfg: Compose, folder: Path, caplog: pytest
     assert 2 < found["test/score"] < 10
 
 
+@pytest.mark.slow
 def test_worse_samples_are_farther(cfg: Compose, folder: Path) -> None:
     torch.manual_seed(0)
     noisy = judge(cfg, folder, lambda images, labels: images + 0.5 * torch.randn_like(images), "val")
@@ -136,6 +138,7 @@ def test_worse_samples_are_farther(cfg: Compose, folder: Path) -> None:
     assert real["val/frechet"] < noisy["val/frechet"] < noise["val/frechet"]
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_missed(cfg: Compose, folder: Path) -> None:
     whole = judge(cfg, folder, lambda images, labels: images)
     ones = judge(cfg, folder, lambda images, labels: images[labels == 1].repeat(20, 1, 1, 1))
@@ -144,6 +147,7 @@ def test_what_is_left_out_is_missed(cfg: Compose, folder: Path) -> None:
     assert ones["test/frechet"] > 5 * whole["test/frechet"]
 
 
+@pytest.mark.slow
 def test_a_judge_is_trained_once(cfg: Compose, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = judge(cfg, folder, lambda images, labels: images)
     [path] = folder.glob("*.pt")
@@ -153,6 +157,7 @@ def test_a_judge_is_trained_once(cfg: Compose, folder: Path, monkeypatch: pytest
     assert judge(cfg, folder, lambda images, labels: images) == first
 
 
+@pytest.mark.slow
 def test_judging_leaves_the_runs_randomness_alone(cfg: Compose, tmp_path: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()

@@ -146,6 +146,7 @@ def trained(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return figures
 
 
+@pytest.mark.slow
 def test_every_checkpoint_is_plain(trained: dict[str, dict[str, float]]) -> None:
     for run in trained:
         kept = torch.load(Path(run) / "checkpoints" / "best.ckpt", weights_only=True)
