@@ -45,6 +45,7 @@ def resume(run: Run, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_runs_are_listed_newest_first(logs: Path) -> None:
     assert [run.choice("model") for run in Run.list(logs)] == ["lenet", "mlp"]
     assert [run.choice("model") for run in Run.list(logs, model="mlp", status="completed")] == ["mlp"]

@@ -91,6 +91,7 @@ def test_the_tensorboard_holds_curves_pictures_and_hyperparameters(
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_figures_of_the_run(
     finished: tuple[Path, "subprocess.CompletedProcess[str]"], tmp_path: Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoin
         assert all(value.isfinite().all() for value in kept["state_dict"].values())
 
 
+@pytest.mark.slow
 def test_a_failing_run_exits_with_one_and_says_why(train_command: Command, tmp_path: Path) -> None:
     done = train_command(*TINY, "scheduler=none", "optimizer=sgd", "optimizer.lr=1e30")
     assert done.returncode == 1
