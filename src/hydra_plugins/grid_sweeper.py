@@ -41,6 +41,6 @@ class GridSweeper(Sweeper):
             [planned] = BasicSweeper.split_arguments(overrides, max_batch_size=None)
             self.directory.note(jobs=planned)
         # Where datasets and runs are may have changed since
-        places = {o.key_or_group: o.input_line for o in overrides if o.key_or_group.startswith("paths.")}
-        moved = {key: line for key, line in places.items() if line and not parse([line])[0].is_sweep_override()}
+        places = [o for o in overrides if o.key_or_group.startswith("paths.") and not o.is_sweep_override()]
+        moved = {o.key_or_group: o.input_line or "" for o in places}
         return [[moved.get(word.partition("=")[0], word) for word in job] for job in planned]

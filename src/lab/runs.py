@@ -97,9 +97,10 @@ class Run:
         Raises:
             UserError: when there is no such group.
         """
-        if group not in self.choices:
-            raise UserError(f"{group}: no such config group{nearest(group, self.choices)}")
-        return str(self.choices[group])
+        choices = self.choices
+        if group not in choices:
+            raise UserError(f"{group}: no such config group{nearest(group, choices)}")
+        return str(choices[group])
 
     @property
     def choices(self) -> dict[str, Any]:

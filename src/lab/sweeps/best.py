@@ -72,13 +72,13 @@ def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
     that breaks a constraint. Of several objectives the first decides.
     """
     groups: dict[tuple[str, ...], dict[str, Run]] = {}
-    lost = set()
+    lost, constraints = set(), sweep.constraints
     for run in sweep.jobs.values():
         alike = tuple(word for word in run.overrides if not word.startswith("seed="))
         seed = next((word for word in run.overrides if word.startswith("seed=")), "")
         groups.setdefault(alike, {}).setdefault(seed, run)
         finite = math.isfinite(run.metrics.get(objective.metric, math.nan))
-        if run.status != "completed" or not finite or broken(sweep.constraints, run):
+        if run.status != "completed" or not finite or broken(constraints, run):
             lost.add(alike)
     whole = [list(runs.values()) for alike, runs in groups.items() if alike not in lost]
     most = max(map(len, whole), default=0)
@@ -94,8 +94,9 @@ def score_of(runs: Sequence[Run], objective: Objective) -> float:
 def _defaults(run: Run) -> dict[str, Any]:
     """What a run chose from the groups, where that is not what every run chooses."""
     usual = compose([], hydra=True).hydra.runtime.choices
-    groups = [group for group in run.choices if options(group) and group not in (*OWN, "experiment", "debug")]
-    chosen = {f"override /{group}": run.choices[group] for group in groups if run.choices[group] != usual.get(group)}
+    made = run.choices
+    groups = [group for group in made if options(group) and group not in (*OWN, "experiment", "debug")]
+    chosen = {f"override /{group}": made[group] for group in groups if made[group] != usual.get(group)}
     return {"defaults": [{group: choice} for group, choice in chosen.items()]} if chosen else {}
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,9 +110,10 @@ def numbers(config: DictConfig) -> dict[str, float]:
     return {key: value for key, value in every.items() if _is_number(value)}
 
 
-def broken(constraints: Iterable[Constraint], run: Run) -> list[Constraint]:
+def broken(constraints: Sequence[Constraint], run: Run) -> list[Constraint]:
     """Those of the `constraints` that a finished run breaks; of a figure that it does not have nothing is known."""
-    figures = {**numbers(run.saved), **run.metrics}
+    early = any(constraint.is_early for constraint in constraints)  # resolving a config takes longer than all else
+    figures = {**(numbers(run.saved) if early else {}), **run.metrics}
     return [c for c in constraints if c.violation(figures) > 0]
 
 

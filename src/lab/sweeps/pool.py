@@ -22,6 +22,7 @@ from lab.orphans import end_with
 from lab.redaction import redact
 from lab.runs import Run
 from lab.sweeps.slots import Slot
+from lab.words import value
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ class Job:
             overrides: the job's words; `hydra.sweep.subdir=N` among them is its number.
             index: the number of one without.
         """
-        given = [word.partition("=")[2] for word in overrides if word.startswith("hydra.sweep.subdir=")]
-        number = given[-1].strip("'\"") if given else str(index)
+        given = [value(word) for word in overrides if word.startswith("hydra.sweep.subdir=")]
+        number = given[-1] if given else str(index)
         directory = Path(config.hydra.sweep.dir).absolute() / number
         return cls(number, overrides, directory, fresh.command(config.hydra, overrides, directory))
 
@@ -179,10 +180,10 @@ def _end(each: Running) -> JobReturn:
         return done
     run = Run(job.directory)
     name = str(OmegaConf.select(run.saved, "objective.metric"))
-    value = run.metrics.get(name)
-    told = "" if value is None else f": {name} {value:.4f}"
+    score = run.metrics.get(name)
+    told = "" if score is None else f": {name} {score:.4f}"
     log.info("job %s %s%s, %.0f s", job.number, run.status, told, seconds)
-    done.status, done.return_value = JobStatus.COMPLETED, value
+    done.status, done.return_value = JobStatus.COMPLETED, score
     return done
 
 
