@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from lab.again import written
 from lab.compose import ROOT
-from lab.words import typed
+from lab.words import key, typed
 
 SCRIPT = ROOT / "src" / "train.py"
 # Of what was given to Hydra itself: who launches jobs, how many, and where; a single job is told that anew
@@ -40,5 +40,5 @@ def command(hydra: DictConfig | HydraConf, overrides: Sequence[str], directory: 
 
 
 def _is_swept(word: str) -> bool:
-    key = word.partition("=")[0].lstrip("+~").replace("/", ".")
-    return any(key == name or key.startswith(f"{name}.") for name in SWEEPS)
+    about = key(word).replace("/", ".")
+    return any(about == name or about.startswith(f"{name}.") for name in SWEEPS)

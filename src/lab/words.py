@@ -17,6 +17,11 @@ def value(word: str) -> str:
     return word.partition("=")[2].strip("'\"")
 
 
+def key(word: str) -> str:
+    """What a word is about: what stands before its `=`, without `+` and `~`."""
+    return word.lstrip("+~").partition("=")[0]
+
+
 def log_dir(words: Sequence[str]) -> str:
     """Where the runs of a command line are."""
     given = [value(word) for word in words if word.startswith("paths.log_dir=")]

@@ -16,7 +16,7 @@ from lab.compose import CONFIGS, options
 from lab.errors import UserError
 from lab.sweeps.space import Space
 from lab.sweeps.sweep import Sweep
-from lab.words import log_dir, value
+from lab.words import key, log_dir, value
 
 FREE = ["n_trials", "timeout", "max_failure_rate", "n_jobs", "max_batch_size"]  # of the sweeper
 ELSEWHERE = ["sweep.resume", "paths"]  # of a job's config
@@ -43,23 +43,19 @@ def continue_sweep() -> None:
     if elsewhere and Path(elsewhere[-1]).resolve() != sweep.dir:
         raise UserError(f"sweep.resume={asked[-1]} goes on in the sweep's directory: leave out hydra.sweep.dir")
     if not any(_of_job(word) for word in rest):  # the command is not told again, but for what is new
-        again = set(map(_key, rest))
+        again = set(map(key, rest))
         if "hydra/launcher" in again:
-            again |= {key for key in map(_key, sweep.record["argv"]) if key.startswith("hydra.launcher.")}
-        told = [word for word in sweep.record["argv"] if not asks(word) and _key(word) not in again]
+            again |= {name for name in map(key, sweep.record["argv"]) if name.startswith("hydra.launcher.")}
+        told = [word for word in sweep.record["argv"] if not asks(word) and key(word) not in again]
         rest = [*told, *rest]
     here = f"hydra.sweep.dir='{sweep.dir}'"
-    rest = [word for word in rest if word not in ("-m", "--multirun", here) and _key(word) != "hydra.sweep.dir"]
+    rest = [word for word in rest if word not in ("-m", "--multirun", here) and key(word) != "hydra.sweep.dir"]
     sys.argv[1:] = ["--multirun", *rest, f"sweep.resume='{sweep.dir}'", here]
-
-
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
 
 
 def _of_job(word: str) -> bool:
     """Whether a word is about the jobs: not a flag, nor for Hydra, nor about where things are."""
-    return not word.startswith("-") and not _key(word).startswith(("hydra.", "hydra/", "paths."))
+    return not word.startswith("-") and not key(word).startswith(("hydra.", "hydra/", "paths."))
 
 
 def facts(config: DictConfig, words: list[str]) -> dict[str, Any]:
@@ -116,8 +112,8 @@ def check(sweep: Sweep, config: DictConfig, words: list[str]) -> bool:
 
 def _files(space: dict[str, str]) -> Iterator[tuple[str, Any]]:
     """What stands in the file of each choice that a sweep takes from a group, and in those that it builds upon."""
-    for key, text in space.items():
-        group = key.lstrip("+").partition("@")[0]
+    for swept, text in space.items():
+        group = swept.lstrip("+").partition("@")[0]
         for choice in options(group):
             if choice in text or "glob" in text:
                 yield from _read(f"{group}/{choice}")
