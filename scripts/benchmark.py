@@ -25,13 +25,14 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from lab import checkpoints
-from lab.build import instantiate
-from lab.callbacks import Checkpoint
-from lab.compose import ROOT, compose
-from lab.data.module import generator
-from lab.loop import Loop
-from lab.training import build
+from lab.data.tensors import generator
+from lab.engine.checkpointing.callback import Checkpoint
+from lab.engine.checkpointing.files import write_checkpoint
+from lab.engine.config.compose import compose
+from lab.engine.config.instantiate import instantiate
+from lab.engine.training.loop import TrainingEpochLoop
+from lab.engine.training.train import build
+from lab.engine.utils.paths import ROOT
 
 
 class EpochClock(pl.Callback):
@@ -162,7 +163,7 @@ def saving(pairs: int) -> None:
             return time.perf_counter() - start
 
         timed = [
-            (seconds(checkpoints.write, "ours.ckpt"), seconds(theirs.save_checkpoint, "theirs.ckpt"))
+            (seconds(write_checkpoint, "ours.ckpt"), seconds(theirs.save_checkpoint, "theirs.ckpt"))
             for _ in range(pairs + 1)
         ][1:]
     print(
@@ -184,7 +185,7 @@ def bookkeeping(name: str, pairs: int, data_dir: str) -> None:
         trainer.fit(model, datamodule=data)
         epoch = statistics.median(b - a for a, b in itertools.pairwise(clock.starts[1:]))
         loop, steps = trainer.fit_loop.epoch_loop, int(trainer.num_training_batches)
-        assert isinstance(loop, Loop)
+        assert isinstance(loop, TrainingEpochLoop)
         between = min(timeit.repeat(lambda: loop.between(end_of_epoch=False), number=steps, repeat=pairs))
         [keeper] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
         more = min(timeit.repeat(lambda: keeper.on_save_checkpoint(trainer, model, {}), number=1, repeat=pairs))
@@ -197,7 +198,7 @@ def bookkeeping(name: str, pairs: int, data_dir: str) -> None:
 OPENING = """
 import time, torch, pytorch_lightning
 start = time.perf_counter()
-from lab.runs import Run
+from lab.engine.runs.run import Run
 Run.open({run!r}).model()
 print(time.perf_counter() - start)
 """

@@ -18,9 +18,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.compose import ROOT
-from lab.runs import Run
-from lab.sweeps.sweep import Sweep
+from lab.engine.runs.run import Run
+from lab.engine.sweeps.sweep import Sweep
+from lab.engine.utils.paths import ROOT
 
 TRAIN = [sys.executable, str(ROOT / "src" / "train.py")]
 QUIET = ["callbacks.progress=null", "callbacks.summary=null", "trainer.enable_progress_bar=false", "logger=none"]

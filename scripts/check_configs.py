@@ -22,12 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from real_signatures import hold, lists
 
-from lab.checks import machine
-from lab.checks.arguments import check_arguments, check_node, targets
-from lab.checks.limits import check_every_limit
-from lab.compose import CONFIGS, ROOT, leaves
-from lab.config import check_composed
-from lab.errors import UserError
+from lab.engine.config.checks.arguments import check_arguments, check_node, targets
+from lab.engine.config.checks.limits import check_every_limit
+from lab.engine.config.compose import leaves
+from lab.engine.config.validate import validate_composed
+from lab.engine.utils import machine
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.paths import CONFIGS, ROOT
 
 CROSSED = ["data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger", "debug"]
 WITH_EXPERIMENTS = ["experiment", "trainer", "callbacks", "logger", "debug"]
@@ -89,7 +90,7 @@ class Checker:
                     check(cfg)
                 except UserError as fault:
                     self._fault(" ".join(words), str(fault).splitlines()[0])
-            check_composed(cfg)
+            validate_composed(cfg)
         except UserError as refusal:
             if not any(fault.endswith(str(refusal).splitlines()[0]) for fault in self.faults):
                 return str(refusal)

@@ -8,10 +8,10 @@ out=FOLDER      writes table.csv, runs.csv, curves.csv, table.md, table.tex, and
 python scripts/compare.py diff RUN RUN: how two runs differ in config, code and figures.
 """
 
-from lab.answers import script
-from lab.errors import UserError
-from lab.report.recorded import Recorded, find_runs
-from lab.report.request import Request, read_request
+from lab.engine.analysis.recorded import Recorded, find_runs
+from lab.engine.analysis.request import Request, read_request
+from lab.engine.cli.errors import script
+from lab.engine.utils.errors import UserError
 
 
 def main(words: list[str]) -> None:
@@ -22,17 +22,17 @@ def main(words: list[str]) -> None:
 
 
 def show_comparison(asked: Request) -> None:
-    from lab.report.comparison import compare
-    from lab.report.terminal import show
+    from lab.engine.analysis.comparison import compare
+    from lab.engine.analysis.terminal import show
 
     comparison = compare(find_runs(asked.places), asked.metric, asked.mode, asked.baseline)
     show(comparison)
     if asked.out is None:
         return
 
-    from lab.report.curves import curve_metrics, curve_rows
-    from lab.report.files import CURVES, write_csv, write_tables
-    from lab.report.page import write_page
+    from lab.engine.analysis.curves import curve_metrics, curve_rows
+    from lab.engine.analysis.files import CURVES, write_csv, write_tables
+    from lab.engine.analysis.page import write_page
 
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ def show_comparison(asked: Request) -> None:
 
 
 def show_difference(words: list[str]) -> None:
-    from lab.report.difference import code, configs, metrics, same
-    from lab.report.terminal import show_pairs
+    from lab.engine.analysis.difference import code, configs, metrics, same
+    from lab.engine.analysis.terminal import show_pairs
 
     if len(words) != 2:
         raise UserError(f"diff takes two run directories, and was given {len(words)}")

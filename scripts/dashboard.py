@@ -5,14 +5,14 @@
 
 import socket
 
-from lab.answers import script
-from lab.checks.machine import has_package
-from lab.compose import ROOT
-from lab.config import parse_arguments
-from lab.errors import UserError
-from lab.sweeps.storage import open_storage
-from lab.sweeps.study import settings
-from lab.sweeps.sweep import Sweep
+from lab.engine.cli.arguments import parse_arguments
+from lab.engine.cli.errors import script
+from lab.engine.sweeps.storage import open_storage
+from lab.engine.sweeps.study import settings
+from lab.engine.sweeps.sweep import Sweep
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.machine import has_package
+from lab.engine.utils.paths import ROOT
 
 HOST = "127.0.0.1"
 

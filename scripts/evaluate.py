@@ -4,9 +4,9 @@ Everything comes from the run directory; data overrides serve another dataset th
 written to evaluation-<data>.json in the run directory.
 """
 
-from lab.answers import script
-from lab.inference.reuse import datamodule, parse, with_data
-from lab.runs import Run
+from lab.engine.cli.errors import script
+from lab.engine.inference.reuse import datamodule, parse, with_data
+from lab.engine.runs.run import Run
 
 
 def main(words: list[str]) -> None:
@@ -19,9 +19,9 @@ def main(words: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lab.inference.bars import Bar
-    from lab.logs import quiet
-    from lab.training import excess
+    from lab.engine.inference.progress import Bar
+    from lab.engine.training.train import excess
+    from lab.engine.utils.console import quiet
 
     quiet()
     data = datamodule(run, config, which)

@@ -12,12 +12,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from lab.answers import script
-from lab.compose import nearest
-from lab.errors import UserError
-from lab.inference.output import check_out
-from lab.inference.reuse import image_shape, parse
-from lab.runs import Run
+from lab.engine.cli.errors import script
+from lab.engine.inference.output import check_out
+from lab.engine.inference.reuse import image_shape, parse
+from lab.engine.runs.run import Run
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
 PACKAGES = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch_export": (), "safetensors": ("safetensors",)}
@@ -31,15 +31,15 @@ def main(words: list[str]) -> None:
     checkpoint = run.checkpoint(own["checkpoint"])
     to, out = target(run, own["to"], own["out"])
 
-    from lab.inference.bars import Bar
-    from lab.inference.export import export  # torch: once the arguments are known to be right
-    from lab.inference.parts import part
-    from lab.logs import quiet
+    from lab.engine.inference.export import export  # torch: once the arguments are known to be right
+    from lab.engine.inference.export_wrappers import export_spec
+    from lab.engine.inference.progress import Bar
+    from lab.engine.utils.console import quiet
 
     quiet()
     model: Any = run.model(own["checkpoint"])
     shape = image_shape(run.config)
-    exported = part(model, {} if shape is None else {"image": shape})
+    exported = export_spec(model, {} if shape is None else {"image": shape})
     metadata = {
         "class": str(run.config.model._target_),
         "hyperparameters": dict(model.hparams),

@@ -14,12 +14,12 @@ import math
 import sys
 from typing import Any
 
-from lab.answers import script
-from lab.errors import UserError
-from lab.inference.output import show_columns, write_columns
-from lab.inference.request import Request, read_request
-from lab.inference.reuse import datamodule, image_shape, with_data
-from lab.whole import whole
+from lab.engine.cli.errors import script
+from lab.engine.inference.output import show_columns, write_columns
+from lab.engine.inference.request import Request, read_request
+from lab.engine.inference.reuse import datamodule, image_shape, with_data
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import atomic_write
 
 
 def main(words: list[str]) -> None:
@@ -30,7 +30,7 @@ def main(words: list[str]) -> None:
 
     import torch  # seconds: once the arguments are known to be right
 
-    from lab.logs import quiet
+    from lab.engine.utils.console import quiet
 
     quiet()
     data = datamodule(asked.run, config, asked.checkpoint)
@@ -45,7 +45,7 @@ def main(words: list[str]) -> None:
 
 
 def write_rows(asked: Request, model: Any, data: Any, config: Any) -> None:
-    from lab.inference.predict import answer_columns, image_samples, predict, split_samples, table_samples
+    from lab.engine.inference.predict import answer_columns, image_samples, predict, split_samples, table_samples
 
     assert asked.input is not None
     files = asked.input.files
@@ -73,8 +73,8 @@ def write_rows(asked: Request, model: Any, data: Any, config: Any) -> None:
 def write_text(asked: Request, model: Any, data: Any) -> None:
     import torch
 
-    from lab.inference.bars import Bar
-    from lab.inference.predict import continue_text
+    from lab.engine.inference.predict import continue_text
+    from lab.engine.inference.progress import Bar
 
     options = dict(asked.options)
     if hasattr(data, "encode"):
@@ -95,7 +95,7 @@ def write_text(asked: Request, model: Any, data: Any) -> None:
         if asked.out is None:
             print(text)
         else:
-            with whole(asked.out) as partial:
+            with atomic_write(asked.out) as partial:
                 partial.write_text(text, encoding="utf-8")
     else:
         write_columns(asked.out, {"prompt": [asked.prompt], "text": [text]}, ["text"])
@@ -117,13 +117,13 @@ def write_samples(asked: Request, model: Any) -> None:
     from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid
 
-    from lab.data.module import generator
+    from lab.data.tensors import generator
 
     number = asked.options["num_samples"]
     images = model.sample(number, generator(asked.options.get("seed", 0))).cpu()  # (N, C, H, W)
     grid = make_grid((images * model.std + model.mean).clamp(0, 1), nrow=math.ceil(math.sqrt(number)))
     out = asked.out or asked.run.dir / "samples.png"
-    with whole(out) as partial:
+    with atomic_write(out) as partial:
         to_pil_image(grid).save(partial, format="PNG")
     print(f"{number} samples written to {out}")
 

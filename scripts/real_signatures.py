@@ -7,8 +7,8 @@ from typing import Any, get_args
 import torch
 from hydra.utils import get_object
 
-from lab.checks.limits import CHOICES
-from lab.errors import UserError
+from lab.engine.config.checks.limits import CHOICES
+from lab.engine.utils.errors import UserError
 
 
 def hold(key: str, node: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ def parameters(target: Any) -> set[str] | None:
 
 
 def lists() -> Iterator[str]:
-    """Where the lists of `lab.checks.limits` are not those of Lightning."""
+    """Where the lists of `lab.engine.config.checks.limits` are not those of Lightning."""
     from lightning_fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
     from pytorch_lightning.accelerators import AcceleratorRegistry
     from pytorch_lightning.strategies import StrategyRegistry
@@ -61,4 +61,4 @@ def lists() -> Iterator[str]:
     }
     for key, names in theirs.items():
         for name in sorted(names ^ set(CHOICES[key])):
-            yield f"lab.checks.limits.CHOICES[{key!r}]: {name} is {'missing' if name in names else 'not in Lightning'}"
+            yield f"limits.CHOICES[{key!r}]: {name} is {'missing' if name in names else 'not in Lightning'}"

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.compose import CONFIGS, ROOT
-from lab.runs import Run
+from lab.engine.runs.run import Run
+from lab.engine.utils.paths import CONFIGS, ROOT
 
 EXPERIMENTS = CONFIGS / "experiment"
 START, END = "<!-- results -->", "<!-- end of results -->"

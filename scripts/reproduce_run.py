@@ -12,12 +12,13 @@ import subprocess
 import sys
 from secrets import token_hex
 
-from lab.again import command, obstacles, written
-from lab.answers import script
-from lab.compose import ROOT
-from lab.config import parse_arguments
-from lab.errors import RunFailed, UserError
-from lab.runs import Run
+from lab.engine.cli.arguments import parse_arguments
+from lab.engine.cli.errors import script
+from lab.engine.config.overrides import to_override
+from lab.engine.runs.reproduce import command, obstacles
+from lab.engine.runs.run import Run
+from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.paths import ROOT
 
 SPEED = re.compile(r"per_second|seconds|throughput")
 
@@ -46,7 +47,7 @@ def main(words: list[str]) -> int:
     if threads := record.get("threads") or record.get("omp_num_threads"):
         environment["OMP_NUM_THREADS"] = str(threads)
     script = [sys.executable, str(ROOT / "src" / "train.py")]
-    place = [f"hydra.run.dir={written(str(new))}", "hydra.mode=RUN"]
+    place = [f"hydra.run.dir={to_override(str(new))}", "hydra.mode=RUN"]
     status = subprocess.run([*script, *again, *overrides, *place], env=environment, check=False).returncode
     if status == 2:
         raise UserError("the run's config is refused today, as said above")

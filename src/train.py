@@ -6,25 +6,25 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lab.answers import check_flags, explained, rank_directory
-from lab.config import check
-from lab.resume import resumed, settle
-from lab.sweeps.resume import continue_sweep
-from lab.words import typed
+from lab.engine.cli.errors import check_flags, rank_directory, user_errors
+from lab.engine.config.overrides import raw_overrides
+from lab.engine.config.validate import validate
+from lab.engine.runs.resume import merge_resumed_config, resumed
+from lab.engine.sweeps.resume import continue_sweep
 
 
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
-    overrides = typed(HydraConfig.get().overrides.task)
-    cfg = settle(cfg, overrides)
-    check(cfg, overrides)
-    from lab.training import train  # torch and Lightning load here, once the config is known to be right
+    overrides = raw_overrides(HydraConfig.get().overrides.task)
+    cfg = merge_resumed_config(cfg, overrides)
+    validate(cfg, overrides)
+    from lab.engine.training.train import train  # torch and Lightning load here, once the config is known to be right
 
     return train(cfg)
 
 
 if __name__ == "__main__":
-    with explained(), rank_directory():
+    with user_errors(), rank_directory():
         check_flags(sys.argv[1:])
         continue_sweep()
         with resumed():

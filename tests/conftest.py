@@ -14,8 +14,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from lab.compose import CONFIGS, ROOT
-from lab.runs import Run
+from lab.engine.runs.run import Run
+from lab.engine.utils.paths import CONFIGS, ROOT
 
 SMALL = ["data.num_samples=600", "data.num_val=100"]  # of digits: drawn in a blink
 GENERATED = [*SMALL, "data.num_test=100"]  # of every other dataset that is made up

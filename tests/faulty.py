@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from lab import fresh
-from lab.compose import ROOT
+from lab.engine.distributed import launch
+from lab.engine.utils.paths import ROOT
 from lab.models.mlp import MLP
 
 kind, rank, at = os.environ["FAULT"].split(":")
@@ -41,6 +41,6 @@ def tested_step(self: MLP, batch: Any, batch_idx: int) -> Any:
 if __name__ == "__main__":
     MLP.training_step = training_step  # type: ignore[method-assign, assignment]
     MLP.test_step = tested_step  # type: ignore[method-assign, assignment]
-    fresh.SCRIPT = Path(__file__)  # of the other ranks
+    launch.SCRIPT = Path(__file__)  # of the other ranks
     script = ROOT / "src" / "train.py"
     exec(compile(script.read_text(), script, "exec"))

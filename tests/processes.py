@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from lab.compose import ROOT
-from lab.runs import Run
+from lab.engine.runs.run import Run
+from lab.engine.utils.paths import ROOT
 
 ENOUGH = 15  # seconds in which all ranks must have left
 

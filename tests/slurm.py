@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import pytest
 
-from lab.compose import ROOT
+from lab.engine.utils.paths import ROOT
 
 T = TypeVar("T")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue", "sinfo")

@@ -5,7 +5,7 @@ import sys
 
 from torch.distributed.run import main
 
-from lab.compose import ROOT
+from lab.engine.utils.paths import ROOT
 
 if __name__ == "__main__":
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"

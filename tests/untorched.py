@@ -4,7 +4,7 @@ import atexit
 import runpy
 import sys
 
-from lab.compose import ROOT
+from lab.engine.utils.paths import ROOT
 
 if __name__ == "__main__":
     atexit.register(lambda: print("torch was imported", file=sys.stderr) if "torch" in sys.modules else None)

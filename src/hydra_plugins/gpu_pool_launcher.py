@@ -10,7 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from lab.sweeps.pool import Pool
+    from lab.engine.sweeps.pool import Pool
 
 
 class GpuPoolLauncher(Launcher):
@@ -35,14 +35,14 @@ class GpuPoolLauncher(Launcher):
         self.config: DictConfig | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from lab.sweeps.pool import Pool
-        from lab.sweeps.slots import slots
+        from lab.engine.sweeps.device_slots import device_slots
+        from lab.engine.sweeps.pool import Pool
 
         self.config = config
-        self.pool = Pool(slots(*self.sizes))
+        self.pool = Pool(device_slots(*self.sizes))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from lab.sweeps.pool import Job
+        from lab.engine.sweeps.pool import Job
 
         assert self.config is not None
         assert self.pool is not None

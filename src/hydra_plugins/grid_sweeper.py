@@ -5,9 +5,9 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import DictConfig
 
-from lab.compose import parse
-from lab.sweeps.space import written
-from lab.sweeps.sweeper import Job, Sweeper
+from lab.engine.config.compose import parse
+from lab.engine.sweeps.space import written
+from lab.engine.sweeps.sweeper import Job, Sweeper
 
 
 class GridSweeper(Sweeper):

@@ -9,7 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from lab.training import build
+from lab.engine.training.train import build
 from tests.conftest import SMALL, Compose
 
 RUN = [*SMALL, "data.batch_size=50", "logger=csv", "trainer.log_every_n_steps=4"]

@@ -9,11 +9,12 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_iris
 
-from lab.build import instantiate
-from lab.config import check, merge_overrides
 from lab.data.csv import CSV
-from lab.data.files import facts, read_table
-from lab.errors import UserError
+from lab.data.files import dims, read_table
+from lab.engine.config.instantiate import instantiate
+from lab.engine.config.validate import validate
+from lab.engine.inference.reuse import merge_overrides
+from lab.engine.utils.errors import UserError
 from tests.conftest import Compose, run_script
 
 
@@ -122,11 +123,11 @@ def test_the_task_can_be_chosen(tmp_path: Path) -> None:
 
 def test_facts_follow_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "x,y\n1,u\n2,v\n3,u\n4,v\n")
-    assert facts(path, "y", "auto", []) == {"features": 1, "classes": 2}
+    assert dims(path, "y", "auto", []) == {"features": 1, "classes": 2}
     time.sleep(0.02)
     write(tmp_path / "t.csv", "x,z,y\n1,1,0.5\n2,1,0.7\n")
-    assert facts(path, "y", "auto", []) == {"features": 2, "targets": 1}
-    assert facts(path, "y", "auto", ["z"]) == {"features": 1, "targets": 1}
+    assert dims(path, "y", "auto", []) == {"features": 2, "targets": 1}
+    assert dims(path, "y", "auto", ["z"]) == {"features": 1, "targets": 1}
 
 
 def test_iris(iris: str) -> None:
@@ -183,7 +184,7 @@ def test_equal_values_have_scale_one(tmp_path: Path) -> None:
 
 def test_dims_reach_the_model(cfg: Compose, iris: str, diabetes: str) -> None:
     composed = cfg("data=csv", f"data.path={iris}", "data.target=species", "data.drop=[a]", "model=mlp")
-    check(composed, ["data=csv", f"data.path={iris}", "data.target=species", "data.drop=[a]", "model=mlp"])
+    validate(composed, ["data=csv", f"data.path={iris}", "data.target=species", "data.drop=[a]", "model=mlp"])
     assert composed.dims == {"features": 3, "classes": 3}
     assert (composed.model.in_features, composed.model.num_classes) == (3, 3)
     data = instantiate(composed.data)
@@ -192,7 +193,7 @@ def test_dims_reach_the_model(cfg: Compose, iris: str, diabetes: str) -> None:
     assert features.shape[1] == 3
     assert set(labels.tolist()) == {0, 1, 2}
     with pytest.raises(UserError, match=r"it needs dims\.classes, and the data offers features, targets"):
-        check(cfg("data=csv", f"data.path={diabetes}", "data.target=progression", "model=mlp"))
+        validate(cfg("data=csv", f"data.path={diabetes}", "data.target=progression", "model=mlp"))
 
 
 def test_a_run_can_be_given_another_file(cfg: Compose, iris: str) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.data import Digits
-from lab.data.digits import draw
-from lab.data.module import generator
+from lab.data.digits import Digits, draw
+from lab.data.tensors import generator
 
 
 def test_images_are_bytes_of_ten_classes_and_repeat_with_the_seed() -> None:

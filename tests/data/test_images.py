@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from lab.data.images import random_affine
-from lab.data.module import generator
+from lab.data.tensors import generator
 
 
 def blob() -> torch.Tensor:

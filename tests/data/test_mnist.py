@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.compose import ROOT
-from lab.data import fetch, mnist
+from lab.data import download, mnist
 from lab.data.mnist import MNIST
-from lab.errors import RunFailed
+from lab.engine.utils.errors import RunFailed
+from lab.engine.utils.paths import ROOT
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
@@ -43,7 +43,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"{name}.gz").write_bytes(packed)
         sums[name] = (hashlib.sha256(packed).hexdigest(), hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(mnist, "FILES", sums)
-    monkeypatch.setattr(fetch, "PAUSE", 0.01)
+    monkeypatch.setattr(download, "PAUSE", 0.01)
     monkeypatch.delenv("MNIST_MIRROR", raising=False)
     return folder
 

@@ -7,8 +7,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from lab.data.module import generator
 from lab.data.prepare import Standardizer, clean, gap_filler, stratified_split
+from lab.data.tensors import generator
 
 NAN, INF = float("nan"), float("inf")
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data import Adding, Recall, Text
-from lab.data.text import SYMBOLS
-from lab.models.language_model import IGNORED
+from lab.data.adding import Adding
+from lab.data.recall import Recall
+from lab.data.tensors import IGNORED
+from lab.data.text import SYMBOLS, Text
 
 SIZES = {"num_samples": 500, "num_val": 100, "num_test": 50, "batch_size": 50}
 

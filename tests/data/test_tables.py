@@ -12,13 +12,13 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from lab.build import instantiate
 from lab.data.blobs import Blobs
 from lab.data.linear import Linear
 from lab.data.logistic import Logistic
-from lab.data.module import Batch, generator
 from lab.data.prepare import stratified_split
-from lab.data.tables import GeneratedTable, TableDataModule, soil
+from lab.data.tables import GeneratedTable, TableDataModule, corrupt
+from lab.data.tensors import Batch, generator
+from lab.engine.config.instantiate import instantiate
 from tests.conftest import SMALL, Compose
 
 SIZES: dict[str, Any] = {"num_features": 6, "num_samples": 2000, "num_val": 400, "num_test": 2000, "batch_size": 50}
@@ -161,7 +161,7 @@ def test_dirt_shows_and_is_cleaned(kind: type[GeneratedTable], missing: str, cap
     else:
         assert kept == 2000
         features, targets = data.draw(4000, generator(0, 0))
-        dirty = soil(features[:2000], targets[:2000], 0.05, generator(0, 1))[0]
+        dirty = corrupt(features[:2000], targets[:2000], 0.05, generator(0, 1))[0]
         cleaned = f"{int((~dirty[:2000].isfinite()).sum())} missing values imputed by the {missing}"
     sizes = f"train {kept - 400:,}, val 400, test 2,000"
     assert said == f"prepared: 2,100 rows, 100 duplicates dropped, {cleaned}; {sizes}"
@@ -169,14 +169,14 @@ def test_dirt_shows_and_is_cleaned(kind: type[GeneratedTable], missing: str, cap
 
 def test_soiled_rows_hold_as_much_dirt_as_asked() -> None:
     x, y = torch.zeros(5000, 4, dtype=torch.float64), torch.arange(5000)
-    dirty, labels = soil(x, y, 0.1, torch.Generator().manual_seed(0))
+    dirty, labels = corrupt(x, y, 0.1, torch.Generator().manual_seed(0))
     assert len(dirty) == len(labels) == 5500
     assert labels[:5000].tolist() == list(range(5000))
     assert len(set(labels[5000:].tolist())) == 500
     for kind in (dirty.isnan(), dirty == torch.inf, dirty == -torch.inf):
         assert float(kind[:5000].double().mean()) == pytest.approx(0.1 / 3, abs=0.006)
     assert torch.equal(dirty[5000:].nan_to_num(1, 2, 3), dirty[labels[5000:]].nan_to_num(1, 2, 3))
-    untouched, _ = soil(x, y, 0.0, torch.Generator().manual_seed(0))
+    untouched, _ = corrupt(x, y, 0.0, torch.Generator().manual_seed(0))
     assert torch.equal(untouched, x)
 
 

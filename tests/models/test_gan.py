@@ -11,10 +11,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from lab.data.module import generator
-from lab.models import GAN
-from lab.models.gan import slope_penalty
-from lab.training import build
+from lab.data.tensors import generator
+from lab.engine.training.train import build
+from lab.models.gan import GAN, gradient_penalty_of
 from tests.conftest import SMALL, Command, Compose
 
 TINY = [
@@ -86,7 +85,7 @@ def test_the_penalty_is_the_square_of_what_the_slope_is_off_one(slope: float) ->
     linear = nn.Linear(784, 1)
     critic = nn.Sequential(nn.Flatten(), linear)
     linear.weight.data.fill_(slope / 28)  # 784 of them: the norm is `slope`
-    penalty = slope_penalty(critic, some_images(1), some_images(2), torch.rand(6, 1, 1, 1))
+    penalty = gradient_penalty_of(critic, some_images(1), some_images(2), torch.rand(6, 1, 1, 1))
     assert penalty.item() == pytest.approx((slope - 1) ** 2, abs=1e-5)
 
 
@@ -98,11 +97,11 @@ def test_the_penalty_is_taken_between_real_and_fake() -> None:
     real, fake, share = some_images(1), some_images(2), torch.rand(6, 1, 1, 1)
     between = (share * real + (1 - share) * fake).flatten(1)
     expected = (between.norm(dim=1) - 1).square().mean()
-    torch.testing.assert_close(slope_penalty(Square(), real, fake, share).detach(), expected)
+    torch.testing.assert_close(gradient_penalty_of(Square(), real, fake, share).detach(), expected)
     weighted = make(loss="wgan_gp", gradient_penalty=7.0).losses(real, fake, generator(5))["loss_d"]
     plain = make(loss="wgan_gp", gradient_penalty=0.0).losses(real, fake, generator(5))["loss_d"]
     drawn = torch.rand(6, 1, 1, 1, generator=generator(5))
-    penalty = slope_penalty(make(loss="wgan_gp").discriminator, real, fake, drawn)
+    penalty = gradient_penalty_of(make(loss="wgan_gp").discriminator, real, fake, drawn)
     torch.testing.assert_close(weighted - plain, 7 * penalty)
 
 

@@ -17,12 +17,17 @@ from omegaconf import OmegaConf, open_dict
 from torch.nn import functional as F
 
 import lab.models
-from lab.build import instantiate
-from lab.compose import CONFIGS, ROOT
-from lab.config import check
-from lab.errors import UserError
-from lab.models import CNN, MLP, Classifier, LeNet, LogisticRegression, Regressor
-from lab.training import build, compile_layers
+from lab.engine.config.instantiate import instantiate
+from lab.engine.config.validate import validate
+from lab.engine.training.train import build, compile_layers
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.paths import CONFIGS, ROOT
+from lab.models.cnn import CNN
+from lab.models.lenet import LeNet
+from lab.models.linear import LogisticRegression
+from lab.models.mlp import MLP
+from lab.models.tasks.classification import Classifier
+from lab.models.tasks.regression import Regressor
 from tests.conftest import SMALL, SMALL_DATA, Compose, choices, fits, small
 
 MODELS = choices("model")
@@ -44,7 +49,7 @@ def test_every_fitting_pair_takes_a_step_of_each_stage(model: str, data: str, cf
     if data == "mnist" and "MNIST_MIRROR" not in os.environ:
         pytest.skip("needs the files of MNIST: set MNIST_MIRROR to where they are")
     composed = cfg(*small(model, data), "debug=fast", "logger=none")
-    check(composed)
+    validate(composed)
     module, datamodule, trainer = build(composed)
     before = [p.detach().clone() for p in module.parameters()]
     trainer.fit(module, datamodule=datamodule)
@@ -78,10 +83,10 @@ def test_every_other_pair_is_refused_by_name(model: str, data_nodes: dict[str, t
         with open_dict(composed):
             composed.data, composed.dims = node, dims
         if fits(model, data):
-            check(composed)
+            validate(composed)
             continue
         with pytest.raises(UserError, match=f"^model={model} does not fit data={data}: it needs dims") as answer:
-            check(composed)
+            validate(composed)
         _, some_data, some_models = str(answer.value).splitlines()
         assert some_data == f"data that fits {model}: {', '.join(d for d in known if fits(model, d))}"
         assert some_models == f"models that fit {data}: {', '.join(m for m in MODELS if fits(m, data))}"
@@ -158,8 +163,8 @@ def test_every_checkpoint_gives_its_figures_again_in_a_fresh_process(trained: di
     code = """
 import json, sys
 import pytorch_lightning as pl
-from lab.logs import quiet
-from lab.runs import Run
+from lab.engine.utils.console import quiet
+from lab.engine.runs.run import Run
 quiet()
 figures = {}
 for path in sys.argv[1:]:

@@ -5,8 +5,9 @@ import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from lab.models import LinearRegression, LogisticRegression, MLPRegressor
-from lab.training import build
+from lab.engine.training.train import build
+from lab.models.linear import LinearRegression, LogisticRegression
+from lab.models.mlp import MLPRegressor
 from tests.conftest import Compose, small
 
 CLOSED = ["data.batch_size=1000000", "optimizer=lbfgs", "scheduler=none", "trainer.precision=64-true", "logger=none"]

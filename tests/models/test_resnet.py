@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 import torchvision
 
-from lab.models import ResNet
-from lab.training import build
+from lab.engine.training.train import build
+from lab.models.resnet import ResNet
 from tests.conftest import Compose, small
 
 QUICK = [

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lab.models import RNN, RNNRegressor
-from lab.models.rnn import Recurrent
+from lab.models.rnn import RNN, Recurrent, RNNRegressor
 
 Step = Callable[[Tensor, Tensor, Tensor, dict[str, list[Tensor]]], tuple[Tensor, Tensor]]
 

@@ -11,11 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from lab.data import Digits
-from lab.data.module import generator
-from lab.models import VAE
-from lab.models.vae import binarise
-from lab.training import build
+from lab.data.digits import Digits
+from lab.data.tensors import generator
+from lab.engine.training.train import build
+from lab.models.vae import VAE, binarise
 from tests.conftest import SMALL, Compose
 
 FEW = [*SMALL, "model=vae", "model.nll_samples=20", "model.nll_images=100"]

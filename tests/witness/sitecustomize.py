@@ -14,10 +14,10 @@ from typing import Any
 
 
 class Finder:
-    """Puts a witness before `lab.training.build`."""
+    """Puts a witness before `lab.engine.training.train.build`."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if name != "lab.training":
+        if name != "lab.engine.training.train":
             return None
         sys.meta_path.remove(self)  # type: ignore[arg-type]
         spec: Any = importlib.util.find_spec(name)

@@ -1,5 +1,1 @@
-"""Callbacks, one file each: `lab.callbacks.Throughput` is found in whichever file defines it."""
-
-from lab.catalog import lazy
-
-__getattr__ = lazy(__name__, __path__)
+"""Callbacks, one file each."""

@@ -1,5 +1,1 @@
-"""Datasets, one file each: `lab.data.MNIST` is found in whichever file defines it."""
-
-from lab.catalog import lazy
-
-__getattr__ = lazy(__name__, __path__)
+"""Datasets, one file each."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from lab.data.module import Batch, GeneratedDataModule
+from lab.data.tensors import Batch, GeneratedDataModule
 
 
 class Adding(GeneratedDataModule):

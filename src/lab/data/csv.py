@@ -10,9 +10,9 @@ from torch import Tensor
 from lab.data.encode import read_rows, read_targets
 from lab.data.files import Source, names, read_table
 from lab.data.frames import check_columns
-from lab.data.module import Batch
 from lab.data.tables import TableDataModule
-from lab.errors import UserError
+from lab.data.tensors import Batch
+from lab.engine.utils.errors import UserError
 
 
 class CSV(TableDataModule):

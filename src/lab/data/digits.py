@@ -12,8 +12,8 @@ from filelock import FileLock
 from torch import Tensor
 
 from lab.data.images import ImageDataModule
-from lab.data.kept import kept
-from lab.data.module import Batch, generator
+from lab.data.tensors import Batch, generator
+from lab.engine.utils.files import cached_by_mtime
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Digits(ImageDataModule):
         return {**self.split(images[:n], labels[:n]), "test": (images[n:], labels[n:])}
 
 
-@kept
+@cached_by_mtime
 def _drawn(path: Path) -> dict[str, Tensor]:
     return torch.load(path, weights_only=True)
 

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lab.compose import nearest
 from lab.data.files import Source, features
 from lab.data.frames import read_frame
-from lab.errors import UserError
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
 
 
 def read_rows(path: str, sources: Sequence[Source], key: str = "data.path") -> tuple[pl.DataFrame, NDArray[np.float64]]:

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lab.compose import nearest
 from lab.data.frames import check_columns, read_frame
-from lab.errors import UserError
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
 
 TASKS = ("auto", "classification", "regression")
 MOST_WORDS = 50  # different words of a column that is one-hot encoded
@@ -52,15 +52,15 @@ def names(sources: Sequence[Source]) -> list[str]:
     ]
 
 
-def facts(path: str, target: str, task: str, drop: Sequence[str]) -> dict[str, int]:
-    """What a model must know of a file: how many `features`, and how many `classes` or `targets`; see `read_table`."""
-    file = Path(path)
+def dims(path: Any, target: Any, task: str, drop: Sequence[Any]) -> dict[str, int]:
+    """Returns the `dims` of a file: how many `features`, and how many `classes` or `targets`; see `read_table`."""
+    file = Path(str(path))
     changed = file.stat().st_mtime_ns if file.is_file() else 0
-    return dict(_facts(path, changed, target, task, tuple(drop)))
+    return dict(_dims(str(path), changed, str(target), task, tuple(str(name) for name in drop)))
 
 
 @cache
-def _facts(path: str, changed: int, target: str, task: str, drop: tuple[str, ...]) -> dict[str, int]:
+def _dims(path: str, changed: int, target: str, task: str, drop: tuple[str, ...]) -> dict[str, int]:
     table = read_table(path, target, task, drop)
     outputs = {"targets": 1} if table.classes is None else {"classes": len(table.classes)}
     return {"features": len(table.columns), **outputs}

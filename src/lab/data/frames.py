@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
-from lab.compose import nearest
-from lab.config import check_file
-from lab.errors import UserError
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import check_file
+from lab.engine.utils.names import nearest
 
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # words that stand for no value
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.data.module import Batch, Key, TensorDataModule, generator
+from lab.data.tensors import Batch, Key, TensorDataModule, generator
 
 
 def random_affine(

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.data.module import Batch, generator
 from lab.data.tables import GeneratedTable
+from lab.data.tensors import Batch, generator
 
 
 class Linear(GeneratedTable):

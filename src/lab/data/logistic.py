@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.data.module import Batch, generator
 from lab.data.tables import GeneratedTable
+from lab.data.tensors import Batch, generator
 
 
 class Logistic(GeneratedTable):

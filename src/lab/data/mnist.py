@@ -12,12 +12,11 @@ from filelock import FileLock
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from lab.data.fetch import fetch
+from lab.data.download import download
 from lab.data.images import ImageDataModule
-from lab.data.kept import kept
-from lab.data.module import Batch
-from lab.errors import RunFailed
-from lab.whole import whole
+from lab.data.tensors import Batch
+from lab.engine.utils.errors import RunFailed
+from lab.engine.utils.files import atomic_write, cached_by_mtime
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class MNIST(ImageDataModule):
                     path.unlink()
                 if not path.exists():
                     content = self._fetch(name, folder, mirrors)
-                    with whole(path) as partial:
+                    with atomic_write(path) as partial:
                         partial.write_bytes(content)
 
     def load(self) -> dict[str, Batch]:
@@ -110,7 +109,7 @@ class MNIST(ImageDataModule):
         for source in [folder.resolve().as_uri(), *mirrors]:
             url = f"{source.rstrip('/')}/{name}.gz"
             try:
-                packed = fetch(url, self.timeout, self.deadline, LIMIT)
+                packed = download(url, self.timeout, self.deadline, LIMIT)
             except OSError as error:
                 if source in mirrors:
                     tried.append(f"{url}: {error}")
@@ -130,12 +129,12 @@ class MNIST(ImageDataModule):
         )
 
 
-@kept
+@cached_by_mtime
 def _digest(path: Path) -> str:
     return _sha256(path.read_bytes())
 
 
-@kept
+@cached_by_mtime
 def _tensor(path: Path) -> Tensor:
     """Images (N, 28, 28), uint8, or labels (N,)."""
     read = read_image_file if "images" in path.name else read_label_file

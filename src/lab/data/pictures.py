@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from lab.errors import UserError
+from lab.engine.utils.errors import UserError
 
 
 def read_image(path: Path, shape: Sequence[int]) -> Tensor:

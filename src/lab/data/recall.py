@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-from lab.data.module import Batch, GeneratedDataModule
-from lab.models.language_model import IGNORED
+from lab.data.tensors import IGNORED, Batch, GeneratedDataModule
 
 
 class Recall(GeneratedDataModule):

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lab.data.module import Batch, TensorDataModule, generator
 from lab.data.prepare import Standardizer, clean, gap_filler, stratified_split
+from lab.data.tensors import Batch, TensorDataModule, generator
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class GeneratedTable(TableDataModule):
     def load(self) -> dict[str, Batch]:
         features, targets = self.draw(self.num_samples + self.num_test, generator(self.seed, 0))
         n = self.num_samples
-        rows = soil(features[:n], targets[:n], self.dirty, generator(self.seed, 1))
+        rows = corrupt(features[:n], targets[:n], self.dirty, generator(self.seed, 1))
         return self.prepare(*rows, {"val": self.num_val}, test=(features[n:], targets[n:]))
 
     def test_rows(self) -> Batch:
@@ -178,7 +178,7 @@ class GeneratedTable(TableDataModule):
         return self.standardizer.inverse(features) if self.standardizer else features, targets
 
 
-def soil(features: Tensor, targets: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def corrupt(features: Tensor, targets: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Makes a `share` of (N, D) features missing or infinite, then adds copies of as large a share of the rows."""
     dirt = torch.tensor([torch.nan, torch.inf, -torch.inf]).to(features)
     hit = torch.rand(features.shape, generator=generator) < share

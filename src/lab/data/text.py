@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.data.module import Batch, Key, TensorDataModule, generator
+from lab.data.tensors import Batch, Key, TensorDataModule, generator
 
 SYMBOLS = b"\nabcdefghijklmnopqrstuvwxyz .,;:!?-ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 

@@ -1,5 +1,1 @@
-"""Architectures, one file each: `lab.models.LeNet` is found in whichever file defines it."""
-
-from lab.catalog import lazy
-
-__getattr__ = lazy(__name__, __path__)
+"""Architectures, one file each."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.models.classifier import Classifier
+from lab.models.tasks.classification import Classifier
 
 
 def conv_block(in_channels: int, out_channels: int, kernel_size: int = 3, pool: bool = False) -> nn.Sequential:

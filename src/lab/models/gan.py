@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.utils import make_grid
 
-from lab import optim
-from lab.data.module import Batch, generator
-from lab.figures import log_image
+from lab.data.tensors import Batch, generator
+from lab.models.tasks.plots import log_image
+from lab.optim.optimizers import OptimizerFactory, configure
 
 
 def non_saturating(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ def wasserstein(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Te
 LOSSES = {"non_saturating": non_saturating, "hinge": hinge, "wgan_gp": wasserstein}
 
 
-def slope_penalty(critic: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+def gradient_penalty_of(critic: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
     """Mean of (|slope| - 1)^2 at the points `share` (B, 1, 1, 1) of the way from `fake` to `real` (B, C, H, W).
 
     Without autocast: slopes of squared slopes leave the range of half precision. Gulrajani et al. 2017, equation 3.
@@ -76,7 +76,7 @@ class GAN(pl.LightningModule):
         ema_decay: share of the averaged generator kept at each step, in [0, 1); 0 for no average. `sample` draws from
             the average (Yazici et al. 2019).
         optimizer: factory, called with the parameters of both players; needed to train.
-        scheduler: see `lab.optim.configure`.
+        scheduler: see `lab.optim.optimizers.configure`.
 
     Raises:
         ValueError: for sides that are no multiples of 4, sizes below 1, an unknown loss, shares out of their range.
@@ -99,7 +99,7 @@ class GAN(pl.LightningModule):
         loss: Literal["non_saturating", "hinge", "wgan_gp"] = "non_saturating",
         gradient_penalty: float = 10.0,
         ema_decay: float = 0.999,
-        optimizer: optim.OptimizerFactory | None = None,
+        optimizer: OptimizerFactory | None = None,
         scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -185,7 +185,9 @@ class GAN(pl.LightningModule):
         loss_d, loss_g = LOSSES[self.loss](on_real, on_fake, fooling)
         if self.loss == "wgan_gp" and self.gradient_penalty:
             share = torch.rand(len(real), 1, 1, 1, generator=draw).to(real)
-            loss_d = loss_d + self.gradient_penalty * slope_penalty(self.discriminator, real, fake.detach(), share)
+            loss_d = loss_d + self.gradient_penalty * gradient_penalty_of(
+                self.discriminator, real, fake.detach(), share
+            )
         return {"loss_d": loss_d, "loss_g": loss_g}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -211,7 +213,7 @@ class GAN(pl.LightningModule):
         log_image(self, "val/samples", make_grid(pixels.cpu(), nrow=8))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return optim.configure(self, self.optimizer, self.scheduler)
+        return configure(self, self.optimizer, self.scheduler)
 
     def _draw(self, z: Tensor) -> Tensor:
         """What the averaged generator makes of latents (B, Z) in evaluation."""

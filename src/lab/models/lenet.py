@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lab.models.classifier import Classifier
+from lab.models.tasks.classification import Classifier
 
 
 class LeNet(Classifier):

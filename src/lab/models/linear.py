@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.models.classifier import Classifier
-from lab.models.regressor import Regressor
+from lab.models.tasks.classification import Classifier
+from lab.models.tasks.regression import Regressor
 
 
 class LinearRegression(Regressor):

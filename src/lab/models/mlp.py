@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from lab.models.classifier import Classifier
-from lab.models.regressor import Regressor
+from lab.models.tasks.classification import Classifier
+from lab.models.tasks.regression import Regressor
 
 Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid"]
 
@@ -45,7 +45,7 @@ class MLP(Classifier):
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
-        self.layers = perceptron(in_features, num_classes, hidden_sizes, activation, dropout, batch_norm)
+        self.layers = make_mlp(in_features, num_classes, hidden_sizes, activation, dropout, batch_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)  # (B, ...) -> (B, D) -> (B, C)
@@ -77,13 +77,13 @@ class MLPRegressor(Regressor):
         **task: Any,
     ) -> None:
         super().__init__(num_targets=num_targets, **task)
-        self.layers = perceptron(in_features, num_targets, hidden_sizes, activation, dropout, batch_norm)
+        self.layers = make_mlp(in_features, num_targets, hidden_sizes, activation, dropout, batch_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)  # (B, ...) -> (B, D) -> (B, K)
 
 
-def perceptron(
+def make_mlp(
     in_features: int,
     out_features: int,
     hidden_sizes: Sequence[int],

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from lab.models.classifier import Classifier
+from lab.models.tasks.classification import Classifier
 
 LARGE = 64  # pixels; torchvision's first layers, made for 224, quarter the sides at once
 

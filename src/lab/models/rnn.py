@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lab.models.classifier import Classifier
-from lab.models.regressor import Regressor
+from lab.models.tasks.classification import Classifier
+from lab.models.tasks.regression import Regressor
 
 Cell = Literal["elman", "gru", "lstm"]
 Read = Literal["steps", "numbers"]

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchvision.utils import make_grid
 
-from lab import optim
-from lab.data.module import Batch, generator
-from lab.figures import log_image
-from lab.models.mlp import perceptron
+from lab.data.tensors import Batch, generator
+from lab.models.mlp import make_mlp
+from lab.models.tasks.plots import log_image
+from lab.optim.optimizers import OptimizerFactory, configure
 
 SEED = 0  # of every draw in validation and test: the same images and samples, whatever the run's seed
 
@@ -45,7 +45,7 @@ class VAE(pl.LightningModule):
         nll_images: at most so many test images, the first, count for `test/nll`, over all ranks; None for all.
         chunk_size: latent codes that are decoded at once for `test/nll`, which bounds its memory.
         optimizer: factory, called with the parameters; needed to train.
-        scheduler: see `lab.optim.configure`.
+        scheduler: see `lab.optim.optimizers.configure`.
 
     Raises:
         ValueError: for sizes below 1, a negative `beta`, a `beta` other than 1 with several samples.
@@ -68,7 +68,7 @@ class VAE(pl.LightningModule):
         nll_samples: int = 5000,
         nll_images: int | None = None,
         chunk_size: int = 1000,
-        optimizer: optim.OptimizerFactory | None = None,
+        optimizer: OptimizerFactory | None = None,
         scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -96,8 +96,8 @@ class VAE(pl.LightningModule):
         self.scheduler = scheduler
         if network == "mlp":
             num_pixels = math.prod(image)
-            self.encoder = perceptron(num_pixels, 2 * latent_size, hidden_sizes, activation, 0.0, False)
-            self.decoder = perceptron(latent_size, num_pixels, hidden_sizes[::-1], activation, 0.0, False)
+            self.encoder = make_mlp(num_pixels, 2 * latent_size, hidden_sizes, activation, 0.0, False)
+            self.decoder = make_mlp(latent_size, num_pixels, hidden_sizes[::-1], activation, 0.0, False)
         else:
             self.encoder, self.decoder = _convolutions(self.image, channels, latent_size)
         self.val_loss, self.val_elbo = MeanMetric(), MeanMetric()
@@ -238,7 +238,7 @@ class VAE(pl.LightningModule):
         return noise.to(self.device, self.dtype)  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        return optim.configure(self, self.optimizer, self.scheduler)
+        return configure(self, self.optimizer, self.scheduler)
 
 
 def binarise(intensities: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -1,0 +1,252 @@
+"""What small datasets share: tensors that stay on the device, batches that are one index operation, seeded order."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+IGNORED = -100  # a target that no loss or metric counts, as torch's cross-entropy has it
+
+Batch = tuple[Tensor, ...]
+Key = tuple[int, ...]
+Transform = Callable[[Batch, Key], Batch]
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator keyed by whole numbers: equal keys draw equal numbers, whatever the global state."""
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed))
+
+
+def sizes(num_samples: int, num_val: int, num_test: int) -> dict[str, int]:
+    """How many samples each split of a generated dataset has."""
+    if not 0 < num_val < num_samples or num_test < 1:
+        raise ValueError(
+            f"num_samples={num_samples}, num_val={num_val}, num_test={num_test}: every split needs a sample, and"
+            " num_val is a part of num_samples"
+        )
+    return {"train": num_samples - num_val, "val": num_val, "test": num_test}
+
+
+class Batches:
+    """Iterates over tensors in batches, one index operation each.
+
+    Training (`shuffle_seed` given): every epoch has its own order, which hangs on nothing but the seed and the epoch.
+    `batch_size` counts the samples of all ranks together, and each rank takes its part of every batch, so that the
+    same batches are trained on whatever the number of ranks. Samples left over at the end of the order are dropped.
+
+    Evaluation (no `shuffle_seed`): every sample once, in order, over all ranks together; every rank makes the same
+    number of batches, since a rank that ran out early would leave the others waiting.
+
+    Args:
+        tensors: of equal length N; a batch holds the rows of each.
+        batch_size: more than N means N.
+        shuffle_seed: None for evaluation.
+        transform: called with each batch and the key of its random numbers: seed, epoch, rank, index of the batch.
+        rank: of this process.
+        world_size: number of processes.
+        epoch: asked at the start of each iteration.
+        num_workers: processes that make batches ahead, 0 for none. Whatever it is, the batches are the same.
+    """
+
+    def __init__(
+        self,
+        tensors: Batch,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        transform: Transform | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch: Callable[[], int] = lambda: 0,
+        num_workers: int = 0,
+    ) -> None:
+        self.size = len(tensors[0])
+        if self.size < world_size:
+            raise ValueError(f"{self.size} samples are too few for {world_size} processes")
+        self.tensors = tensors
+        self.batch_size = min(batch_size, self.size)
+        self.shuffle_seed = shuffle_seed
+        self.transform = transform
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = epoch
+        self.num_workers = num_workers
+        self._position = (0, 0)  # epoch and index of the batch that comes next
+        self._resume_at: tuple[int, int] | None = None
+        if self.batch_size % world_size and shuffle_seed is not None:
+            below = self.batch_size // world_size * world_size
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be shared by {world_size} processes: the nearest sizes that can"
+                f" are {below or world_size} and {below + world_size}"
+            )
+
+    def __len__(self) -> int:
+        if self.shuffle_seed is not None:
+            return self.size // self.batch_size
+        batches = math.ceil(self.size / (self.world_size * self.batch_size))
+        return min(batches, self.size // self.world_size)  # none is empty; with tiny ones some hold one sample more
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, first = self.epoch(), 0
+        if self._resume_at is not None and self._resume_at[0] == epoch:
+            first = self._resume_at[1]
+        self._resume_at = None
+        made, rest = _Made(self, epoch), range(first, len(self))
+        for i, batch in zip(
+            rest, self._ahead(made, rest) if self.num_workers else map(made.__getitem__, rest), strict=True
+        ):
+            self._position = (epoch, i + 1)
+            yield batch
+
+    def _ahead(self, made: "_Made", rest: range) -> Iterable[Batch]:
+        """The batches of `rest`, made by workers. They are given a seed, since a loader would draw one from the global
+        generator, and nothing else draws there.
+        """
+        return DataLoader(
+            made,
+            None,
+            sampler=rest,
+            num_workers=self.num_workers,
+            generator=generator(0),
+            multiprocessing_context="fork",
+        )
+
+    def make(self, i: int, index: Any, epoch: int) -> Batch:
+        """Batch `i` of an epoch, where `index` says what each takes."""
+        batch = tuple(
+            tensor[index[i]] if isinstance(index[i], slice) else tensor.index_select(0, index[i])
+            for tensor in self.tensors
+        )
+        return batch if self.transform is None else self.transform(batch, (self.shuffle_seed or 0, epoch, self.rank, i))
+
+    def _index(self, epoch: int) -> Any:
+        """What each batch of this rank takes: rows (batches, batch_size / world_size) in training, else slices."""
+        if self.shuffle_seed is None:
+            edges = np.linspace(0, self.size, self.world_size * len(self) + 1).round().astype(int).tolist()
+            mine = edges[self.rank * len(self) : (self.rank + 1) * len(self) + 1]
+            return [slice(a, b) for a, b in pairwise(mine)]
+        order = torch.randperm(self.size, generator=generator(self.shuffle_seed, epoch))
+        shared = order[: len(self) * self.batch_size].view(len(self), self.world_size, -1)
+        return shared[:, self.rank].to(self.tensors[0].device)
+
+    def state_dict(self) -> dict[str, int]:
+        epoch, batch = self._position
+        return {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on, within the epoch that `state` names, with the batch that came next when it was saved."""
+        self._position = self._resume_at = (state["epoch"], state["batch"])
+
+
+class _Made(Dataset[Batch]):
+    """The batches of an epoch by their number, for workers to make."""
+
+    def __init__(self, batches: Batches, epoch: int) -> None:
+        self.make, self.index, self.epoch = batches.make, batches._index(epoch), epoch
+
+    def __getitem__(self, i: int) -> Batch:
+        return self.make(i, self.index, self.epoch)
+
+
+class TensorDataModule(pl.LightningDataModule):
+    """Base of datasets that fit in memory; a dataset adds `load` and, to fetch or make its files, `prepare_data`.
+
+    Args:
+        batch_size: training samples of one step, over all ranks together.
+        eval_batch_size: samples of one evaluation batch on each rank.
+        shuffle_seed: of the order of the training batches and of augmentation.
+        num_workers: processes that make training batches ahead, on the CPU: worth it where `train_transform` is slow.
+    """
+
+    def __init__(
+        self, batch_size: int, eval_batch_size: int = 2500, shuffle_seed: int = 0, num_workers: int = 0
+    ) -> None:
+        super().__init__()
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size < 1:
+                raise ValueError(f"{name}={size}: a batch needs at least one sample")
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.shuffle_seed = shuffle_seed
+        self.num_workers = num_workers
+        self._splits: dict[str, Batch] = {}
+
+    @property
+    def optimum(self) -> dict[str, float]:
+        """The best that a model can reach on the test set, by metric, where that is known; after `setup`."""
+        return {}
+
+    @abstractmethod
+    def load(self) -> dict[str, Batch]:
+        """The tensors of `train`, `val` and `test`, on the CPU."""
+
+    def train_transform(self, batch: Batch, key: Key) -> Batch:
+        """What happens to a training batch, on its device; draws from `generator(*key)` alone."""
+        return self.eval_transform(batch, key)
+
+    def eval_transform(self, batch: Batch, key: Key) -> Batch:
+        """What happens to a batch of validation or test, on its device."""
+        return batch
+
+    def setup(self, stage: str) -> None:
+        if not self._splits:
+            device = self.trainer.strategy.root_device if self.trainer and not self.num_workers else torch.device("cpu")
+            self._splits = {name: tuple(t.to(device) for t in tensors) for name, tensors in self.load().items()}
+
+    def train_dataloader(self) -> Batches:
+        overfitting = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return self._batches(
+            "train",
+            self.batch_size,
+            shuffle_seed=self.shuffle_seed,
+            transform=self.train_transform,
+            num_workers=self.num_workers,
+            # The same few batches over and over is what overfitting asks for: every epoch is the first.
+            epoch=(lambda: 0) if self.trainer is None or overfitting else (lambda: self.trainer.current_epoch),
+        )
+
+    def val_dataloader(self) -> Batches:
+        return self._batches("val", self.eval_batch_size, transform=self.eval_transform)
+
+    def test_dataloader(self) -> Batches:
+        return self._batches("test", self.eval_batch_size, transform=self.eval_transform)
+
+    def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return Batches(self._splits[split], batch_size, rank=rank, world_size=world_size, **options)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return tuple(tensor.to(device) for tensor in batch)  # made there, unless by workers
+
+
+class GeneratedDataModule(TensorDataModule):
+    """Base of datasets whose samples are drawn in memory, each split from a seed of its own; a dataset adds `draw`.
+
+    Args:
+        num_samples: to train on, validation included.
+        num_val: of these, held out.
+        num_test: on top.
+        seed: of the samples.
+        **loading: see `TensorDataModule`.
+    """
+
+    def __init__(
+        self, num_samples: int = 60_000, num_val: int = 5_000, num_test: int = 10_000, seed: int = 0, **loading: Any
+    ) -> None:
+        super().__init__(**loading)
+        self.sizes = sizes(num_samples, num_val, num_test)
+        self.seed = seed
+
+    @abstractmethod
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        """The tensors of `count` samples."""
+
+    def load(self) -> dict[str, Batch]:
+        return {name: self.draw(size, generator(self.seed, i)) for i, (name, size) in enumerate(self.sizes.items())}

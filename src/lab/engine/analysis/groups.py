@@ -1,0 +1,82 @@
+"""Runs that differ in nothing but their seed, taken together, and named by what tells them from the others."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lab.engine.analysis.columns import columns, identity, label, only, settings
+from lab.engine.analysis.recorded import ORDER, Recorded
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one config.
+
+    Args:
+        name: unlike that of any other group.
+        runs: all of them.
+        keys: its values at the keys at which groups differ; a key that it does not have is left out.
+    """
+
+    name: str
+    runs: list[Recorded]
+    keys: dict[str, Any]
+
+    @property
+    def chosen(self) -> list[Recorded]:
+        """One run a seed, since a seed that ran twice is no second measurement: the last to have completed, or to have
+        begun where none has.
+        """
+        ranked = sorted(self.runs, key=lambda run: (run.status == "completed", str(run.record.get("started"))))
+        by_seed = {run.seed: run for run in ranked}
+        return [by_seed[seed] for seed in sorted(by_seed, key=str)]
+
+    @property
+    def repeated(self) -> int:
+        """Completed runs that are left out because another one has the same seed."""
+        completed = [run.seed for run in self.runs if run.status == "completed"]
+        return len(completed) - len(set(completed))
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many runs stand how."""
+        counts = Counter(run.status for run in self.runs)
+        return {
+            status: counts[status] for status in sorted(counts, key=lambda s: (s not in ORDER, s != "completed", s))
+        }
+
+    def values(self, metric: str) -> dict[int | None, float]:
+        """A figure of the completed runs, by seed."""
+        return {run.seed: run.metrics[metric] for run in self.completed if metric in run.metrics}
+
+    def so_far(self, metric: str) -> list[float]:
+        """A figure of the runs that have come to an end before their time, or not yet."""
+        return [run.metrics[metric] for run in self.runs if run.status != "completed" and metric in run.metrics]
+
+    @property
+    def broken(self) -> list[str]:
+        """The constraints that one of the runs breaks."""
+        return list(dict.fromkeys(text for run in self.runs for text in run.broken))
+
+    @property
+    def completed(self) -> list[Recorded]:
+        return [run for run in self.chosen if run.status == "completed"]
+
+
+def group_runs(runs: Sequence[Recorded]) -> list[Group]:
+    """The groups of `runs`, in the order of their first runs."""
+    found: dict[str, list[Recorded]] = {}
+    for run in runs:
+        found.setdefault(identity(run.config), []).append(run)
+    firsts = [alike[0] for alike in found.values()]
+    keys = columns(firsts) if len(found) > 1 else []
+    groups: dict[str, Group] = {}
+    for first, alike, values in zip(firsts, found.values(), settings(firsts, keys), strict=True):
+        plain = name = label(values, keys) or only(first)
+        number = 1
+        while name in groups:  # alike in all that is written, such as 0.1 and 0.1000000001
+            number += 1
+            name = f"{plain} ({number})"
+        groups[name] = Group(name, alike, values)
+    return list(groups.values())

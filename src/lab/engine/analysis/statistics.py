@@ -1,0 +1,105 @@
+"""Means, intervals and paired tests.
+
+Source: Student (1908); Holm (1979), section 3. `scipy.special` has the distribution, and takes a tenth of the time that
+`scipy.stats` takes to import.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.engine.utils.errors import UserError
+
+EXTRA = "pip install -e .[report]"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What several measurements of one figure say.
+
+    Args:
+        n: how many.
+        mean: None of none.
+        sd: with n - 1; None below two.
+        low: end of the 95 % interval of the mean, by Student's t; None below two.
+        high: its other end.
+    """
+
+    n: int
+    mean: float | None = None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A paired t-test.
+
+    Args:
+        n: pairs.
+        difference: mean over the pairs; None of none.
+        p: two-sided; None where there is too little to test.
+        adjusted: `p` after Holm, over all rows of a table.
+        note: why there is no p.
+    """
+
+    n: int
+    difference: float | None = None
+    p: float | None = None
+    adjusted: float | None = None
+    note: str = ""
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Mean, standard deviation and interval of `values`; one that is not finite makes them nan."""
+    n = len(values)
+    if n == 0:
+        return Summary(0)
+    mean = math.fsum(values) / n if all(map(math.isfinite, values)) else math.nan
+    if n == 1:
+        return Summary(1, values[0])
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = quantile(n - 1) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def paired(values: Sequence[float], others: Sequence[float]) -> Paired:
+    """Whether `values` differ from `others`, pair by pair."""
+    if not values:
+        return Paired(0, note="no seed in common")
+    differences = [a - b for a, b in zip(values, others, strict=True)]
+    found = summarise(differences)
+    if found.n == 1:
+        return Paired(1, found.mean, note="one seed in common: two are needed")
+    assert found.mean is not None
+    assert found.sd is not None
+    if not math.isfinite(found.mean):
+        return Paired(found.n, found.mean, note="a figure is not finite")
+    if found.sd <= 1e-12 * max(map(abs, (*values, *others))):  # what rounding leaves
+        return Paired(found.n, found.mean, note="every pair differs by the same")
+    t = found.mean / (found.sd / math.sqrt(found.n))
+    return Paired(found.n, found.mean, float(2 * _special().stdtr(found.n - 1, -abs(t))))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """`ps` adjusted for there being several of them."""
+    order = sorted(range(len(ps)), key=lambda i: ps[i])
+    adjusted, highest = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def quantile(df: int) -> float:
+    """Student's t of `df` degrees of freedom below which 97.5 % lie."""
+    return float(_special().stdtrit(df, 0.975))
+
+
+def _special():  # type: ignore[no-untyped-def]
+    try:
+        from scipy import special  # type: ignore[import-untyped]
+    except ImportError:
+        raise UserError(f"intervals and tests need scipy: {EXTRA}") from None
+    return special

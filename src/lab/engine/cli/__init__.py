@@ -1,0 +1,1 @@
+"""Command lines: arguments, help, errors as exit codes."""

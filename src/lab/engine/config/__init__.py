@@ -1,0 +1,1 @@
+"""Composes, checks and instantiates configs; loads no torch."""

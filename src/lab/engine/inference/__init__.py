@@ -1,0 +1,1 @@
+"""Uses a finished run: predictions, exports, evaluation."""

@@ -1,0 +1,200 @@
+"""A run directory as an object: what a run was, what it measured, and the model it made."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from lab.engine.config.overrides import raw_overrides
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import atomic_write
+from lab.engine.utils.names import nearest
+from lab.engine.utils.paths import ROOT
+from lab.engine.utils.redaction import redact
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl  # takes seconds: imported where it is needed
+
+FINISHED = ("completed", "pruned")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Args:
+        dir: holds `.hydra/config.yaml`, `run.json`, `metrics.json`, `checkpoints/`.
+    """
+
+    dir: Path
+
+    @classmethod
+    def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs", argument: str = "run") -> "Run":
+        """The run at `path`, or with `latest` the one begun last under `log_dir`.
+
+        Args:
+            path: of the run's directory.
+            log_dir: where runs are.
+            argument: what a user calls `path`, for errors.
+
+        Raises:
+            UserError: when there is no run.
+        """
+        directory = Path(log_dir) / "latest" if str(path) == "latest" else Path(path)
+        if not (directory / ".hydra" / "config.yaml").is_file():
+            if str(path) == "latest":
+                raise UserError(f"{argument}=latest: no run under {log_dir} yet; `make train` makes one")
+            runs = [str(found.parent) for found in directory.parent.glob("*/.hydra")]
+            raise UserError(
+                f"{argument}={path} is no run directory: it holds no .hydra/config.yaml"
+                + nearest(str(path), [*runs, "latest"])
+            )
+        return cls(directory.resolve())
+
+    @classmethod
+    def list(cls, log_dir: str | Path = ROOT / "logs", status: str | None = None, **choices: str) -> "Sequence[Run]":
+        """The runs under `log_dir`, those of sweeps too, the newest first.
+
+        Args:
+            log_dir: where runs are.
+            status: only those that stand so.
+            **choices: only those that chose so from a config group: `model="lenet", data="mnist"`.
+        """
+        found = [cls(path.parent) for path in Path(log_dir).rglob("run.json") if (path.parent / ".hydra").is_dir()]
+        fitting = [
+            run
+            for run in found
+            if status in (None, run.status) and all(run.choice(group) == choice for group, choice in choices.items())
+        ]
+        return sorted(fitting, key=lambda run: str(run.record.get("started")), reverse=True)
+
+    @property
+    def saved(self) -> DictConfig:
+        """The config as the run saved it, interpolations unresolved."""
+        config = OmegaConf.load(self.dir / ".hydra" / "config.yaml")
+        assert isinstance(config, DictConfig)
+        return config
+
+    @property
+    def config(self) -> DictConfig:
+        """The composed config of the run, its paths those of this checkout and this directory."""
+        config = self.saved
+        config.paths.run_dir = str(self.dir)
+        return config
+
+    @property
+    def overrides(self) -> Sequence[str]:
+        """The words of the command line that made the config."""
+        words = OmegaConf.load(self.dir / ".hydra" / "overrides.yaml")
+        assert isinstance(words, ListConfig)
+        return raw_overrides(words)
+
+    def choice(self, group: str) -> str:
+        """What the run chose from a config group, such as `mnist` from `data`.
+
+        Raises:
+            UserError: when there is no such group.
+        """
+        choices = self.choices
+        if group not in choices:
+            raise UserError(f"{group}: no such config group{nearest(group, choices)}")
+        return str(choices[group])
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What the run chose from each config group: a name, several where a group takes a list, or None."""
+        saved = OmegaConf.load(self.dir / ".hydra" / "hydra.yaml").hydra.runtime.choices
+        choices: Any = OmegaConf.to_container(saved, resolve=False)
+        return choices
+
+    @property
+    def status(self) -> str:
+        """running, completed, pruned, failed or preempted; a run that was killed stays running."""
+        return str(self.record.get("status", "unknown"))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `run.json` says of the run."""
+        return self._read("run.json")
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final figures; none before the run has completed."""
+        return self._read("metrics.json")
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """The path of the `best` or the `last` checkpoint.
+
+        Raises:
+            UserError: when the run has none.
+        """
+        path = self.dir / "checkpoints" / f"{which}.ckpt"
+        if not path.is_file():
+            found = [p.stem for p in sorted(path.parent.glob("[!.]*.ckpt"))]
+            raise UserError(
+                f"no checkpoint {which!r} in {self.dir} (status {self.status})\n"
+                + (f"it has: {', '.join(found)}" if found else "it has none: train it again, with callbacks=default")
+            )
+        return path
+
+    def model(self, which: str = "best", **changes: Any) -> "pl.LightningModule":
+        """The model with the weights of the `best` or the `last` checkpoint, ready to evaluate.
+
+        Args:
+            which: checkpoint.
+            **changes: arguments of the model to give anew.
+        """
+        from lab.engine.checkpointing.files import read_checkpoint
+        from lab.engine.config.instantiate import locate
+
+        path = self.checkpoint(which)
+        checkpoint = read_checkpoint(path)
+        architecture = locate(self.config.model._target_)
+        try:
+            model = architecture(**checkpoint["hyper_parameters"] | changes)
+            model.load_state_dict(checkpoint["state_dict"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise UserError(f"{path} holds no {architecture.__name__} as the run's config describes it") from error
+        return model.eval()
+
+    def preparation(self, which: str = "best") -> dict[str, Any]:
+        """What the run's data learned from its training rows, for `restore` of a datamodule of the same class.
+
+        As the checkpoint `which` holds it, so that the training file may be gone; nothing for data that learns nothing.
+        """
+        from lab.engine.checkpointing.files import read_checkpoint
+
+        saved = read_checkpoint(self.checkpoint(which))
+        name = str(self.config.data._target_).rpartition(".")[2]
+        return saved.get(name, {}).get("preparation", {})
+
+    def datamodule(self, config: DictConfig | None = None) -> "pl.LightningDataModule":
+        """The data of the run, or of `config` where another is given."""
+        from lab.engine.config.instantiate import instantiate
+
+        return instantiate((config or self.config).data)
+
+    def judges(self, config: DictConfig | None = None) -> "Sequence[pl.Callback]":
+        """The callbacks of the run, or of `config`, that measure something at a test."""
+        import pytorch_lightning as pl
+
+        from lab.engine.config.instantiate import instantiate_each
+
+        every = instantiate_each((config or self.config).callbacks)
+        return [c for c in every if type(c).on_test_epoch_end is not pl.Callback.on_test_epoch_end]
+
+    def save_metrics(self, metrics: dict[str, float], name: str = "metrics.json") -> None:
+        """Writes `metrics` as the final figures, or under another `name`."""
+        self.write(name, metrics)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.dir / name
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a JSON file of the run, whole or not at all, without the environment's secrets."""
+        with atomic_write(self.dir / name) as partial:
+            partial.write_text(json.dumps(redact(content), indent=2) + "\n")

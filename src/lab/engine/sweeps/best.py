@@ -1,0 +1,120 @@
+"""The winner of a sweep, kept as an experiment file."""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from lab.engine.config.compose import compose, options
+from lab.engine.config.identity import ABSENT, differences
+from lab.engine.runs.run import Run
+from lab.engine.sweeps.constraints import broken
+from lab.engine.sweeps.sweep import Objective, Sweep
+from lab.engine.utils.files import atomic_write
+from lab.engine.utils.paths import CONFIGS
+
+log = logging.getLogger(__name__)
+
+OWN = ("paths", "sweep", "hydra", "resume")  # what a config says of where it runs
+
+
+def write_best(sweep: Sweep) -> Path | None:
+    """Writes `best.yaml`, and tells which jobs won, by how much, and the command that trains the winner.
+
+    Returns:
+        The file; None where there is no winner.
+    """
+    objective = sweep.objectives[0]
+    ranked = rank(sweep, objective)
+    if not ranked:
+        kept = " and ".join(constraint.text for constraint in sweep.constraints)
+        log.info("no winner: no job has come to its end%s", f" and keeps to {kept}" if kept else "")
+        return None
+    best = ranked[0]
+    score, jobs = score_of(best, objective), ", ".join(run.dir.name for run in best)
+    told = f"{objective.metric} {score:.4f}" + (f", the mean of {len(best)} seeds" if len(best) > 1 else "")
+    path = sweep.dir / "best.yaml"
+    name = os.path.relpath(path.with_suffix(""), CONFIGS / "experiment")
+    command = f"python src/train.py experiment={name}"
+    header = [
+        "# @package _global_",
+        f"# The best of {len(sweep.jobs)} jobs of {sweep.dir.name}: {told} (job {jobs})",
+        f"# command:  {command}",
+        f"# expected: {objective.metric} {'<=' if objective.mode == 'min' else '>='} {score:.4g}",
+    ]
+    content = _defaults(best[0])
+    _save(path, header, content)
+    # What the choices from groups do not make; a seed is no part of what several of them have shown
+    own = OWN if len(best) == 1 else (*OWN, "seed")
+    for key, value in _differing(name, best[0], own):
+        _put(content, key, None if value is ABSENT else value)  # a key that is null is as good as none
+    _save(path, header, content)
+    left = [key for key, value in _differing(name, best[0], own) if value is not ABSENT]
+    if left:
+        log.warning("%s makes another config than the winner's: %s differ", path, ", ".join(left[:5]))
+    log.info("best: job %s, %s", jobs, told)
+    if len(ranked) > 1:
+        log.info("next: job %s, %.4f", ", ".join(run.dir.name for run in ranked[1]), score_of(ranked[1], objective))
+    log.info("train it: %s", command)
+    return path
+
+
+def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
+    """The candidates of a sweep, the best first.
+
+    Jobs that differ in their seed alone are one candidate, which is as good as they are on average; a seed counts once.
+    One of which some seed failed, was pruned or is not there, while others have it, is no candidate, and neither is one
+    that breaks a constraint. Of several objectives the first decides.
+    """
+    groups: dict[tuple[str, ...], dict[str, Run]] = {}
+    lost, constraints = set(), sweep.constraints
+    for run in sweep.jobs.values():
+        alike = tuple(word for word in run.overrides if not word.startswith("seed="))
+        seed = next((word for word in run.overrides if word.startswith("seed=")), "")
+        groups.setdefault(alike, {}).setdefault(seed, run)
+        finite = math.isfinite(run.metrics.get(objective.metric, math.nan))
+        if run.status != "completed" or not finite or broken(constraints, run):
+            lost.add(alike)
+    atomic_write = [list(runs.values()) for alike, runs in groups.items() if alike not in lost]
+    most = max(map(len, atomic_write), default=0)
+    fitting = [runs for runs in atomic_write if len(runs) == most]
+    return sorted(fitting, key=lambda runs: objective.sign * score_of(runs, objective))
+
+
+def score_of(runs: Sequence[Run], objective: Objective) -> float:
+    """The mean of an objective."""
+    return fmean(run.metrics[objective.metric] for run in runs)
+
+
+def _defaults(run: Run) -> dict[str, Any]:
+    """What a run chose from the groups, where that is not what every run chooses."""
+    usual = compose([], hydra=True).hydra.runtime.choices
+    made = run.choices
+    groups = [group for group in made if options(group) and group not in (*OWN, "experiment", "debug")]
+    chosen = {f"override /{group}": made[group] for group in groups if made[group] != usual.get(group)}
+    return {"defaults": [{group: choice} for group, choice in chosen.items()]} if chosen else {}
+
+
+def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Every key at which the experiment `name` makes another config than the run's, with the run's value."""
+    now: Any = OmegaConf.to_container(compose([f"experiment={name}"]), resolve=False)
+    then: Any = OmegaConf.to_container(run.saved, resolve=False)
+    return ((key, value) for key, _, value in differences(now, then) if key.split(".")[0] not in own)
+
+
+def _put(content: dict[str, Any], key: str, value: Any) -> None:
+    *above, name = key.split(".")
+    for part in above:
+        content = content.setdefault(part, {})
+    content[name] = value
+
+
+def _save(path: Path, header: list[str], content: dict[str, Any]) -> None:
+    with atomic_write(path) as partial:
+        partial.write_text("\n".join([*header, yaml.safe_dump(content, sort_keys=False)]))

@@ -1,0 +1,140 @@
+"""What a trial must keep to: `cost/parameters <= 100000`, of its figures; `model.width <= 4`, of its config."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from lab.engine.config.compose import get, leaves
+from lab.engine.runs.run import Run
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+COSTS = ["cost/epochs", "cost/parameters", "cost/seconds", "cost/steps"]
+PATTERN = re.compile(r"\s*(?P<name>[^\s<>=]+)\s*(?P<sign><=|>=|<|>)\s*(?P<bound>[^\s<>=]+)\s*")
+KEY = "hydra.sweeper.constraints"
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound that a trial must keep to.
+
+    Args:
+        text: as it was written.
+        name: a figure of `metrics.json`, or a key of the config.
+        sign: <=, >=, < or >.
+        bound: a number.
+    """
+
+    text: str
+    name: str
+    sign: str
+    bound: float
+
+    @property
+    def is_early(self) -> bool:
+        """Whether it is known before the trial is trained: it is about the config."""
+        return "/" not in self.name
+
+    def violation(self, figures: Mapping[str, float]) -> float:
+        """By how much `figures` break it; 0 or less where they do not, infinite for a figure that is no number.
+
+        Args:
+            figures: of a finished run, or what `numbers` finds in a config. A key that a config does not have, as
+                that of another model, keeps to it, and so does a figure that a pruned run does not have yet.
+
+        """
+        if self.name not in figures:
+            return 0.0
+        value = figures[self.name]
+        if math.isnan(value):
+            return math.inf
+        over = value - self.bound if "<" in self.sign else self.bound - value
+        return over if over or "=" in self.sign else math.ulp(self.bound)  # the bound itself breaks < and >
+
+
+def parse_constraints(texts: Any) -> list[Constraint]:
+    """Reads `hydra.sweeper.constraints`.
+
+    Raises:
+        UserError: on the first that is none.
+    """
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise UserError(f'{KEY}={texts}: expected a list, such as ["cost/parameters <= 100000"]')
+    return [_parse(text) for text in texts]
+
+
+def check_constraints(constraints: Iterable[Constraint], configs: Iterable[DictConfig]) -> None:
+    """Refuses a constraint on a key that none of the jobs' `configs` has, or that is no number.
+
+    Raises:
+        UserError: with the nearest key.
+    """
+    early = [constraint for constraint in constraints if constraint.is_early]
+    if not early:
+        return
+    found: dict[str, Any] = {}
+    for config in configs:
+        found |= {key: get(config, key) for key, _ in leaves(config)}
+    known = [key for key, value in found.items() if _is_number(value)]
+    for constraint in early:
+        if constraint.name not in found:
+            raise UserError(f"{KEY}: {constraint.text}: no such key{nearest(constraint.name, known)}")
+        if constraint.name not in known:
+            raise UserError(f"{KEY}: {constraint.text}: {constraint.name}={found[constraint.name]} is no number")
+
+
+def constrain(trial: "Trial", constraints: Iterable[Constraint], figures: Mapping[str, float]) -> list[str]:
+    """Notes in a study by how much a trial breaks each of `constraints`, for the samplers.
+
+    Returns:
+        Those that it breaks.
+    """
+    known, broken = trial.constraints, []
+    for constraint in constraints:
+        violation = min(constraint.violation(figures), 1e300)  # infinity is no JSON
+        if constraint.text not in known:  # else it was noted before the sweep was stopped
+            trial.set_constraint(constraint.text, violation)
+        broken += [constraint.text] * (violation > 0)
+    return broken
+
+
+def numbers(config: DictConfig) -> dict[str, float]:
+    """Every number of a composed config, by its key."""
+    every = {key: get(config, key) for key, _ in leaves(config)}
+    return {key: value for key, value in every.items() if _is_number(value)}
+
+
+def broken(constraints: Sequence[Constraint], run: Run) -> list[Constraint]:
+    """Those of the `constraints` that a finished run breaks; of a figure that it does not have nothing is known."""
+    early = any(constraint.is_early for constraint in constraints)  # resolving a config takes longer than all else
+    figures = {**(numbers(run.saved) if early else {}), **run.metrics}
+    return [c for c in constraints if c.violation(figures) > 0]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _parse(text: Any) -> Constraint:
+    match = PATTERN.fullmatch(str(text))
+    try:
+        bound = float(match["bound"]) if match else math.nan
+    except ValueError:
+        bound = math.nan
+    if match is None or math.isnan(bound):
+        raise UserError(f"{KEY}: {text}: expected NAME <= NUMBER, or <, >, >=")
+    name = match["name"]
+    stage = name.partition("/")[0]
+    if "/" in name and (stage not in ("train", "val", "cost") or (stage == "cost" and name not in COSTS)):
+        raise UserError(
+            f"{KEY}: {text}: no such figure{nearest(name, COSTS)}; there are {', '.join(COSTS)},"
+            " and those of train/ and val/"
+        )
+    return Constraint(str(text), name, match["sign"], bound)

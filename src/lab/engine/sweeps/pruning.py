@@ -1,0 +1,78 @@
+"""The end of a trial that is hopeless beside the others of its sweep."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from lab.engine.sweeps.pruners import prunes
+from lab.engine.sweeps.study import Referee, load_trial, settings
+
+log = logging.getLogger(__name__)
+
+
+class Pruning(pl.Callback):
+    """Reports the sweep's objective after each validation, and ends the run where the sweep's pruner says so.
+
+    Rank 0 alone speaks with the study; what it hears goes to all, which end after the same step. The run then has the
+    status `pruned`, and is not tested. A run that has come to its end anyway is no pruned one.
+
+    A step is a validation, counted from 1: an epoch, where there is one validation an epoch.
+
+    Args:
+        directory: of the run, whose name is the trial's number and above which `sweep.json` lies.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.pruned = False
+        self.step = 0
+        self.metric = settings(directory.parent)["objectives"][0]["metric"]
+        self._referee: Referee | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.is_global_zero:
+            self._referee = load_trial(self.directory)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that was killed when its end had been decided ends where it goes on."""
+        self._end(trainer, self._referee is not None and self._referee.is_over(self.step))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or self.metric not in trainer.callback_metrics:
+            return
+        self.step += 1
+        last, value = is_last(trainer), float(trainer.callback_metrics[self.metric])
+        self._end(trainer, self._referee is not None and self._referee.report(self.step, value, last))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.pruned and trainer.is_global_zero:
+            log.info("pruned after validation %d", self.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.step = state_dict["step"]
+
+    def _end(self, trainer: pl.Trainer, pruned: bool) -> None:
+        self.pruned = trainer.strategy.broadcast(pruned)
+        if self.pruned:
+            trainer.should_stop = True
+
+
+def is_last(trainer: pl.Trainer) -> bool:
+    """Whether training is over with the validation that has just ended."""
+    loop, epochs, steps = trainer.fit_loop, trainer.max_epochs, trainer.max_steps
+    at_end = loop.epoch_loop.batch_progress.is_last_batch
+    return (
+        trainer.should_stop  # another callback's word
+        or (at_end and epochs is not None and 0 <= epochs <= trainer.current_epoch + 1)
+        or 0 <= steps <= trainer.global_step
+    )
+
+
+def pruning_of(run: Path) -> list[Pruning]:
+    """The callback of the job in directory `run`: none outside of a sweep that prunes. All ranks answer alike."""
+    return [Pruning(run)] if run.name.isdigit() and prunes(settings(run.parent)) else []

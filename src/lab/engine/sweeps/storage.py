@@ -1,0 +1,141 @@
+"""Where a study keeps its trials: a journal in the sweep's directory, or a database by its URL."""
+
+import json
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from lab.engine.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage  # takes half a second: imported where it is needed
+
+JOURNAL = "study.journal"
+SECONDS = 5  # after which a server that does not answer cannot be reached
+PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
+# What each driver calls the seconds that it waits: SQLite for a lock, the others for an answer
+TIMEOUTS: dict[str, dict[str, Any]] = {
+    "pysqlite": {"timeout": 60},
+    "psycopg2": {"connect_timeout": SECONDS},
+    "psycopg": {"connect_timeout": SECONDS},
+    "mysqldb": {"connect_timeout": SECONDS},
+    "pymysql": {"connect_timeout": SECONDS},
+    "mysqlconnector": {"connection_timeout": SECONDS},
+}
+
+
+def open_storage(directory: Path, url: str | None = None) -> "BaseStorage":
+    """The storage of the study of one sweep.
+
+    Args:
+        directory: of the sweep; exists.
+        url: of a database, as SQLAlchemy writes it; None for a journal in `directory`.
+
+    Raises:
+        UserError: when it cannot be reached within some seconds, or read.
+    """
+    return _open_journal(directory / JOURNAL) if url is None else _open_database(url)
+
+
+def check_reachable(url: str | None) -> None:
+    """Refuses a database that cannot be used, before a sweep makes anything.
+
+    Raises:
+        UserError: with what its driver says.
+    """
+    if url is not None:
+        _open_database(url)
+
+
+def _open_journal(path: Path) -> "BaseStorage":
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    class Lock(JournalFileOpenLock):
+        """Ends with its process; Optuna's own are files that a killed process leaves behind for half a minute."""
+
+        def __init__(self) -> None:
+            self.lock = FileLock(path.with_name(".study.lock"))
+
+        def acquire(self) -> bool:
+            self.lock.acquire()
+            return True
+
+        def release(self) -> None:
+            self.lock.release()
+
+    class Journal(JournalFileBackend):
+        """Drops what a killed process left of a line, before the next line is written behind it."""
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            with lock.lock:
+                mend(path)
+                super().append_logs(logs)
+
+    lock = Lock()
+    try:
+        return JournalStorage(Journal(str(path), lock_obj=lock))
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise UserError(f"{path} cannot be read{_damage(path)}: {type(error).__name__}: {error}") from error
+
+
+def mend(path: Path) -> None:
+    """Cuts off a last line that has no end; nobody has read it, since a record ends with its line."""
+    with path.open("rb+") as file:
+        end = file.seek(0, 2)
+        if end == 0:
+            return
+        file.seek(end - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _damage(path: Path) -> str:
+    """Which line of a journal is none, for the message."""
+    for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
+        try:
+            json.loads(line)
+        except ValueError:
+            return f", line {number} is damaged"
+    return ""
+
+
+def _open_database(url: str) -> "BaseStorage":
+    from optuna.storages import RDBStorage
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        parsed = make_url(url)
+        driver = parsed.get_dialect().driver
+    except SQLAlchemyError:
+        raise UserError(
+            f"hydra.sweeper.storage={_without_password(url)}: expected null for a journal in the sweep's directory, or"
+            " a database's URL, such as sqlite:////tmp/sweeps.db or postgresql://me@host/sweeps"
+        ) from None
+    shown = f"hydra.sweeper.storage={parsed.render_as_string(hide_password=True)}"
+    kind = parsed.get_backend_name()
+    if kind == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise UserError(f"{shown}: a database in memory ends with its process: give a file, sqlite:////tmp/sweeps.db")
+    if parsed.host and not parsed.host.startswith("/"):
+        port = parsed.port or PORTS.get(kind, 0)
+        try:
+            socket.create_connection((parsed.host, port), timeout=SECONDS).close()
+        except OSError as error:
+            said = error.strerror or str(error)
+            raise UserError(f"{shown} cannot be reached: {parsed.host}:{port}: {said}; is the server up?") from error
+    try:
+        return RDBStorage(url, engine_kwargs={"connect_args": TIMEOUTS.get(driver, {}), "pool_pre_ping": True})
+    except (ImportError, SQLAlchemyError, RuntimeError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
+        said = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0]
+        remedy = "; install its driver" if isinstance(error, ImportError) else ""
+        raise UserError(f"{shown} cannot be opened: {said}{remedy}") from error
+
+
+def _without_password(url: str) -> str:
+    return f"***@{url.rpartition('@')[2]}" if "@" in url else url

@@ -1,0 +1,161 @@
+"""The study of a sweep: Optuna's record of its trials, opened alike by the sweep and by each of its jobs."""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from lab.engine.sweeps.pruners import prunes
+from lab.engine.sweeps.samplers import build_pruner
+from lab.engine.sweeps.storage import open_storage
+from lab.engine.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+DECIDED = "pruning"  # the attribute of a trial that says what its last report came to
+
+
+def settings(sweep: Path) -> dict[str, Any]:
+    """What `hydra.sweeper` is in the sweep in directory `sweep`; nothing where it is no Optuna sweep.
+
+    Interpolations are resolved here, so that a password is read from the environment and from nowhere else.
+    """
+    path = sweep / "sweep.json"
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    if record.get("sweeper") != "optuna":
+        return {}
+    sweeper = record["hydra"]["sweeper"]
+    config = OmegaConf.create({**record.get("config", {}), "hydra": {"sweeper": sweeper}})
+    resolved: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    return {**resolved, "objectives": record["objectives"]}
+
+
+def open_study(
+    directory: Path,
+    modes: Sequence[str],
+    storage: str | None = None,
+    pruner: Mapping[str, Any] | None = None,
+) -> "Study":
+    """The study of the sweep in `directory`, begun where there is none yet.
+
+    Args:
+        directory: of the sweep; the study has its name.
+        modes: `min` or `max` of each objective.
+        storage: a database's URL; None for a journal in `directory`.
+        pruner: `_target_` and arguments of one of `optuna.pruners`; None for none.
+
+    Raises:
+        UserError: when the storage cannot be used, or holds another sweep's study of this name.
+    """
+    optuna = _optuna()
+    study = optuna.create_study(
+        study_name=directory.name,
+        storage=open_storage(directory, storage),
+        directions=[{"min": "minimize", "max": "maximize"}[mode] for mode in modes],
+        sampler=optuna.samplers.RandomSampler(),  # the sweep gives each trial one of its own
+        pruner=build_pruner(OmegaConf.create(dict(pruner))) if pruner else optuna.pruners.NopPruner(),
+        load_if_exists=True,
+    )
+    study.stop = _stop
+    home = study.user_attrs.get("directory")
+    if home is None:
+        study.set_user_attr("directory", str(directory))
+    elif home != str(directory) and study.get_trials(deepcopy=False) and not any(directory.glob("[0-9]*/run.json")):
+        raise UserError(f"hydra.sweeper.storage holds a study {directory.name} already, of the sweep in {home}")
+    return study
+
+
+def _stop() -> None:
+    """What `GridSampler` calls at its end, and Optuna refuses outside of its own loop."""
+
+
+def _optuna() -> Any:
+    """Optuna, its log part of ours."""
+    import optuna
+
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+class Referee:
+    """Reports a trial's figures to its study and says whether it is to end.
+
+    Each step is reported and decided once, whatever is killed in between: a job that goes on from a checkpoint before
+    its last report finds there what was decided. Asked twice, ASHA would take a trial for one that has passed.
+
+    Args:
+        study: with its pruner.
+        number: of the trial.
+    """
+
+    def __init__(self, study: "Study", number: int) -> None:
+        from optuna import Trial
+
+        self.frozen = study.get_trials(deepcopy=False)[number]
+        self.trial = Trial(study, self.frozen._trial_id)
+        self.known = dict(self.frozen.intermediate_values)
+        decided = self.frozen.user_attrs.get(DECIDED, {})
+        self.step: int = decided.get("step", 0)  # the last one that was decided
+        self.pruned: bool = decided.get("pruned", False)
+
+    def report(self, step: int, value: float, last: bool = False) -> bool:
+        """Whether the trial is to end after `step`.
+
+        Args:
+            step: counts from 1.
+            value: of the objective.
+            last: whether the trial has come to its end with this step: then it is no pruned one.
+        """
+        if step <= self.step or self.pruned:
+            return self.is_over(step)
+        if step not in self.known:
+            self.trial.report(value, step)
+            self.known[step] = value
+        if not last:
+            self.pruned = self._ask()
+        self.step = step
+        self.trial.set_user_attr(DECIDED, {"step": step, "pruned": self.pruned})
+        return self.pruned
+
+    def is_over(self, step: int) -> bool:
+        """Whether it was decided that the trial ends after `step`, or before."""
+        return self.pruned and step >= self.step
+
+    def _ask(self) -> bool:
+        with warnings.catch_warnings():
+            # Wilcoxon's, where the best trial so far has fewer steps than this one
+            warnings.filterwarnings("ignore", message="WilcoxonPruner finds steps")
+            return bool(self.trial.should_prune())
+
+
+def load_trial(run: Path) -> Referee | None:
+    """The referee of the job in directory `run`; None where nobody prunes it.
+
+    Which sweep it is of, and where that keeps its study, stands in the directory above.
+
+    Raises:
+        UserError: when the study cannot be reached, or has no such trial.
+    """
+    found = settings(run.parent) if run.name.isdigit() else {}
+    if not prunes(found):
+        return None
+    modes = [objective["mode"] for objective in found["objectives"]]
+    study = open_study(run.parent, modes, found.get("storage"), found.get("pruner"))
+    if int(run.name) >= len(study.get_trials(deepcopy=False)):
+        raise UserError(
+            f"{run}: the study of {run.parent} has no trial {run.name}: its storage is not that of the sweep"
+        )
+    return Referee(study, int(run.name))
+
+
+def mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure that all of several runs have."""
+    names = [name for name in figures[0] if all(name in one for one in figures)]
+    return {name: math.fsum(one[name] for one in figures) / len(figures) for name in names}

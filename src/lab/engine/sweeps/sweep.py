@@ -1,0 +1,121 @@
+"""A sweep's directory as an object: what it varies, its jobs, and what they are judged by."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.engine.runs.run import FINISHED, Run
+from lab.engine.sweeps.constraints import Constraint, parse_constraints
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import atomic_write
+from lab.engine.utils.names import nearest
+from lab.engine.utils.paths import ROOT
+from lab.engine.utils.redaction import redact
+
+FILE = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A figure that a sweep is about.
+
+    Args:
+        metric: its name in `metrics.json`.
+        mode: whether `min` or `max` of it is best.
+    """
+
+    metric: str
+    mode: str
+
+    @property
+    def sign(self) -> int:
+        """Times this, a lower figure is a better one."""
+        return {"min": 1, "max": -1}[self.mode]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep.
+
+    Args:
+        dir: holds `sweep.json`, and the directory of each job under its number.
+    """
+
+    dir: Path
+
+    @classmethod
+    def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs", argument: str = "sweep") -> "Sweep":
+        """The sweep at `path`, or with `latest` the one begun last under `log_dir`.
+
+        Args:
+            path: of the sweep's directory.
+            log_dir: where sweeps are.
+            argument: what a user calls `path`, for errors.
+
+        Raises:
+            UserError: when there is no sweep.
+        """
+        known = sorted((found.parent for found in Path(log_dir).glob(f"sweeps/*/*/{FILE}")), key=_begun)
+        if str(path) == "latest":
+            if not known:
+                raise UserError(f"{argument}=latest: no sweep under {log_dir} yet; `make sweep` makes one")
+            return cls(known[-1].resolve())
+        directory = Path(path)
+        if not (directory / FILE).is_file():
+            if (directory.resolve().parent / FILE).is_file():
+                raise UserError(f"{argument}={path} is one job of a sweep: give {directory.resolve().parent}")
+            raise UserError(
+                f"{argument}={path} is no sweep: it holds no {FILE}" + nearest(str(path), [*map(str, known), "latest"])
+            )
+        return cls(directory.resolve())
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `sweep.json` says of the sweep; nothing before it has begun."""
+        path = self.dir / FILE
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    @property
+    def status(self) -> str:
+        """running, completed, failed or preempted; a sweep that was killed stays running."""
+        return str(self.record.get("status", "unknown"))
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """What its jobs are judged by; of several the first is the main one."""
+        return [Objective(**one) for one in self.record.get("objectives", [])]
+
+    @property
+    def constraints(self) -> list[Constraint]:
+        """What its jobs must keep to."""
+        return parse_constraints(self.record.get("hydra", {}).get("sweeper", {}).get("constraints") or [])
+
+    @property
+    def jobs(self) -> dict[int, Run]:
+        """The runs that have begun, by number."""
+        numbers = sorted(int(path.parent.name) for path in self.dir.glob("*/run.json") if path.parent.name.isdigit())
+        return {number: self.job(number) for number in numbers}
+
+    def job(self, number: int) -> Run:
+        """The run with this number; it may not have begun."""
+        return Run(self.dir / str(number))
+
+    def note(self, **facts: Any) -> None:
+        """Adds `facts` to `sweep.json`; secrets of the environment are left out."""
+        with atomic_write(self.dir / FILE) as partial:
+            partial.write_text(json.dumps(redact(self.record | facts), indent=2) + "\n")
+
+
+def is_job(directory: Path) -> bool:
+    """Whether a run's directory is that of a sweep's job."""
+    return directory.name.isdigit() and (directory.parent / FILE).is_file()
+
+
+def is_over(directory: Path) -> bool:
+    """Whether a job of a sweep has nothing left to do."""
+    return is_job(directory) and Run(directory).status in FINISHED
+
+
+def _begun(directory: Path) -> str:
+    return str(Sweep(directory).record.get("started"))

@@ -1,0 +1,121 @@
+"""The jobs of a sweep, known before the first of them is trained."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from itertools import product
+from math import prod
+
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+
+from lab.engine.config.checks.overrides import mismatch
+from lab.engine.config.checks.values import plain
+from lab.engine.config.compose import compose, get, leaves, options, parse
+from lab.engine.sweeps.parameter import Parameter
+from lab.engine.sweeps.space import Space
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
+
+JOBS = 50  # of more, so many are looked at that each value is in one of them
+
+
+def jobs(space: Space) -> Iterator[tuple[DictConfig, list[str]]]:
+    """The jobs of a sweep: the config and the overrides of each.
+
+    Of an interval the two ends are looked at: what lies between them fits where both do.
+
+    Raises:
+        UserError: when one of them has no such key, or a value there is of another type.
+    """
+    bases: dict[tuple[str, ...], DictConfig] = {}
+    for drawn in combinations(space):
+        words = {key: f"{space.parameters[key].word}={text}" for key, text in drawn.items()}
+        single = [key for key in words if is_single(words[key])]
+        chosen = tuple(words[key] for key in words if key not in single)
+        if chosen not in bases:  # composing takes a tenth of a second
+            bases[chosen] = _compose(space, chosen)
+        base = bases[chosen]
+        config = deepcopy(base)
+        for key in single:
+            value = parse([words[key]])[0].value()
+            _check_value(space, space.parameters[key], value, base, chosen)
+            OmegaConf.update(config, key, value)
+        yield config, [*space.fixed, *words.values()]
+
+
+def composed(space: Space) -> list[str]:
+    """The words that choose from groups or add keys: what they make must be composed."""
+    words = [f"{parameter.word}={parameter.text}" for parameter in space.parameters.values()]
+    return [word for word in words if not is_single(word)]
+
+
+def is_single(word: str) -> bool:
+    """Whether an override changes one value, and no choice of a group."""
+    key = word.partition("=")[0]
+    return key[0] not in "+~" and not options(key)
+
+
+def combinations(space: Space) -> Iterator[dict[str, str]]:
+    """Texts by key of what may be drawn together, the last key's values first."""
+    samples = {key: parameter.samples(JOBS) for key, parameter in space.parameters.items()}
+    if prod(map(len, samples.values())) <= JOBS:
+        wanted = [dict(zip(samples, texts, strict=True)) for texts in product(*samples.values())]
+    else:
+        changed = [(key, text) for key, texts in samples.items() for text in texts[1:][:JOBS]]
+        wanted = [{}, *({key: text} for key, text in changed)]
+        # What hangs on another choice than the first
+        wanted += [{key: samples[key][0]} for key in space.conditions]
+        wanted = [one | _needs(space, next(iter(one), None)) for one in wanted]
+    seen = set()
+    for one in wanted:
+        drawn: dict[str, str] = {}
+        for key, texts in samples.items():
+            if space.draws(key, drawn):
+                drawn[key] = one.get(key, texts[0])
+        if (found := tuple(drawn.items())) not in seen:
+            seen.add(found)
+            yield drawn
+
+
+def _needs(space: Space, key: str | None) -> dict[str, str]:
+    """What must be drawn for `key` to be drawn."""
+    needed = {}
+    while key in space.conditions:
+        condition = space.conditions[key]
+        needed[condition.key] = condition.texts[0]
+        key = condition.key
+    return needed
+
+
+def _compose(space: Space, words: tuple[str, ...]) -> DictConfig:
+    try:
+        return compose([*space.fixed, *words])
+    except ConfigCompositionException as error:
+        key = str(error).partition("'")[2].partition("'")[0].lstrip("+")
+        if not (words and str(error).startswith("Could not override") and key):
+            raise
+        raise UserError(f"{key}: no such key with {' '.join(words)}") from error
+
+
+def _check_value(space: Space, parameter: Parameter, value: object, base: DictConfig, words: tuple[str, ...]) -> None:
+    """Holds a value against what it replaces in the config that the choices of groups make."""
+    key = parameter.key
+    known = dict(leaves(base))
+    if key not in known:
+        chosen = [word for word in words if key.startswith(f"{word.partition('=')[0]}.")]
+        if chosen:
+            [first, *_] = chosen
+            group = first.partition("=")[0]
+            raise UserError(
+                f"{key}: no such key with {first}{nearest(key, known)}\n"
+                f"hydra/sweeper=optuna draws a key only where you say: 'hydra.sweeper.when={{{key}: \"{group}=…\"}}'"
+            )
+        raise UserError(f"{key}: no such key{nearest(key, known)}\n`python src/train.py --cfg job` shows every key")
+    if (expected := mismatch(base, key, value)) is None:
+        return
+    default = get(base, key)
+    like = "" if default is None else f", like its default {plain(default)}"
+    remedy = ""
+    if parameter.kind == "float" and parameter.step is None and expected.startswith("a whole number"):
+        remedy = f"\nwrite {key}=int({parameter.text})"
+    raise UserError(f"{key}={value}: expected {expected}{like}{remedy}")

@@ -1,0 +1,85 @@
+"""What git says of the checkout; None or empty where it cannot be found out."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.engine.utils.paths import ROOT
+
+LARGE = 1_000_000  # bytes; an untracked file above is no code
+TIMEOUT = 5.0  # seconds for one answer from git
+
+
+def git(root: Path = ROOT) -> dict[str, Any] | None:
+    """The commit, the branch (None where HEAD is detached), whether files differ; None outside a repository."""
+    said = _git(root, ["status", "--porcelain=v2", "--branch", "--untracked-files=normal"])
+    if said is None:
+        return None
+    lines = said.decode(errors="replace").splitlines()
+    head = {line.split()[1]: line.split(maxsplit=2)[2] for line in lines if line.startswith("# ")}
+    commit, branch = head.get("branch.oid"), head.get("branch.head")
+    return {
+        "commit": None if commit == "(initial)" else commit,
+        "branch": None if branch == "(detached)" else branch,
+        "dirty": any(not line.startswith("# ") for line in lines),
+    }
+
+
+def patch(root: Path = ROOT) -> str:
+    """How the checkout differs from its commit, for `git apply --binary`: changed files, and new ones.
+
+    New files are those that git does not ignore, up to `LARGE` bytes; larger ones are named in comments at the top,
+    which `git apply` passes over. Empty where nothing differs, or where there is no commit. Bytes that are no UTF-8
+    are kept as surrogates: write it with `save_patch`.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        listed = _git(root, ["ls-files", "--others", "--exclude-standard", "-z"])
+        new = [name for name in (listed or b"").split(b"\0") if name]
+        small: list[tuple[bytes, int]] = []
+        large: list[tuple[bytes, int]] = []
+        for name in new:
+            try:
+                size = os.lstat(os.path.join(os.fsencode(root), name)).st_size
+            except OSError:  # gone meanwhile
+                continue
+            (small if size <= LARGE else large).append((name, size))
+        environment: dict[str, str] = {}
+        index = (_git(root, ["rev-parse", "--absolute-git-dir"]) or b"").decode().strip() + "/index"
+        if small and os.path.isfile(index):  # new files are announced in a copy of the index: the checkout's own stays
+            shutil.copy(index, f"{scratch}/index")
+            Path(scratch, "names").write_bytes(b"\0".join(name for name, _ in small))
+            environment = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_LITERAL_PATHSPECS": "1"}
+            names = [f"--pathspec-from-file={scratch}/names", "--pathspec-file-nul"]
+            _git(root, ["add", "--intent-to-add", *names], environment)
+        plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/", "--no-renames"]
+        changes = _git(root, ["diff", "--binary", "--full-index", *plain, "HEAD"], environment) or b""
+    left_out = b"".join(b"# left out, %d bytes: %s\n" % (size, name) for name, size in large)
+    return (left_out + changes).decode(errors="surrogateescape")
+
+
+def save_patch(path: Path, root: Path = ROOT) -> bool:
+    """Writes `patch` to a file, unless it is empty; whether there was one."""
+    content = patch(root)
+    if content:
+        path.write_bytes(content.encode(errors="surrogateescape"))
+    return bool(content)
+
+
+def _git(root: Path, words: Sequence[str], environment: dict[str, str] | None = None) -> bytes | None:
+    """What git answers; None where it is missing, fails, or takes too long."""
+    command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", *words]
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=TIMEOUT,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"} | (environment or {}),
+        ).stdout
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,25 @@
+"""Processes that end with the one that started them, also where that was killed."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process is sent when the one that started it is gone
+
+
+def set_parent_death_signal(parent: int) -> Callable[[], None]:
+    """What a process calls to be sent SIGTERM when `parent`, which started it, is gone; nothing outside of Linux.
+
+    The C library is loaded here, and not between fork and exec.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def prepare() -> None:
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # it was gone before it was asked for
+                os._exit(1)
+
+    return prepare

@@ -1,0 +1,137 @@
+"""Attention, and the block of a transformer.
+
+Shapes: B batch, T tokens, D width, H heads, d = D / H numbers in one head, V vocabulary.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Rotation = Tensor | Sequence[Tensor]  # cosines and sines (T, d/2)
+
+
+class Cache:
+    """The keys and values that one layer has seen, so that no token is read twice."""
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None  # (B, H, S, d), S tokens so far
+        self.values: Tensor | None = None
+
+    def __len__(self) -> int:
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values, with the new ones (B, H, T, d) at the end."""
+        if self.keys is not None and self.values is not None:
+            keys, values = torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: softmax(Q K^T / sqrt(d)) V in each head.
+
+    Args:
+        width: D, a multiple of `num_heads`.
+        num_heads: H.
+        dropout: probability of dropping an attention weight, in [0, 1).
+        causal: whether a token sees only itself and those before it.
+
+    Source: Vaswani et al. 2017, section 3.2.
+    """
+
+    def __init__(self, width: int, num_heads: int, dropout: float, causal: bool) -> None:
+        super().__init__()
+        if num_heads < 1 or width % num_heads:
+            raise ValueError(f"width={width}, num_heads={num_heads}: the width must be a multiple of the heads")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.causal = causal
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None, cache: Cache | None = None) -> Tensor:
+        qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # (B, T, D) -> (B, T, 3, H, d)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # -> (3, B, H, T, d)
+        q, k = qkv[:2] if rotation is None else rotate(qkv[:2], rotation)
+        v, mask, causal = qkv[2], None, self.causal
+        if cache is not None:
+            k, v = cache.append(k, v)  # -> (B, H, S, d)
+            new, seen = q.shape[2], k.shape[2]
+            causal = causal and new == seen
+            if self.causal and 1 < new < seen:
+                mask = torch.ones(new, seen, dtype=torch.bool, device=x.device).tril(seen - new)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)
+        return self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, d) -> (B, T, D)
+
+
+def rotations(context: int, size: int) -> Tensor:
+    """Cosines and sines (2, context, size / 2) of each position times 10000^(-2i / size), i counting pairs of numbers.
+
+    Raises:
+        ValueError: when `size` is odd.
+
+    Source: Su et al. 2021, section 3.2.2.
+    """
+    if size % 2:
+        raise ValueError(f"rotary positions turn pairs of numbers, so width / num_heads must be even, not {size}")
+    rates = 10_000 ** (-torch.arange(0, size, 2) / size)  # (size / 2,)
+    angles = torch.arange(context).unsqueeze(1) * rates  # (context, size / 2)
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turns each pair of numbers (i, i + d/2) of queries or keys (..., T, d) by `rotation`, twice (T, d/2).
+
+    Source: Su et al. 2021, equation 34.
+    """
+    cos, sin = rotation
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class Block(nn.Module):
+    """Attention, then two layers on each token, each added to what it read, normalised before (Xiong et al. 2020).
+
+    Args:
+        width: D.
+        num_heads: see `Attention`.
+        dropout: probability of dropping a number of what is added, in [0, 1), and an attention weight.
+        causal: see `Attention`.
+    """
+
+    def __init__(self, width: int, num_heads: int, dropout: float, causal: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads, dropout, causal)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None, cache: Cache | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x), rotation, cache))  # (B, T, D)
+        x = x + self.dropout(self.mlp(self.norm2(x)))  # (B, T, 4 * D) within
+        return x
+
+
+def blocks(num_layers: int, width: int, num_heads: int, dropout: float, causal: bool) -> nn.ModuleList:
+    """The layers of both, with GPT-2's start: every weight normal with 0.02, what is added smaller by sqrt(2 layers).
+
+    Source: Radford et al. 2019, section 2.3.
+    """
+    if num_layers < 1 or width < 1:
+        raise ValueError(f"num_layers={num_layers}, width={width}: at least one of each")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
+    layers = nn.ModuleList(Block(width, num_heads, dropout, causal) for _ in range(num_layers))
+    for name, parameter in layers.named_parameters():
+        if parameter.ndim == 2:
+            added = name.endswith(("attention.out.weight", "mlp.2.weight"))
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * num_layers) if added else 0.02)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+    return layers

@@ -1,0 +1,1 @@
+"""What architectures share: loss, metrics, optimizers."""

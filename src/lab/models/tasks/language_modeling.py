@@ -1,0 +1,169 @@
+"""The language-modelling task: next-token cross-entropy, its metrics, and sampling."""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+
+from lab.data.tensors import IGNORED, Batch, generator
+from lab.models.tasks.plots import boards, log_text
+from lab.optim.optimizers import OptimizerFactory, configure
+
+
+class LanguageModel(pl.LightningModule):
+    """Learns to predict the next token; an architecture adds layers and a `forward` from tokens to logits.
+
+    Batches are tokens (B, T) and the targets (B, T), each the token that follows, or -100 where none is to be learned.
+    `val/loss` is in nats per token, `val/bits_per_token` in bits, `val/ppl` the perplexity, `val/acc` the share of
+    tokens whose likeliest guess is right.
+
+    Args:
+        vocab_size: tokens are in [0, vocab_size).
+        context: the most tokens that the model can look at.
+        optimizer: factory, called with the parameters; needed to train.
+        scheduler: see `lab.optim.optimizers.configure`.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context: int,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if vocab_size < 2 or context < 1:
+            raise ValueError(f"vocab_size={vocab_size}, context={context}: at least two tokens, and one to look at")
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)  # the subclass's arguments as well
+        self.vocab_size = vocab_size
+        self.context = context
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.mean_loss, self.mean_acc = MeanMetric(), MeanMetric()
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, cache: Any = None) -> Tensor:
+        """Logits (B, T, vocab_size) of what follows each of the tokens (B, T).
+
+        With a `cache` from `make_cache`, the tokens are those that follow what it holds already.
+        """
+
+    @abstractmethod
+    def make_cache(self) -> Any:
+        """An empty cache for `forward`."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        tokens, targets = batch
+        logits = self(tokens)  # (B, T) -> (B, T, V)
+        return {"loss": F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_means("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_means("test")
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompt: Tensor,
+        num_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        use_cache: bool = True,
+    ) -> Tensor:
+        """Continues a prompt.
+
+        Args:
+            prompt: (B, P), at least one token.
+            num_tokens: how many to add; with the prompt at most `context`.
+            temperature: divides the logits; 0 always takes the likeliest token.
+            top_k: samples only from so many of the likeliest tokens (Fan, Lewis and Dauphin 2018).
+            top_p: samples only from the smallest set of tokens that has this probability (Holtzman et al. 2020).
+            seed: of the draws.
+            use_cache: keeps keys and values instead of computing them anew for each token; the tokens are the same.
+
+        Returns:
+            (B, P + num_tokens), the prompt included.
+        """
+        if prompt.shape[1] < 1 or prompt.shape[1] + num_tokens > self.context:
+            raise ValueError(
+                f"a prompt of {prompt.shape[1]} and {num_tokens} more tokens: there must be a prompt, and together they"
+                f" must fit context={self.context}"
+            )
+        training = self.training
+        self.eval()
+        draws = generator(seed)
+        cache = self.make_cache() if use_cache else None
+        pieces = [prompt]
+        for _ in range(num_tokens):
+            logits = self(pieces[-1] if use_cache else torch.cat(pieces, dim=1), cache)[:, -1]  # (B, V)
+            pieces.append(sample_token(logits, temperature, top_k, top_p, draws).to(prompt).unsqueeze(1))  # (B, 1)
+        self.train(training)
+        return torch.cat(pieces, dim=1)
+
+    def _evaluate(self, batch: Batch) -> None:
+        tokens, targets = batch
+        logits = self(tokens)
+        counted = targets != IGNORED
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        hits = (logits.argmax(-1) == targets)[counted]
+        self.mean_loss.update(loss, weight=counted.sum())
+        self.mean_acc.update(hits.float())
+
+    def _log_means(self, stage: str) -> None:
+        loss = self.mean_loss.compute()
+        self.log_dict(
+            {
+                f"{stage}/loss": loss,
+                f"{stage}/ppl": loss.exp(),
+                f"{stage}/bits_per_token": loss / math.log(2),
+                f"{stage}/acc": self.mean_acc.compute(),
+            },
+            sync_dist=True,  # the same on every rank already
+        )
+        self.mean_loss.reset()
+        self.mean_acc.reset()
+        decode = getattr(self.trainer.datamodule, "decode", None)  # type: ignore[attr-defined]
+        if decode is not None and boards(self):
+            start = torch.full((1, 1), ord("\n"), device=self.device)
+            log_text(self, f"{stage}/sample", decode(self.generate(start, self.context - 1)[0]))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return configure(self, self.optimizer, self.scheduler)
+
+
+def sample_token(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, draws: torch.Generator
+) -> Tensor:
+    """One token for each row of `logits` (B, V): (B,). See `LanguageModel.generate`."""
+    if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+        raise ValueError(
+            f"temperature={temperature}, top_k={top_k}, top_p={top_p}: the first from 0, the second from 1, the third"
+            " above 0 and at most 1"
+        )
+    if temperature == 0:
+        return logits.argmax(-1)
+    logits = logits.float().cpu() / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        least = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -math.inf)
+    if top_p is not None:
+        ordered, order = logits.softmax(-1).sort(descending=True)  # (B, V)
+        beyond = ordered.cumsum(-1) - ordered >= top_p  # the likelier ones have the probability already
+        logits = logits.masked_fill(beyond.gather(-1, order.argsort(-1)), -math.inf)
+    return torch.multinomial(logits.softmax(-1), 1, generator=draws).squeeze(1)

@@ -1,0 +1,119 @@
+"""The regression task: squared or Huber loss, and its metrics."""
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+
+from lab.data.tensors import Batch
+from lab.optim.optimizers import OptimizerFactory, configure
+from lab.optim.regularization import penalty
+
+
+class Regressor(pl.LightningModule):
+    """Learns to predict numbers; an architecture adds layers and a `forward` from inputs to (B, num_targets).
+
+    Batches are inputs (B, ...), one or more, and last the targets (B, num_targets). Where the data offers
+    `target_scale`, the mean and the standard deviation of its training targets, the layers predict targets standardised
+    by it, and the loss is of these. Metrics and `predict` are in the targets' own units.
+
+    Args:
+        num_targets: numbers to predict for each sample.
+        loss: `mse`, or `huber`, which is quadratic up to `huber_delta` and linear beyond (Huber 1964).
+        huber_delta: in units of the (standardised) targets.
+        l1: weight of the penalty on the weights' absolute values, see `regularization.penalty`; training only.
+        l2: weight of the penalty on half the weights' squares, likewise.
+        optimizer: factory, called with the parameters; needed to train.
+        scheduler: see `lab.optim.optimizers.configure`.
+    """
+
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(
+        self,
+        num_targets: int = 1,
+        loss: Literal["mse", "huber"] = "mse",
+        huber_delta: float = 1.0,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if num_targets < 1:
+            raise ValueError(f"num_targets={num_targets}: a regressor predicts at least one number")
+        if huber_delta <= 0:
+            raise ValueError(f"huber_delta={huber_delta}: give a number above 0")
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)  # the subclass's arguments as well
+        self.loss = loss
+        self.huber_delta = huber_delta
+        self.l1 = l1
+        self.l2 = l2
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.register_buffer("target_mean", torch.zeros(()))
+        self.register_buffer("target_std", torch.ones(()))
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        metrics = MetricCollection(
+            {
+                "mse": MeanSquaredError(),
+                "rmse": MeanSquaredError(squared=False),
+                "mae": MeanAbsoluteError(),
+            }
+        )
+        self.val_r2, self.test_r2 = R2Score(), R2Score()
+        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+
+    def setup(self, stage: str) -> None:
+        scale = getattr(self.trainer.datamodule, "target_scale", None)  # type: ignore[attr-defined]
+        if stage == "fit" and scale is not None:
+            self.target_mean.fill_(scale[0])
+            self.target_std.fill_(scale[1])
+
+    def predict(self, *inputs: Tensor) -> Tensor:
+        """Predictions (B, num_targets) in the targets' own units."""
+        return self._in_units(self(*inputs))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        *inputs, targets = batch
+        predictions = self(*inputs)  # (B, ...) -> (B, num_targets)
+        return {"loss": self._loss(predictions, targets) + penalty(self, self.l1, self.l2)}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, "val", self.val_loss, self.val_metrics, self.val_r2)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, "test", self.test_loss, self.test_metrics, self.test_r2)
+
+    def _loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        targets = self._standardised(targets)
+        if self.loss == "huber":
+            return F.huber_loss(predictions, targets, delta=self.huber_delta)
+        return F.mse_loss(predictions, targets)
+
+    def _standardised(self, targets: Tensor) -> Tensor:
+        return (targets - self.target_mean) / self.target_std
+
+    def _in_units(self, predictions: Tensor) -> Tensor:
+        return predictions.to(self.target_std) * self.target_std + self.target_mean
+
+    def _evaluate(
+        self, batch: Batch, stage: str, mean_loss: MeanMetric, metrics: MetricCollection, r2: R2Score
+    ) -> None:
+        *inputs, targets = batch
+        predictions = self(*inputs).to(targets)  # half precision would round what the units add
+        mean_loss.update(self._loss(predictions, targets), weight=len(targets))
+        metrics.update(self._in_units(predictions), targets)
+        r2.update(predictions, self._standardised(targets))  # the same in any units, and sums of squares stay small
+        self.log(f"{stage}/loss", mean_loss)
+        self.log(f"{stage}/r2", r2)
+        self.log_dict(metrics)  # type: ignore[arg-type]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return configure(self, self.optimizer, self.scheduler)

@@ -1,0 +1,69 @@
+"""Vision transformer.
+
+Shapes: B batch, T tokens, D width, H heads, d = D / H numbers in one head, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lab.models.attention import blocks
+from lab.models.tasks.classification import Classifier
+
+
+class ViT(Classifier):
+    """Vision transformer: patches become tokens, and the class token, or the mean of all, becomes the class.
+
+    Args:
+        image: (channels, height, width) of the input; height and width are multiples of `patch_size`.
+        num_classes: C.
+        patch_size: P, side of a patch in pixels.
+        width: D.
+        num_layers: blocks.
+        num_heads: see `Attention`.
+        dropout: see `Block`.
+        pool: `class_token`, or `mean`.
+        **task: see `Classifier`.
+
+    Source: Dosovitskiy et al. 2021, section 3.1; the mean instead of a class token: Beyer, Zhai and Kolesnikov 2022.
+    """
+
+    def __init__(
+        self,
+        image: Sequence[int],
+        num_classes: int,
+        patch_size: int = 4,
+        width: int = 64,
+        num_layers: int = 6,
+        num_heads: int = 4,
+        dropout: float = 0.0,
+        pool: Literal["class_token", "mean"] = "mean",
+        **task: Any,
+    ) -> None:
+        super().__init__(num_classes=num_classes, **task)
+        channels, height, columns = image
+        if patch_size < 1 or height % patch_size or columns % patch_size:
+            raise ValueError(
+                f"image={list(image)}, patch_size={patch_size}: patches must tile the image without a rest"
+            )
+        tokens = (height // patch_size) * (columns // patch_size) + (pool == "class_token")
+        self.pool = pool
+        self.patches = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "class_token" else None
+        self.positions = nn.Parameter(0.02 * torch.randn(1, tokens, width))
+        self.blocks = blocks(num_layers, width, num_heads, dropout, causal=False)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, D, H/P, W/P) -> (B, T, D)
+        if self.class_token is not None:
+            x = torch.cat([self.class_token.expand(len(x), -1, -1), x], dim=1)  # (B, T + 1, D)
+        x = x + self.positions
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        x = x[:, 0] if self.pool == "class_token" else x.mean(dim=1)  # (B, D)
+        return self.head(x)  # -> (B, C)

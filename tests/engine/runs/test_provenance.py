@@ -1,0 +1,120 @@
+"""What a run records of its origin, and that its patch makes the same tree again."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.engine.runs.provenance import PACKAGES, facts
+from lab.engine.utils import git as git_module
+from lab.engine.utils.git import LARGE, git, patch, save_patch
+
+
+def ask(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=x", "-c", "user.email=x@localhost", "-c", "init.defaultBranch=main"]
+    command = ["git", "-C", str(folder), *identity, *words]
+    return subprocess.run(command, capture_output=True, check=True, timeout=30).stdout.decode().strip()
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.relative_to(folder).parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    ask(folder, "init")
+    (folder / ".gitignore").write_text("ignored/\n")
+    (folder / "code.py").write_text("a = 1\n")
+    (folder / "gone.py").write_text("b = 1\n")
+    (folder / "picture.png").write_bytes(bytes(range(256)))
+    ask(folder, "add", "-A")
+    ask(folder, "commit", "-m", "first")
+    return folder
+
+
+def test_facts_name_code_versions_and_machine() -> None:
+    found = facts()
+    assert set(found) == {"argv", "git", "versions", "hostname", "platform", "cpus", "omp_num_threads"}
+    assert set(found["versions"]) == {"python", *PACKAGES}
+    assert found["cpus"] >= 1
+
+
+def test_git_tells_commit_branch_and_dirt(repository: Path) -> None:
+    commit = ask(repository, "rev-parse", "HEAD")
+    assert git(repository) == {"commit": commit, "branch": "main", "dirty": False}
+    assert patch(repository) == ""
+    assert not save_patch(repository / "none.patch", repository)
+    (repository / "ignored").mkdir()
+    (repository / "ignored" / "x").write_text("x")
+    assert git(repository) == {"commit": commit, "branch": "main", "dirty": False}
+    (repository / "new.py").write_text("x")
+    assert git(repository) == {"commit": commit, "branch": "main", "dirty": True}
+    ask(repository, "checkout", "--detach")
+    assert git(repository) == {"commit": commit, "branch": None, "dirty": True}
+
+
+def test_the_patch_on_the_commit_gives_the_same_tree(repository: Path, tmp_path: Path) -> None:
+    (repository / "code.py").write_bytes("a = 2  # Grüße\n".encode() + b"latin = '\xe9'\r\n")
+    (repository / "gone.py").unlink()
+    (repository / "picture.png").write_bytes(bytes(reversed(range(256))))
+    (repository / "staged.py").write_text("s = 1\n")
+    ask(repository, "add", "staged.py")
+    (repository / "new").mkdir()
+    (repository / "new" / "a name with spaces, ü and *.py").write_text("n = 1")  # no newline at its end
+    (repository / "new" / "data.bin").write_bytes(b"\0\1\2" * 1000)
+    (repository / "new" / "empty").write_text("")
+    (repository / "script.sh").write_text("#!/bin/sh\n")
+    (repository / "script.sh").chmod(0o755)
+    ask(repository, "config", "diff.noprefix", "true")
+    index = (repository / ".git" / "index").read_bytes()
+    status = ask(repository, "status", "--porcelain")
+
+    assert save_patch(tmp_path / "code.patch", repository)
+    assert ask(repository, "status", "--porcelain") == status, "the checkout is left as it was"
+    assert (repository / ".git" / "index").read_bytes() == index
+    ask(tmp_path, "clone", str(repository), "again")
+    ask(tmp_path / "again", "apply", str(tmp_path / "code.patch"))
+    assert tree(tmp_path / "again") == tree(repository)
+    assert (tmp_path / "again" / "script.sh").stat().st_mode & 0o100
+
+
+def test_large_new_files_are_named_and_left_out(repository: Path, tmp_path: Path) -> None:
+    (repository / "weights.ckpt").write_bytes(b"x" * (LARGE + 1))
+    (repository / "new.py").write_text("n = 1\n")
+    said = patch(repository)
+    assert said.splitlines()[0] == f"# left out, {LARGE + 1} bytes: weights.ckpt"
+    assert len(said) < 1000
+    (tmp_path / "code.patch").write_text(said)
+    ask(tmp_path, "clone", str(repository), "again")
+    ask(tmp_path / "again", "apply", str(tmp_path / "code.patch"))
+    assert (tmp_path / "again" / "new.py").exists()
+
+
+def test_no_repository_no_git_and_a_git_that_hangs_fail_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git(tmp_path) is None
+    assert patch(tmp_path) == ""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert facts(tmp_path)["git"] is None
+    assert patch(tmp_path) == ""
+    (tmp_path / "bin" / "git").write_text("#!/bin/sh\nexec /bin/sleep 30\n")
+    (tmp_path / "bin" / "git").chmod(0o755)
+    monkeypatch.setattr(git_module, "TIMEOUT", 0.2)
+    start = time.monotonic()
+    assert git(tmp_path) is None
+    assert patch(tmp_path) == ""
+    assert time.monotonic() - start < 20
+
+
+def test_a_repository_without_a_commit(tmp_path: Path) -> None:
+    ask(tmp_path, "init")
+    (tmp_path / "code.py").write_text("a = 1\n")
+    assert git(tmp_path) == {"commit": None, "branch": "main", "dirty": True}
+    assert patch(tmp_path) == ""

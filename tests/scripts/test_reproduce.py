@@ -1,0 +1,55 @@
+"""What is said of published results, and the table that they make."""
+
+from pathlib import Path
+
+import pytest
+import reproduce
+from reproduce import END, HEADER, START, Claim, Experiment, summarize, write
+
+from lab.engine.utils.paths import CONFIGS, ROOT
+from tests.conftest import choices
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_every_experiment_says_command_source_expectation_and_time(name: str) -> None:
+    path = CONFIGS / "experiment" / f"{name}.yaml"
+    experiment = Experiment.read(path)
+    assert experiment.seeds in (1, 5)
+    text = path.read_text()
+    assert f"# command:  python src/train.py experiment={name}\n" in text
+    assert "\n# time:     " in text
+
+
+def test_rows_hold_mean_spread_and_verdict() -> None:
+    experiment = Experiment([Claim("test/acc", ">=", 0.9), Claim("test/loss", "<=", 1e-5)], "a book")
+    metrics = [{"test/acc": 0.90, "test/loss": 1e-5}, {"test/acc": 0.92, "test/loss": 3e-5}]
+    row, kept = summarize("foo", experiment, metrics, [10.0, 20.0])
+    assert row == (
+        "| `experiment=foo` | test/acc 0.9100 ± 0.0141, test/loss 2.0e-05 ± 1.4e-05 **missed** | >= 0.9, <= 1e-05 | 2 "
+        "| 15 s | a book |"
+    )
+    assert not kept
+    assert summarize("foo", experiment, metrics[:1], [10.0])[1]
+
+
+def test_a_row_takes_the_place_of_the_old_one_and_leaves_the_rest(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"above\n{START}\nold header\n| `experiment=a` | 1 |\n| `experiment=ab` | 2 |\n{END}\nbelow\n")
+    write("a", "| `experiment=a` | 3 |", readme)
+    write("c", "| `experiment=c` | 4 |", readme)
+    rows = ["| `experiment=a` | 3 |", "| `experiment=ab` | 2 |", "| `experiment=c` | 4 |"]
+    assert readme.read_text() == "\n".join(["above", START, *HEADER, *rows, END, "below", ""])
+
+
+def test_the_table_of_readme_is_of_experiments_that_exist() -> None:
+    table = (ROOT / "README.md").read_text().partition(START)[2].partition(END)[0]
+    named = {line.partition("=")[2].partition("`")[0] for line in table.splitlines() if "`experiment=" in line}
+    assert named
+    assert named <= set(choices("experiment"))
+
+
+def test_a_header_without_a_promise_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bare.yaml"
+    path.write_text("# source: nowhere\n")
+    with pytest.raises(ValueError, match="expected: METRIC"):
+        reproduce.Experiment.read(path)
