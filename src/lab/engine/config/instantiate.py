@@ -57,10 +57,10 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         return hydra_instantiate(node, _convert_="all", **kwargs)
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, ValueError | TypeError):
-            raise UserError(f"{node.get('_target_')} cannot be built: {cause}") from error
         if isinstance(cause, UserError | UnpicklingError):  # told as they are: a file that holds code
             raise cause from None
+        if isinstance(cause, ValueError | TypeError):
+            raise UserError(f"{node.get('_target_')} cannot be built: {cause}") from error
         raise
 
 

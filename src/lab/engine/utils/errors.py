@@ -3,7 +3,7 @@
 import signal
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """What is wrong, where, what was expected; a few lines, no traceback. The command ends with exit status 2."""
 
 
