@@ -13,10 +13,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
 from omegaconf import OmegaConf, open_dict
 from torch.nn import functional as F
 
-import lab.models
 from lab.engine.config.instantiate import instantiate
 from lab.engine.config.validate import validate
 from lab.engine.training.train import build, compile_layers
@@ -297,7 +297,7 @@ def test_compiled_layers_give_the_same_and_keep_their_names() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_architecture_reads_on_one_screen_and_names_its_source(model: str) -> None:
     target = OmegaConf.load(CONFIGS / "model" / f"{model}.yaml").model._target_
-    architecture = getattr(lab.models, target.rpartition(".")[2])
+    architecture = get_object(target)
     body = inspect.getsource(architecture.forward).splitlines()
     assert 2 <= len(body) <= 30
     documented = inspect.getdoc(architecture)

@@ -147,20 +147,3 @@ def test_a_model_is_told_of_other_units_and_refused_other_shapes(cfg: Compose, t
             cfg("model=linear_regression", "data=linear"),
             cfg("model=linear_regression", "data=linear", "data.num_features=50"),
         )
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("size,weight,kind\n1,2,a\n3,4,b\n5,6,x\n1,9,a\n2,9,b\n3,9,x\n", r"the classes .*'c'.*'x'"),
-        ("size,height,kind\n1,2,a\n3,4,b\n5,6,c\n1,9,a\n2,9,b\n3,9,c\n", r"the columns .*'weight'.*'height'"),
-    ],
-)
-def test_another_table_must_have_the_same_columns_and_classes(
-    content: str, said: str, cfg: Compose, tmp_path: Path
-) -> None:
-    other = tmp_path / "other.csv"
-    other.write_text(content)
-    trained = cfg(*small("mlp", "csv"))
-    with pytest.raises(UserError, match=said):
-        check_data_compatibility(trained, cfg(*small("mlp", "csv"), f"data.path={other}"))

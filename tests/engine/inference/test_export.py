@@ -123,12 +123,12 @@ def test_every_model_is_exported(model: str, cfg: Compose, tmp_path: Path) -> No
 def test_weights_are_written_as_they_are(model: str, cfg: Compose, tmp_path: Path) -> None:
     built, dims = build(model, cfg)
     path = tmp_path / "model.safetensors"
-    metadata = {"class": type(built).__name__, "hyperparameters": dict(built.hparams)}
+    metadata = {"class": f"{type(built).__module__}.{type(built).__name__}", "hyperparameters": dict(built.hparams)}
     export(export_spec(built, dims), built, "safetensors", path, metadata)
     with safe_open(path, framework="pt") as file:
         told = json.loads(file.metadata()["lab"])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    again = get_object(f"lab.models.{told['class']}")(**told["hyperparameters"]).eval()
+    again = get_object(told["class"])(**told["hyperparameters"]).eval()
     again.load_state_dict(weights)
     x = inputs(built, dims, 3, 5)
     for ours, theirs in zip(by_hand(built, x), by_hand(again, x), strict=True):
