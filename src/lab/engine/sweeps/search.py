@@ -102,8 +102,9 @@ class Search(Sweeper):
 
     def _next(self, wanted: int, at_a_time: int, timed_out: bool) -> "dict[Trial, list[str]]":
         """Trials to train now, with the overrides of each: those that were begun before, and then new ones."""
-        from optuna import Trial
         from optuna.trial import TrialState
+
+        from lab.engine.compat.optuna import reopen_trial
 
         known = self.study.get_trials(deepcopy=False)
         begun = [trial for trial in known if trial.state == TrialState.RUNNING][:at_a_time]
@@ -111,8 +112,9 @@ class Search(Sweeper):
         fresh = 0 if timed_out else min(at_a_time, wanted - finished) - len(begun)
         trials: dict[Trial, list[str]] = {}
         for number in [*(trial.number for trial in begun), *range(len(known), len(known) + fresh)]:
-            self.study.sampler = build_sampler(self.config.hydra.sweeper.sampler, self.space, number)
-            trial = Trial(self.study, known[number]._trial_id) if number < len(known) else self.study.ask()
+            sampler = build_sampler(self.config.hydra.sweeper.sampler, self.space, number)
+            study = self.study.with_sampler(sampler)
+            trial = reopen_trial(study, number) if number < len(known) else study.ask()
             trials[trial] = [*self.space.fixed, *self.space.suggest(trial)]
         return trials
 
