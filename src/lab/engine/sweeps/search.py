@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from lab.engine.config.compose import compose
 from lab.engine.sweeps.constraints import constrain, numbers, parse_constraints
 from lab.engine.sweeps.parallel_jobs import parallel_jobs
-from lab.engine.sweeps.pruners import check_pruner, is_wilcoxon
+from lab.engine.sweeps.pruners import PRUNING, check_pruner, is_wilcoxon, prunes
 from lab.engine.sweeps.resume import asks
 from lab.engine.sweeps.samplers import build_sampler
 from lab.engine.sweeps.space import Space
@@ -66,6 +66,7 @@ class Search(Sweeper):
         if node.get("seeds") and "seed" in self.space.parameters:
             raise UserError("hydra.sweeper.seeds trains each trial with every seed: leave out seed=")
         check_reachable(node["storage"])
+        self.told = [PRUNING] if prunes(node) else []
         super().sweep(arguments)
 
     def run(self, words: list[str]) -> None:
