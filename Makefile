@@ -33,9 +33,10 @@ test-all: setup ## every test
 	$(BIN)/pytest $(ARGS)
 
 .PHONY: lint
-lint: setup ## check style and formatting
+lint: setup ## check style, formatting, and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 .PHONY: format
 format: setup ## mend style and formatting

@@ -173,6 +173,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, 
     found = train_each(commands, folder, data_dir)
     reference = Run.open(found["kinds"]).datamodule()
     reference.setup("fit")  # type: ignore[attr-defined]
-    torch.save({name: x for name, (x, _) in reference._splits.items()}, folder / "kinds.pt")  # type: ignore[attr-defined]
+    torch.save({name: x for name, (x, _) in reference.splits.items()}, folder / "kinds.pt")  # type: ignore[attr-defined]
     path.unlink()
     return found | {"copy": folder / "copy.csv"}

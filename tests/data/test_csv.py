@@ -133,13 +133,13 @@ def test_facts_follow_the_file(tmp_path: Path) -> None:
 def test_iris(iris: str) -> None:
     data = CSV(iris, "species", batch_size=16)
     data.setup("fit")
-    sizes = {name: len(labels) for name, (_, labels) in data._splits.items()}
+    sizes = {name: len(labels) for name, (_, labels) in data.splits.items()}
     assert sizes == {"val": 22, "test": 22, "train": 105}  # of the 149 that differ
-    for name, (x, labels) in data._splits.items():
+    for name, (x, labels) in data.splits.items():
         counts = labels.bincount(minlength=3)
         assert counts.max() - counts.min() <= 1, f"{name}: stratified"
         assert x.shape[1] == 4
-    x = data._splits["train"][0]
+    x = data.splits["train"][0]
     torch.testing.assert_close(x.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(x.std(0, correction=0), torch.ones(4), atol=1e-5, rtol=0)
     assert data.target_scale is None
@@ -148,18 +148,18 @@ def test_iris(iris: str) -> None:
 def test_no_row_is_in_two_splits(iris: str) -> None:
     data = CSV(iris, "species", batch_size=16, standardize=False)
     data.setup("fit")
-    seen = [(*row, int(y)) for x, labels in data._splits.values() for row, y in zip(x.tolist(), labels, strict=True)]
+    seen = [(*row, int(y)) for x, labels in data.splits.values() for row, y in zip(x.tolist(), labels, strict=True)]
     assert len(seen) == len(set(seen)) == 149
     with_copies = CSV(iris, "species", batch_size=16, duplicates="keep")
     with_copies.setup("fit")
-    assert sum(len(labels) for _, labels in with_copies._splits.values()) == 150
+    assert sum(len(labels) for _, labels in with_copies.splits.values()) == 150
 
 
 def test_the_split_hangs_on_the_seed(iris: str) -> None:
     seeds = [CSV(iris, "species", batch_size=16, standardize=False, seed=seed) for seed in (1, 1, 2)]
     for data in seeds:
         data.setup("fit")
-    first, same, other = (data._splits["val"][0] for data in seeds)
+    first, same, other = (data.splits["val"][0] for data in seeds)
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
@@ -168,9 +168,9 @@ def test_values_keep_their_units_and_tell_their_scale(diabetes: str) -> None:
     data = CSV(diabetes, "progression", batch_size=16, seed=3)
     assert data.target_scale is None
     data.setup("fit")
-    values = data._splits["train"][1]
+    values = data.splits["train"][1]
     assert values.shape == (310, 1)
-    everything = torch.cat([y for _, y in data._splits.values()])
+    everything = torch.cat([y for _, y in data.splits.values()])
     assert sorted(everything.squeeze(1).tolist()) == sorted(load_diabetes().target.tolist())
     assert data.target_scale == pytest.approx((values.mean().item(), values.numpy().std()), rel=1e-5)
 

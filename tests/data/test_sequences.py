@@ -81,7 +81,7 @@ def test_the_transition_matrix_and_its_stationary_distribution() -> None:
 def test_the_entropy_rate_is_what_the_source_itself_is_surprised_by() -> None:
     data = text(num_symbols=9, num_tokens=400_000)
     of = {symbol: i for i, symbol in enumerate(SYMBOLS[:9])}
-    states = torch.tensor([of[int(byte)] for byte in data._text])
+    states = torch.tensor([of[int(byte)] for byte in data.tokens])
     surprise = -data.transitions[states[:-1], states[1:]].log()
     error = float(surprise.std()) / math.sqrt(len(surprise))
     assert float(surprise.mean()) == pytest.approx(data.entropy_rate, abs=5 * error)
@@ -99,7 +99,7 @@ def test_targets_are_the_tokens_that_follow(split: str) -> None:
     tokens, targets = next(iter(getattr(data, f"{split}_dataloader")()))
     assert tokens.shape[1] == 16
     assert torch.equal(tokens[:, 1:], targets[:, :-1])
-    whole = bytes(data._text.tolist())
+    whole = bytes(data.tokens.tolist())
     for row, following in zip(tokens[:5], targets[:5], strict=True):
         assert bytes([*row.tolist(), following[-1].item()]) in whole
 

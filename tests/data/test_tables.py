@@ -32,7 +32,7 @@ def made(kind: type[GeneratedTable], **options: Any) -> Any:
 
 
 def split(data: TableDataModule, name: str) -> Batch:
-    return data._splits[name]
+    return data.splits[name]
 
 
 def rows(data: TableDataModule, name: str) -> set[tuple[float, ...]]:

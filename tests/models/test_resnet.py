@@ -9,6 +9,7 @@ import torch
 import torchvision
 
 from lab.engine.training.train import build
+from lab.engine.utils.errors import UserError
 from lab.models.resnet import ResNet
 from tests.conftest import Compose, small
 
@@ -125,8 +126,8 @@ def test_stages_learn_one_after_the_other(overrides: list[str], learning: list[i
 
 
 def test_frozen_parts_under_plain_ddp_are_refused(cfg: Compose) -> None:
-    module = ResNet([1, 28, 28], 10, frozen_epochs=1)
-    trainer = pl.Trainer(accelerator="cpu", devices=1, strategy="ddp", logger=False, enable_checkpointing=False)
-    module._trainer = trainer
-    with pytest.raises(ValueError, match="ddp_find_unused_parameters_true"):
-        module.on_fit_start()
+    ddp = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=ddp", "model.frozen_epochs=1"]
+    module, data, trainer = build(cfg(*small("resnet", "digits"), *QUICK, *ddp))
+    with pytest.raises(UserError, match="ddp_find_unused_parameters_true"):
+        trainer.fit(module, datamodule=data)
+    torch.distributed.destroy_process_group()

@@ -1,6 +1,7 @@
 """Optimizers and schedules."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from lab.engine.training.train import build
 from lab.engine.utils.errors import UserError
 from lab.models.mlp import MLP
 from lab.optim.optimizers import adamw
-from lab.optim.schedulers import cosine
+from lab.optim.schedulers import OneCycle, cosine
 from tests.conftest import SMALL, Compose, choices
 
 
@@ -101,10 +102,23 @@ def test_a_schedule_without_an_end_is_refused(cfg: Compose) -> None:
         trainer.fit(module, datamodule=data)
 
 
-def test_a_schedule_that_the_optimizer_cannot_follow_is_refused(cfg: Compose) -> None:
-    module, data, trainer = build(cfg(*SMALL, "callbacks=none", "logger=none", "optimizer=lbfgs"))
-    with pytest.raises(UserError, match=r"LBFGS does not go with this scheduler.*scheduler=none"):
-        trainer.fit(module, datamodule=data)
+def test_a_longer_run_goes_on_over_its_new_length() -> None:
+    """From where it stood, on the schedule of a run that was to be as long from the beginning."""
+
+    def schedule(total_steps: int, begun: int = 0, state: dict[str, Any] | None = None) -> tuple[OneCycle, list[float]]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
+        one = OneCycle(optimizer, max_lr=1.0, total_steps=total_steps)
+        if state is not None:
+            one.load_state_dict(state)
+        rates = []
+        for _ in range(begun, total_steps - 1):
+            optimizer.step()
+            one.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+        return one, rates
+
+    straight = schedule(20)[1]
+    assert schedule(20, 9, schedule(10)[0].state_dict())[1] == straight[9:]
 
 
 def test_models_carry_no_factory_in_their_hyperparameters() -> None:

@@ -14,6 +14,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from lab.data.tensors import Batch, Batches
+from lab.engine.utils.errors import UserError
 from lab.models.lenet import LeNet
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class GenerativeMetrics(pl.Callback):
         seed: of the samples: the same latents every time.
 
     Raises:
-        ValueError: for fewer than two samples.
+        UserError: for fewer than two samples.
 
     Source: Heusel et al., GANs Trained by a Two Time-Scale Update Rule, 2017; Salimans et al., Improved Techniques for
     Training GANs, 2016.
@@ -87,7 +88,7 @@ class GenerativeMetrics(pl.Callback):
     def __init__(self, folder: str, num_val_samples: int = 2000, num_test_samples: int = 10_000, seed: int = 0) -> None:
         for name, number in (("num_val_samples", num_val_samples), ("num_test_samples", num_test_samples)):
             if number < 2:
-                raise ValueError(f"{name}={number}: a covariance needs at least two samples")
+                raise UserError(f"{name}={number}: a covariance needs at least two samples")
         self.folder = Path(folder)
         self.num_val_samples = num_val_samples
         self.num_test_samples = num_test_samples

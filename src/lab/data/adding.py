@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from lab.data.tensors import Batch, GeneratedDataModule
+from lab.engine.utils.errors import UserError
 
 
 class Adding(GeneratedDataModule):
@@ -33,7 +34,7 @@ class Adding(GeneratedDataModule):
         if min_length is None:
             min_length = length
         if not 2 <= min_length <= length:
-            raise ValueError(
+            raise UserError(
                 f"length={length}, min_length={min_length}: two steps are marked, so give 2 <= min_length <= length"
             )
         self.length = length

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lab.data.tables import GeneratedTable
 from lab.data.tensors import Batch, generator
+from lab.engine.utils.errors import UserError
 
 
 class Blobs(GeneratedTable):
@@ -25,9 +26,9 @@ class Blobs(GeneratedTable):
     def __init__(self, num_classes: int = 10, separation: float = 4.8, **table: Any) -> None:
         super().__init__(**table)
         if num_classes < 2:
-            raise ValueError(f"num_classes={num_classes}: give at least two")
+            raise UserError(f"num_classes={num_classes}: give at least two")
         if separation < 0:
-            raise ValueError(f"separation={separation} is a distance: give 0 or more")
+            raise UserError(f"separation={separation} is a distance: give 0 or more")
         shape = num_classes, self.num_features
         drawn = torch.randn(shape, dtype=torch.float64, generator=generator(self.seed, 3))
         self.means = drawn * separation / (2 * self.num_features) ** 0.5

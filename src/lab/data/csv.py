@@ -54,9 +54,9 @@ class CSV(TableDataModule):
         super().__init__(**table)
         for name, share in (("val_share", val_share), ("test_share", test_share)):
             if not 0 < share < 1:
-                raise ValueError(f"{name}={share} is no share: give a number between 0 and 1")
+                raise UserError(f"{name}={share} is no share: give a number between 0 and 1")
         if val_share + test_share >= 1:
-            raise ValueError(f"val_share={val_share}, test_share={test_share}: nothing is left to train on")
+            raise UserError(f"val_share={val_share}, test_share={test_share}: nothing is left to train on")
         self.path = path
         self.target = str(target)
         self.task = task
@@ -82,7 +82,7 @@ class CSV(TableDataModule):
         if self.classes is None:
             for name, (_, values) in splits.items():
                 if len(values) < 2:
-                    raise ValueError(f"{self.path}: its {name} part has one row, and R2 needs two: give more rows")
+                    raise UserError(f"{self.path}: its {name} part has one row, and R2 needs two: give more rows")
             if self.target_scale is None:
                 values = splits["train"][1].double()
                 self.target_scale = float(values.mean()), float(values.std(correction=0)) or 1.0

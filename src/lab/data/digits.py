@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lab.data.images import ImageDataModule
 from lab.data.tensors import Batch, generator
+from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import cached_by_mtime
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class Digits(ImageDataModule):
     ) -> None:
         super().__init__(mean=0.15, std=0.319, num_val=num_val, seed=seed, **images)
         if num_samples < 2:
-            raise ValueError(f"num_samples={num_samples}: at least two are needed, one to train on and one to validate")
+            raise UserError(f"num_samples={num_samples}: at least two are needed, one to train on and one to validate")
         self.num_samples = num_samples
         self.path = Path(data_dir) / "digits" / f"v1-{num_samples}-{seed}.pt"
 

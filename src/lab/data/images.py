@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
+from lab.engine.utils.errors import UserError
 
 
 def random_affine(
@@ -73,7 +74,7 @@ class ImageDataModule(TensorDataModule):
     def split(self, images: Tensor, labels: Tensor) -> dict[str, Batch]:
         """Holds `num_val` of (N, C, H, W) images and (N,) labels out as `val`, at random; the rest is `train`."""
         if not 0 < self.num_val < len(images):
-            raise ValueError(f"num_val={self.num_val}: give a number between 0 and the {len(images)} training images")
+            raise UserError(f"num_val={self.num_val}: give a number between 0 and the {len(images)} training images")
         order = torch.randperm(len(images), generator=generator(self.seed))
         val, train = order[: self.num_val], order[self.num_val :]
         return {"train": (images[train], labels[train]), "val": (images[val], labels[val])}

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lab.data.tables import GeneratedTable
 from lab.data.tensors import Batch, generator
+from lab.engine.utils.errors import UserError
 
 
 class Linear(GeneratedTable):
@@ -28,9 +29,9 @@ class Linear(GeneratedTable):
     def __init__(self, noise: float = 1.0, collinearity: float = 0.0, **table: Any) -> None:
         super().__init__(**table)
         if noise < 0:
-            raise ValueError(f"noise={noise} is a standard deviation: give 0 or more")
+            raise UserError(f"noise={noise} is a standard deviation: give 0 or more")
         if not 0 <= collinearity < 1:
-            raise ValueError(f"collinearity={collinearity}: give a correlation from 0 to below 1")
+            raise UserError(f"collinearity={collinearity}: give a correlation from 0 to below 1")
         self.noise = noise
         self.collinearity = collinearity
         drawn = torch.randn(self.num_features + 1, dtype=torch.float64, generator=generator(self.seed, 3))
@@ -50,7 +51,7 @@ class Linear(GeneratedTable):
 
         In float64 on the CPU; after `setup`. Where columns depend on each other, the solution of least norm.
         """
-        x, y = (t.cpu().double() for t in self._splits["train"])
+        x, y = (t.cpu().double() for t in self.splits["train"])
         # gelsd, by singular values: the default asks for full rank
         found = torch.linalg.lstsq(torch.cat([x, torch.ones_like(y)], 1), y, driver="gelsd").solution.squeeze(1)
         return found[:-1], float(found[-1])
@@ -59,5 +60,5 @@ class Linear(GeneratedTable):
     def optimum(self) -> dict[str, float]:
         """What `solution` reaches on the test split."""
         weights, bias = self.solution
-        x, y = (t.cpu().double() for t in self._splits["test"])
+        x, y = (t.cpu().double() for t in self.splits["test"])
         return {"test/mse": float((x @ weights + bias - y.squeeze(1)).square().mean())}

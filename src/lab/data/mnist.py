@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from filelock import FileLock
 from torch import Tensor
-from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from lab.data.download import download
 from lab.data.images import ImageDataModule
@@ -136,9 +137,11 @@ def _digest(path: Path) -> str:
 
 @cached_by_mtime
 def _tensor(path: Path) -> Tensor:
-    """Images (N, 28, 28), uint8, or labels (N,)."""
-    read = read_image_file if "images" in path.name else read_label_file
-    return read(str(path))
+    """Images (N, 28, 28), uint8, or labels (N,): the number of sizes in byte 3, then the sizes, then the bytes."""
+    content = path.read_bytes()
+    shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
+    values = torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + shape.nbytes).reshape(shape).copy())
+    return values if "images" in path.name else values.long()
 
 
 def _sha256(content: bytes) -> str:

@@ -10,6 +10,8 @@ import polars
 import torch
 from torch import Tensor
 
+from lab.engine.utils.errors import UserError
+
 
 def clean(
     features: Tensor, targets: Tensor, missing: str = "median", duplicates: str = "drop"
@@ -27,7 +29,7 @@ def clean(
         target`, `duplicate`, `row without all features`.
 
     Raises:
-        ValueError: when no row is left.
+        UserError: when no row is left.
     """
     features = features.masked_fill(~features.isfinite(), torch.nan)
     counts = {}
@@ -43,7 +45,7 @@ def clean(
         counts["row without all features"] = int((~kept).sum())
         features, targets = features[kept], targets[kept]
     if not len(features):
-        raise ValueError(f"missing={missing}: no row is left; missing=median fills gaps instead of dropping their rows")
+        raise UserError(f"missing={missing}: no row is left; missing=median fills gaps instead of dropping their rows")
     return features, targets, counts
 
 
@@ -61,14 +63,14 @@ def stratified_split(
         The rows of each split, ascending, those of `train` too.
 
     Raises:
-        ValueError: when a split, or `train`, would be empty.
+        UserError: when a split, or `train`, would be empty.
     """
     sizes = {name: size if isinstance(size, int) else round(size * len(targets)) for name, size in held_out.items()}
     sizes["train"] = len(targets) - sum(sizes.values())
     for name, size in sizes.items():
         if size < 1:
             held = ", ".join(f"{name}={size}" for name, size in held_out.items())
-            raise ValueError(f"{len(targets)} rows with {held} leave none for {name}: change these, or get more rows")
+            raise UserError(f"{len(targets)} rows with {held} leave none for {name}: change these, or get more rows")
     order = torch.randperm(len(targets), generator=generator)
     if _are_labels(targets):
         # Each class is spread evenly over [0, 1]: a stretch of that line then holds its share of every class.

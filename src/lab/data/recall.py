@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from lab.data.tensors import IGNORED, Batch, GeneratedDataModule
+from lab.engine.utils.errors import UserError
 
 
 class Recall(GeneratedDataModule):
@@ -31,7 +32,7 @@ class Recall(GeneratedDataModule):
     ) -> None:
         super().__init__(num_val=num_val, **generated)
         if not 1 <= num_pairs <= num_keys:
-            raise ValueError(
+            raise UserError(
                 f"num_pairs={num_pairs}, num_keys={num_keys}: keys differ, so give 1 <= num_pairs <= num_keys"
             )
         self.num_pairs = num_pairs

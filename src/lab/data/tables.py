@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lab.data.prepare import Standardizer, clean, gap_filler, stratified_split
 from lab.data.tensors import Batch, TensorDataModule, generator
+from lab.engine.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class TableDataModule(TensorDataModule):
             ("duplicates", duplicates, ("drop", "keep")),
         ):
             if value not in choices:
-                raise ValueError(f"{name}={value}: choose one of {', '.join(choices)}")
+                raise UserError(f"{name}={value}: choose one of {', '.join(choices)}")
         self.missing = missing
         self.duplicates = duplicates
         self.standardize = standardize
@@ -150,11 +151,11 @@ class GeneratedTable(TableDataModule):
         super().__init__(standardize=standardize, **table)
         for name, size in (("num_features", num_features), ("num_test", num_test)):
             if size < 1:
-                raise ValueError(f"{name}={size}: give at least one")
+                raise UserError(f"{name}={size}: give at least one")
         if not 0 < num_val < num_samples:
-            raise ValueError(f"num_val={num_val}: give a number between 0 and num_samples={num_samples}")
+            raise UserError(f"num_val={num_val}: give a number between 0 and num_samples={num_samples}")
         if not 0 <= dirty < 1:
-            raise ValueError(f"dirty={dirty} is no share: give a number from 0 to below 1")
+            raise UserError(f"dirty={dirty} is no share: give a number from 0 to below 1")
         self.num_features = num_features
         self.num_samples = num_samples
         self.num_val = num_val
@@ -173,7 +174,7 @@ class GeneratedTable(TableDataModule):
 
     def test_rows(self) -> Batch:
         """The test split in float64, on the CPU, in the units that it was drawn in; after `setup`."""
-        features, targets = (t.cpu() for t in self._splits["test"])
+        features, targets = (t.cpu() for t in self.splits["test"])
         features = features.double()
         return self.standardizer.inverse(features) if self.standardizer else features, targets
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lab.engine.utils.errors import UserError
+
 IGNORED = -100  # a target that no loss or metric counts, as torch's cross-entropy has it
 
 Batch = tuple[Tensor, ...]
@@ -28,7 +30,7 @@ def generator(*key: int) -> torch.Generator:
 def sizes(num_samples: int, num_val: int, num_test: int) -> dict[str, int]:
     """How many samples each split of a generated dataset has."""
     if not 0 < num_val < num_samples or num_test < 1:
-        raise ValueError(
+        raise UserError(
             f"num_samples={num_samples}, num_val={num_val}, num_test={num_test}: every split needs a sample, and"
             " num_val is a part of num_samples"
         )
@@ -38,7 +40,7 @@ def sizes(num_samples: int, num_val: int, num_test: int) -> dict[str, int]:
 class Batches:
     """Iterates over tensors in batches, one index operation each.
 
-    Training (`shuffle_seed` given): every epoch has its own order, which hangs on nothing but the seed and the epoch.
+    Training (`shuffle_seed` given): every epoch has its own order, which depends on nothing but the seed and the epoch.
     `batch_size` counts the samples of all ranks together, and each rank takes its part of every batch, so that the
     same batches are trained on whatever the number of ranks. Samples left over at the end of the order are dropped.
 
@@ -69,7 +71,7 @@ class Batches:
     ) -> None:
         self.size = len(tensors[0])
         if self.size < world_size:
-            raise ValueError(f"{self.size} samples are too few for {world_size} processes")
+            raise UserError(f"{self.size} samples are too few for {world_size} processes")
         self.tensors = tensors
         self.batch_size = min(batch_size, self.size)
         self.shuffle_seed = shuffle_seed
@@ -82,7 +84,7 @@ class Batches:
         self._resume_at: tuple[int, int] | None = None
         if self.batch_size % world_size and shuffle_seed is not None:
             below = self.batch_size // world_size * world_size
-            raise ValueError(
+            raise UserError(
                 f"batch_size={self.batch_size} cannot be shared by {world_size} processes: the nearest sizes that can"
                 f" are {below or world_size} and {below + world_size}"
             )
@@ -163,6 +165,9 @@ class TensorDataModule(pl.LightningDataModule):
         eval_batch_size: samples of one evaluation batch on each rank.
         shuffle_seed: of the order of the training batches and of augmentation.
         num_workers: processes that make training batches ahead, on the CPU: worth it where `train_transform` is slow.
+
+    Attributes:
+        splits: the tensors of `train`, `val` and `test`, on their device; none before `setup`.
     """
 
     def __init__(
@@ -171,12 +176,12 @@ class TensorDataModule(pl.LightningDataModule):
         super().__init__()
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
-                raise ValueError(f"{name}={size}: a batch needs at least one sample")
+                raise UserError(f"{name}={size}: a batch needs at least one sample")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.shuffle_seed = shuffle_seed
         self.num_workers = num_workers
-        self._splits: dict[str, Batch] = {}
+        self.splits: dict[str, Batch] = {}
 
     @property
     def optimum(self) -> dict[str, float]:
@@ -196,9 +201,9 @@ class TensorDataModule(pl.LightningDataModule):
         return batch
 
     def setup(self, stage: str) -> None:
-        if not self._splits:
+        if not self.splits:
             device = self.trainer.strategy.root_device if self.trainer and not self.num_workers else torch.device("cpu")
-            self._splits = {name: tuple(t.to(device) for t in tensors) for name, tensors in self.load().items()}
+            self.splits = {name: tuple(t.to(device) for t in tensors) for name, tensors in self.load().items()}
 
     def train_dataloader(self) -> Batches:
         overfitting = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
@@ -220,10 +225,7 @@ class TensorDataModule(pl.LightningDataModule):
 
     def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return Batches(self._splits[split], batch_size, rank=rank, world_size=world_size, **options)
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return tuple(tensor.to(device) for tensor in batch)  # made there, unless by workers
+        return Batches(self.splits[split], batch_size, rank=rank, world_size=world_size, **options)
 
 
 class GeneratedDataModule(TensorDataModule):

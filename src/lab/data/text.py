@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
+from lab.engine.utils.errors import UserError
 
 SYMBOLS = b"\nabcdefghijklmnopqrstuvwxyz .,;:!?-ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
@@ -49,16 +50,16 @@ class Text(TensorDataModule):
     ) -> None:
         super().__init__(**loading)
         if not 2 <= num_symbols <= len(SYMBOLS):
-            raise ValueError(f"num_symbols={num_symbols}: give a number from 2 to {len(SYMBOLS)}")
+            raise UserError(f"num_symbols={num_symbols}: give a number from 2 to {len(SYMBOLS)}")
         if context < 1 or concentration <= 0:
-            raise ValueError(f"context={context}, concentration={concentration}: give numbers above 0")
+            raise UserError(f"context={context}, concentration={concentration}: give numbers above 0")
         self.context = context
         self.path = path
         self.num_symbols = num_symbols
         self.concentration = concentration
         self.num_tokens = num_tokens
         self.seed = seed
-        self._text = torch.empty(0, dtype=torch.uint8)  # training, validation, test, one after the other
+        self.tokens = torch.empty(0, dtype=torch.uint8)  # training, validation, test, one after the other
         self._train_end = 0
         self.vocabulary: list[int] = []
 
@@ -103,7 +104,7 @@ class Text(TensorDataModule):
 
     def load(self) -> dict[str, Batch]:
         text = self._emit() if self.path is None else np.fromfile(self.path, dtype=np.uint8)
-        self._text = torch.from_numpy(text)
+        self.tokens = torch.from_numpy(text)
         self._train_end, val_end = len(text) * 8 // 10, len(text) * 9 // 10
         starts: dict[str, Batch] = {}
         for name, first, end in (
@@ -112,7 +113,7 @@ class Text(TensorDataModule):
             ("test", val_end, len(text)),
         ):
             if end - first <= self.context:
-                raise ValueError(
+                raise UserError(
                     f"{self.path or 'the text'}: its {name} part has {end - first} bytes, and context={self.context}"
                     f" needs at least {self.context + 1}: give a longer text or a smaller context"
                 )
@@ -123,7 +124,7 @@ class Text(TensorDataModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self._text = self._text.to(self._splits["train"][0].device)
+        self.tokens = self.tokens.to(self.splits["train"][0].device)
 
     def train_transform(self, batch: Batch, key: Key) -> Batch:
         seed, epoch, *_ = key
@@ -136,7 +137,7 @@ class Text(TensorDataModule):
     def _windows(self, starts: Tensor) -> Batch:
         """What stands at `starts` (B,), and what follows it: (B, T) each."""
         offsets = torch.arange(self.context + 1, device=starts.device)
-        windows = self._text[starts.unsqueeze(1) + offsets].long()  # (B, T + 1)
+        windows = self.tokens[starts.unsqueeze(1) + offsets].long()  # (B, T + 1)
         return windows[:, :-1], windows[:, 1:]
 
     def encode(self, text: str) -> Tensor:

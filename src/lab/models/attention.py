@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lab.engine.utils.errors import UserError
+
 Rotation = Tensor | Sequence[Tensor]  # cosines and sines (T, d/2)
 
 
@@ -46,7 +48,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, num_heads: int, dropout: float, causal: bool) -> None:
         super().__init__()
         if num_heads < 1 or width % num_heads:
-            raise ValueError(f"width={width}, num_heads={num_heads}: the width must be a multiple of the heads")
+            raise UserError(f"width={width}, num_heads={num_heads}: the width must be a multiple of the heads")
         self.num_heads = num_heads
         self.dropout = dropout
         self.causal = causal
@@ -73,12 +75,12 @@ def rotations(context: int, size: int) -> Tensor:
     """Cosines and sines (2, context, size / 2) of each position times 10000^(-2i / size), i counting pairs of numbers.
 
     Raises:
-        ValueError: when `size` is odd.
+        UserError: when `size` is odd.
 
     Source: Su et al. 2021, section 3.2.2.
     """
     if size % 2:
-        raise ValueError(f"rotary positions turn pairs of numbers, so width / num_heads must be even, not {size}")
+        raise UserError(f"rotary positions turn pairs of numbers, so width / num_heads must be even, not {size}")
     rates = 10_000 ** (-torch.arange(0, size, 2) / size)  # (size / 2,)
     angles = torch.arange(context).unsqueeze(1) * rates  # (context, size / 2)
     return torch.stack([angles.cos(), angles.sin()])
@@ -124,9 +126,9 @@ def blocks(num_layers: int, width: int, num_heads: int, dropout: float, causal: 
     Source: Radford et al. 2019, section 2.3.
     """
     if num_layers < 1 or width < 1:
-        raise ValueError(f"num_layers={num_layers}, width={width}: at least one of each")
+        raise UserError(f"num_layers={num_layers}, width={width}: at least one of each")
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
+        raise UserError(f"dropout={dropout}: a probability below 1 is needed")
     layers = nn.ModuleList(Block(width, num_heads, dropout, causal) for _ in range(num_layers))
     for name, parameter in layers.named_parameters():
         if parameter.ndim == 2:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lab.engine.utils.errors import UserError
 from lab.models.tasks.classification import Classifier
 
 
@@ -44,12 +45,12 @@ class CNN(Classifier):
         super().__init__(num_classes=num_classes, **task)
         in_channels, height, width = image
         if not channels or min(channels) < 1:
-            raise ValueError(f"channels={list(channels)}: give the stem and each stage at least one")
+            raise UserError(f"channels={list(channels)}: give the stem and each stage at least one")
         height, width = height >> len(channels), width >> len(channels)
         if min(height, width) < 1:
-            raise ValueError(f"image={list(image)} cannot be halved {len(channels)} times: give fewer channels")
+            raise UserError(f"image={list(image)} cannot be halved {len(channels)} times: give fewer channels")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
+            raise UserError(f"dropout={dropout}: a probability below 1 is needed")
 
         stem, *stages = channels
         layers = [conv_block(in_channels, stem, kernel_size=5, pool=True)]  # (B, C, H, W) -> (B, 16, H/2, W/2)

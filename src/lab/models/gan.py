@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.utils import make_grid
 
 from lab.data.tensors import Batch, generator
+from lab.engine.utils.errors import UserError
 from lab.models.tasks.plots import log_image
 from lab.optim.optimizers import OptimizerFactory, configure
 
@@ -79,7 +80,7 @@ class GAN(pl.LightningModule):
         scheduler: see `lab.optim.optimizers.configure`.
 
     Raises:
-        ValueError: for sides that are no multiples of 4, sizes below 1, an unknown loss, shares out of their range.
+        UserError: for sides that are no multiples of 4, sizes below 1, an unknown loss, shares out of their range.
 
     Source: Goodfellow et al., Generative Adversarial Nets, 2014; Radford, Metz and Chintala, Unsupervised
     Representation Learning with Deep Convolutional GANs, 2016; Lim and Ye, Geometric GAN, 2017; Miyato et al., Spectral
@@ -105,17 +106,17 @@ class GAN(pl.LightningModule):
         super().__init__()
         depth, height, width = image
         if height % 4 or width % 4 or min(image) < 1:
-            raise ValueError(f"image={list(image)}: a GAN needs height and width that are multiples of 4")
+            raise UserError(f"image={list(image)}: a GAN needs height and width that are multiples of 4")
         if len(channels) != 2:
-            raise ValueError(f"channels={list(channels)}: give two numbers, for generator and discriminator")
+            raise UserError(f"channels={list(channels)}: give two numbers, for generator and discriminator")
         if min(latent_size, *channels, hidden_size) < 1:
-            raise ValueError(f"{latent_size=}, channels={list(channels)}, {hidden_size=}: give at least 1 of each")
+            raise UserError(f"{latent_size=}, channels={list(channels)}, {hidden_size=}: give at least 1 of each")
         if loss not in LOSSES:
-            raise ValueError(f"loss={loss!r}: choose from {', '.join(LOSSES)}")
+            raise UserError(f"loss={loss!r}: choose from {', '.join(LOSSES)}")
         if not 0 <= ema_decay < 1:
-            raise ValueError(f"ema_decay={ema_decay} keeps no average: give a number from 0 to below 1")
+            raise UserError(f"ema_decay={ema_decay} keeps no average: give a number from 0 to below 1")
         if gradient_penalty < 0:
-            raise ValueError(f"gradient_penalty={gradient_penalty}: a penalty is no reward, so give a number from 0")
+            raise UserError(f"gradient_penalty={gradient_penalty}: a penalty is no reward, so give a number from 0")
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.mean, self.std = pixels
         self.latent_size = latent_size

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lab.engine.utils.errors import UserError
 from lab.models.tasks.classification import Classifier
 
 
@@ -41,18 +42,18 @@ class LeNet(Classifier):
         super().__init__(num_classes=num_classes, **task)
         in_channels, rows, columns = image
         if rows % 4 or columns % 4 or min(rows, columns) < 12:
-            raise ValueError(f"image={list(image)}: LeNet needs height and width that are multiples of 4, at least 12")
+            raise UserError(f"image={list(image)}: LeNet needs height and width that are multiples of 4, at least 12")
         if len(channels) != 2 or len(hidden_sizes) != 2:
-            raise ValueError(
+            raise UserError(
                 f"channels={list(channels)}, hidden_sizes={list(hidden_sizes)}: LeNet has two convolutions and two"
                 " hidden layers, so give two numbers for each"
             )
         if min(*channels, *hidden_sizes) < 1:
-            raise ValueError(f"channels={list(channels)}, hidden_sizes={list(hidden_sizes)}: at least one of each")
+            raise UserError(f"channels={list(channels)}, hidden_sizes={list(hidden_sizes)}: at least one of each")
         if width < 1:
-            raise ValueError(f"width={width}: at least as wide as it stands there, so give 1 or more")
+            raise UserError(f"width={width}: at least as wide as it stands there, so give 1 or more")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
+            raise UserError(f"dropout={dropout}: a probability below 1 is needed")
         c1, c2, h1, h2 = (round(width * size) for size in (*channels, *hidden_sizes))
         flat = c2 * (rows // 4 - 2) * (columns // 4 - 2)
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from lab.engine.utils.errors import UserError
 from lab.models.tasks.classification import Classifier
 from lab.models.tasks.regression import Regressor
 
@@ -93,9 +94,9 @@ def make_mlp(
 ) -> nn.Sequential:
     """The layers of both: from (B, ...) to (B, out_features)."""
     if any(size < 1 for size in hidden_sizes):
-        raise ValueError(f"hidden_sizes={list(hidden_sizes)}: every layer needs at least one unit")
+        raise UserError(f"hidden_sizes={list(hidden_sizes)}: every layer needs at least one unit")
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
+        raise UserError(f"dropout={dropout}: a probability below 1 is needed")
     layers: list[nn.Module] = [nn.Flatten()]
     size = in_features
     for hidden in hidden_sizes:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from lab.engine.utils.errors import UserError
 from lab.models.tasks.classification import Classifier
 
 LARGE = 64  # pixels; torchvision's first layers, made for 224, quarter the sides at once
@@ -45,7 +46,7 @@ class ResNet(Classifier):
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
         if frozen_epochs < 0 or unfreeze_every < 0:
-            raise ValueError(f"frozen_epochs={frozen_epochs}, unfreeze_every={unfreeze_every}: give numbers from 0")
+            raise UserError(f"frozen_epochs={frozen_epochs}, unfreeze_every={unfreeze_every}: give numbers from 0")
         self.frozen_epochs = frozen_epochs
         self.unfreeze_every = unfreeze_every
         self.hparams["weights"] = None  # a checkpoint brings its own
@@ -54,12 +55,12 @@ class ResNet(Classifier):
         first = net.conv1
         if min(height, width) < LARGE:
             first = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
-            net.maxpool = nn.Identity()
+            net.set_submodule("maxpool", nn.Identity())
         elif channels != 3:
             first = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         if first is not net.conv1:
             nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
-            net.conv1 = first
+            net.set_submodule("conv1", first)
         if weights is not None:
             _load(net, weights, depth)
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
@@ -83,19 +84,13 @@ class ResNet(Classifier):
             return 0
         return max(0, 4 - since // self.unfreeze_every)
 
-    def on_fit_start(self) -> None:
-        strategy = self.trainer.strategy
-        if (
-            self.frozen_epochs
-            and isinstance(strategy, pl.strategies.DDPStrategy)
-            and not strategy._ddp_kwargs.get("find_unused_parameters")
-        ):
-            raise ValueError(
+    def on_train_start(self) -> None:
+        wrapped = self.trainer.model
+        if self.frozen_epochs and isinstance(wrapped, DistributedDataParallel) and not wrapped.find_unused_parameters:
+            raise UserError(
                 f"frozen_epochs={self.frozen_epochs}: ranks must know that some layers do not learn, so use"
                 " trainer.strategy=ddp_find_unused_parameters_true"
             )
-
-    def on_train_start(self) -> None:
         self.freeze_parts()  # a run resumed within an epoch has no start of it
 
     def on_train_epoch_start(self) -> None:
@@ -117,10 +112,10 @@ def _load(net: nn.Module, weights: str, depth: int) -> None:
     elif Path(weights).is_file():
         state = torch.load(weights, map_location="cpu", weights_only=True)
     else:
-        raise ValueError(f"model.weights={weights}: neither a file nor one of DEFAULT, {', '.join(names)}")
+        raise UserError(f"model.weights={weights}: neither a file nor one of DEFAULT, {', '.join(names)}")
     own = net.state_dict()
     if other := sorted(set(state) ^ set(own)):
-        raise ValueError(f"model.weights={weights} is no ResNet of depth {depth}: they differ in {other[0]}")
+        raise UserError(f"model.weights={weights} is no ResNet of depth {depth}: they differ in {other[0]}")
     conv = state.get("conv1.weight")
     if conv is not None and conv.shape[2:] == own["conv1.weight"].shape[2:] and own["conv1.weight"].shape[1] == 1:
         state["conv1.weight"] = conv.sum(1, keepdim=True)

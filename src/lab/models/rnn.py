@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lab.engine.utils.errors import UserError
 from lab.models.tasks.classification import Classifier
 from lab.models.tasks.regression import Regressor
 
@@ -65,13 +66,13 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         if hidden_size < 1 or num_layers < 1:
-            raise ValueError(f"hidden_size={hidden_size}, num_layers={num_layers}: at least one of each")
+            raise UserError(f"hidden_size={hidden_size}, num_layers={num_layers}: at least one of each")
         if memory is not None and (cell != "lstm" or memory < 3):
-            raise ValueError(f"memory={memory}, cell={cell}: it is for the gates of an LSTM, and from 3 steps on")
+            raise UserError(f"memory={memory}, cell={cell}: it is for the gates of an LSTM, and from 3 steps on")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout}: a probability below 1 is needed")
+            raise UserError(f"dropout={dropout}: a probability below 1 is needed")
         if dropout > 0 and num_layers == 1:
-            raise ValueError(f"dropout={dropout} works between layers, and num_layers=1: give two layers or dropout=0")
+            raise UserError(f"dropout={dropout} works between layers, and num_layers=1: give two layers or dropout=0")
         self.read = read
         self.layers = CELLS[cell](
             1 if read == "numbers" else input_size,

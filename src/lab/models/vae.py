@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 from torchvision.utils import make_grid
 
 from lab.data.tensors import Batch, generator
+from lab.engine.utils.errors import UserError
 from lab.models.mlp import make_mlp
 from lab.models.tasks.plots import log_image
 from lab.optim.optimizers import OptimizerFactory, configure
@@ -48,7 +49,7 @@ class VAE(pl.LightningModule):
         scheduler: see `lab.optim.optimizers.configure`.
 
     Raises:
-        ValueError: for sizes below 1, a negative `beta`, a `beta` other than 1 with several samples.
+        UserError: for sizes below 1, a negative `beta`, a `beta` other than 1 with several samples.
 
     Source: Kingma and Welling, Auto-encoding variational Bayes, 2014, equation 10 and appendix B; Burda, Grosse and
         Salakhutdinov, Importance weighted autoencoders, 2016, equation 8, its sizes and figures from section 5.
@@ -75,11 +76,11 @@ class VAE(pl.LightningModule):
         counts = {"latent_size": latent_size, "num_samples": num_samples, "chunk_size": chunk_size}
         for name, count in (counts | {"nll_samples": nll_samples, "nll_images": nll_images}).items():
             if count is not None and count < 1:
-                raise ValueError(f"{name}={count}: give a whole number from 1")
+                raise UserError(f"{name}={count}: give a whole number from 1")
         if beta < 0:
-            raise ValueError(f"beta={beta}: the weight of the KL divergence is no reward, so give a number from 0")
+            raise UserError(f"beta={beta}: the weight of the KL divergence is no reward, so give a number from 0")
         if num_samples > 1 and beta != 1:
-            raise ValueError(
+            raise UserError(
                 f"num_samples={num_samples}, beta={beta}: the importance-weighted bound has no KL term to weigh, so"
                 " set beta=1 or num_samples=1"
             )
@@ -254,9 +255,9 @@ def _convolutions(
     """Encoder (B, C, H, W) -> (B, 2 L) and decoder (B, L) -> (B, D)."""
     in_channels, height, width = image
     if height % 4 or width % 4:
-        raise ValueError(f"image={list(image)}: two halvings need height and width that are multiples of 4")
+        raise UserError(f"image={list(image)}: two halvings need height and width that are multiples of 4")
     if len(channels) != 2 or min(channels) < 1:
-        raise ValueError(f"channels={list(channels)}: give two numbers from 1, one for each convolution")
+        raise UserError(f"channels={list(channels)}: give two numbers from 1, one for each convolution")
     c1, c2 = channels
     small = (c2, height // 4, width // 4)
     strided = (4, 2, 1)  # kernel, stride and padding that halve or double each side

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lab.engine.utils.errors import UserError
 from lab.models.attention import blocks
 from lab.models.tasks.classification import Classifier
 
@@ -45,9 +46,7 @@ class ViT(Classifier):
         super().__init__(num_classes=num_classes, **task)
         channels, height, columns = image
         if patch_size < 1 or height % patch_size or columns % patch_size:
-            raise ValueError(
-                f"image={list(image)}, patch_size={patch_size}: patches must tile the image without a rest"
-            )
+            raise UserError(f"image={list(image)}, patch_size={patch_size}: patches must tile the image without a rest")
         tokens = (height // patch_size) * (columns // patch_size) + (pool == "class_token")
         self.pool = pool
         self.patches = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)

@@ -63,20 +63,14 @@ def configure(
             called with the optimizer and, where it takes one, `total_steps`. None for a constant rate.
     """
     if optimizer is None:
-        raise ValueError(f"{type(module).__name__} was built without an optimizer: pass optimizer=… to train it")
+        raise UserError(f"{type(module).__name__} was built without an optimizer: pass optimizer=… to train it")
     built = optimizer(module.parameters())
     if scheduler is None:
         return built
     factory = scheduler["scheduler"]
     if "total_steps" in inspect.signature(factory).parameters:
         factory = partial(factory, total_steps=_num_steps(module.trainer))
-    try:
-        schedule = factory(built)
-    except ValueError as error:
-        raise UserError(
-            f"{type(built).__name__} does not go with this scheduler: {error}; try scheduler=none"
-        ) from error
-    return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": schedule}}  # type: ignore[return-value]
+    return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": factory(built)}}  # type: ignore[return-value]
 
 
 def _num_steps(trainer: pl.Trainer) -> int:

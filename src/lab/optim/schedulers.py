@@ -6,6 +6,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
+from lab.engine.utils.errors import UserError
+
 
 def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.0) -> LambdaLR:
     """Linear warm-up, then half a cosine down to the end.
@@ -19,7 +21,7 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
     Source: Loshchilov and Hutter, SGDR, 2017, equation 5, for one cycle.
     """
     if not 0 <= warmup < 1:
-        raise ValueError(f"scheduler.warmup={warmup} is no share of the steps: give a number from 0 to below 1")
+        raise UserError(f"scheduler.warmup={warmup} is no share of the steps: give a number from 0 to below 1")
     rising = round(warmup * total_steps)
 
     def factor(step: int) -> float:
@@ -32,8 +34,13 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
 
 
 class OneCycle(OneCycleLR):
-    """`torch.optim.lr_scheduler.OneCycleLR`; of a run that goes on for longer than it was to, over its new length."""
+    """`torch.optim.lr_scheduler.OneCycleLR`, whose state is the step that it has come to.
+
+    A run that goes on for longer than it was to does so over its new length: torch's state would bring the old one.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        length = ("total_steps", "_schedule_phases")
-        super().load_state_dict({key: value for key, value in state_dict.items() if key not in length})
+        self.last_epoch = state_dict["last_epoch"]

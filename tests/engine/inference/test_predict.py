@@ -71,7 +71,7 @@ def test_the_training_split_comes_in_its_order(runs: dict[str, Path], tmp_path: 
     predict(f"run={runs['digits']}", "in=train", f"out={tmp_path}/p.csv")
     data: Any = Run.open(runs["digits"]).datamodule()
     data.setup("fit")
-    assert [int(row["target"]) for row in rows_of(tmp_path / "p.csv")] == data._splits["train"][1].tolist()
+    assert [int(row["target"]) for row in rows_of(tmp_path / "p.csv")] == data.splits["train"][1].tolist()
 
 
 def test_a_table_is_read_as_the_training_file_was(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, runs: dict[str, Path]) -> P
     data: Any = Run.open(runs["digits"]).datamodule()
     data.setup("test")
     for i in range(12):
-        pixels = data._splits["test"][0][i, 0].numpy()
+        pixels = data.splits["test"][0][i, 0].numpy()
         image = Image.fromarray(pixels)
         match i % 4:
             case 0:

@@ -11,13 +11,14 @@ import pytest
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.runs.resume import merge_resumed_config
 from lab.engine.runs.run import Run
+from lab.engine.sweeps.pruners import PRUNING
 from lab.engine.sweeps.study import Referee, open_study
 from lab.engine.utils.errors import Preempted, UserError
 from tests.conftest import SMALL, Compose
 from tests.engine.runs.test_resume import start, stopping_at
 from tests.processes import await_end, begin, members
 
-RUN = [*SMALL, "model=mlp", "data.batch_size=50", "trainer.max_epochs=6", "logger=none"]
+RUN = [*SMALL, "model=mlp", "data.batch_size=50", "trainer.max_epochs=6", "logger=none", PRUNING]
 # Ends every trial that has not come to an accuracy of 2 by its third validation
 AT_THE_THIRD = {"_target_": "optuna.pruners.ThresholdPruner", "lower": 2.0, "n_warmup_steps": 3}
 NEVER = {"_target_": "optuna.pruners.ThresholdPruner", "lower": -1.0}

@@ -14,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
+from lab.engine.compat.optuna import reopen_trial
 from lab.engine.sweeps.pruners import check_pruner, prunes
 from lab.engine.sweeps.samplers import build_sampler
 from lab.engine.sweeps.space import Space
@@ -182,8 +183,7 @@ def drawn(folder: Path, sampler: dict[str, Any], trials: int, opened: int) -> li
     for number in range(trials):
         if number % opened == 0:
             study = open_study(folder, ["min"])
-        study.sampler = build_sampler(OmegaConf.create(sampler), Space([], {}, {}), number)
-        trial = study.ask(SPACE)
+        trial = study.with_sampler(build_sampler(OmegaConf.create(sampler), Space([], {}, {}), number)).ask(SPACE)
         study.tell(trial, (trial.params["width"] - 20) ** 2 + trial.params["lr"])
     return [t.params for t in study.get_trials()]
 
@@ -206,8 +206,7 @@ def test_a_grid_is_gone_through_once(tmp_path: Path) -> None:
     space = Space.parse(["lr=0.1,0.2,0.3", "width=8,16"])
     grid = OmegaConf.create({"_target_": "optuna.samplers.GridSampler", "seed": 0})
     for number in range(6):
-        study = open_study(tmp_path, ["min"])
-        study.sampler = build_sampler(grid, space, number)
+        study = open_study(tmp_path, ["min"]).with_sampler(build_sampler(grid, space, number))
         trial = study.ask()
         space.suggest(trial)
         study.tell(trial, float(number))
@@ -219,7 +218,7 @@ def test_a_trial_that_was_half_drawn_is_drawn_to_its_end(tmp_path: Path) -> None
     trial = study.ask()
     trial.suggest_float("lr", 1e-4, 1e-1, log=True)
     study = open_study(tmp_path, ["min"])
-    again = optuna.Trial(study, study.get_trials()[0]._trial_id)
+    again = reopen_trial(study, 0)
     assert again.suggest_float("lr", 1e-4, 1e-1, log=True) == trial.params["lr"]
     assert 8 <= again.suggest_int("width", 8, 64) <= 64
     assert len(study.get_trials()) == 1

@@ -20,7 +20,7 @@ from lab.engine.utils.paths import CONFIGS
 APART = {
     *("seed", "resume", "sweep", "logger", "progress", "quick_loop", "trainer.enable_progress_bar"),
     *(f"paths.{name}" for name in ("root_dir", "log_dir", "run_dir")),
-    *(f"callbacks.{name}" for name in ("progress", "watch", "summary", "learning_rate", "throughput")),
+    *(f"callbacks.{name}" for name in ("progress", "watch", "summary", "learning_rate", "throughput", "pruning")),
 }
 DERIVED = ("dims", "objective")  # the data's and the model's own words
 

@@ -105,7 +105,11 @@ def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, A
     """Every key at which the experiment `name` makes another config than the run's, with the run's value."""
     now: Any = OmegaConf.to_container(compose([f"experiment={name}"]), resolve=False)
     then: Any = OmegaConf.to_container(run.saved, resolve=False)
-    return ((key, value) for key, _, value in differences(now, then) if key.split(".")[0] not in own)
+    return (
+        (key, value)
+        for key, _, value in differences(now, then)
+        if key.split(".")[0] not in own and key != "callbacks.pruning"
+    )
 
 
 def _put(content: dict[str, Any], key: str, value: Any) -> None:

@@ -6,6 +6,9 @@ from typing import Any
 
 from lab.engine.utils.errors import UserError
 
+# What each job of a sweep that prunes is told
+PRUNING = "++callbacks.pruning={_target_:lab.engine.sweeps.pruning.Pruning,directory:${paths.run_dir}}"
+
 
 def prunes(sweeper: Mapping[str, Any]) -> bool:
     """Whether a sweep with these settings of `hydra.sweeper` ends runs amid their training; over seeds, between two."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from lab.engine.runs.recorder import Record
 from lab.engine.sweeps.pruners import prunes
 from lab.engine.sweeps.study import Referee, load_trial, settings
 
@@ -16,7 +17,8 @@ class Pruning(pl.Callback):
     """Reports the sweep's objective after each validation, and ends the run where the sweep's pruner says so.
 
     Rank 0 alone speaks with the study; what it hears goes to all, which end after the same step. The run then has the
-    status `pruned`, and is not tested. A run that has come to its end anyway is no pruned one.
+    status `pruned`, and is not tested. A run that has come to its end anyway is no pruned one, and neither is one
+    outside of a sweep that prunes: there this does nothing.
 
     A step is a validation, counted from 1: an epoch, where there is one validation an epoch.
 
@@ -24,11 +26,11 @@ class Pruning(pl.Callback):
         directory: of the run, whose name is the trial's number and above which `sweep.json` lies.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.pruned = False
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
         self.step = 0
-        self.metric = settings(directory.parent)["objectives"][0]["metric"]
+        sweeper = settings(self.directory.parent) if self.directory.name.isdigit() else {}
+        self.metric = sweeper["objectives"][0]["metric"] if prunes(sweeper) else None
         self._referee: Referee | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -37,7 +39,8 @@ class Pruning(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that was killed when its end had been decided ends where it goes on."""
-        self._end(trainer, self._referee is not None and self._referee.is_over(self.step))
+        if self.metric is not None:
+            self._end(trainer, self._referee is not None and self._referee.is_over(self.step))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or self.metric not in trainer.callback_metrics:
@@ -46,10 +49,6 @@ class Pruning(pl.Callback):
         last, value = is_last(trainer), float(trainer.callback_metrics[self.metric])
         self._end(trainer, self._referee is not None and self._referee.report(self.step, value, last))
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.pruned and trainer.is_global_zero:
-            log.info("pruned after validation %d", self.step)
-
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step}
 
@@ -57,22 +56,18 @@ class Pruning(pl.Callback):
         self.step = state_dict["step"]
 
     def _end(self, trainer: pl.Trainer, pruned: bool) -> None:
-        self.pruned = trainer.strategy.broadcast(pruned)
-        if self.pruned:
-            trainer.should_stop = True
+        if trainer.strategy.broadcast(pruned):
+            trainer.fit_loop.stop()  # type: ignore[attr-defined]
+            if trainer.is_global_zero:
+                Record(self.directory).note(pruned=self.step)
+                log.info("pruned after validation %d", self.step)
 
 
 def is_last(trainer: pl.Trainer) -> bool:
     """Whether training is over with the validation that has just ended."""
-    loop, epochs, steps = trainer.fit_loop, trainer.max_epochs, trainer.max_steps
-    at_end = loop.epoch_loop.batch_progress.is_last_batch
+    epochs, steps = trainer.max_epochs, trainer.max_steps
     return (
         trainer.should_stop  # another callback's word
-        or (at_end and epochs is not None and 0 <= epochs <= trainer.current_epoch + 1)
+        or (trainer.is_last_batch and epochs is not None and 0 <= epochs <= trainer.current_epoch + 1)
         or 0 <= steps <= trainer.global_step
     )
-
-
-def pruning_of(run: Path) -> list[Pruning]:
-    """The callback of the job in directory `run`: none outside of a sweep that prunes. All ranks answer alike."""
-    return [Pruning(run)] if run.name.isdigit() and prunes(settings(run.parent)) else []

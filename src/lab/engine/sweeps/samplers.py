@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
 
-REMEDY = "PACKAGES in lab/sweeps/samplers.py"
+REMEDY = "PACKAGES in lab/engine/sweeps/samplers.py"
 PACKAGES = ["optuna.samplers", "optuna.pruners"]
 GRID = "optuna.samplers.GridSampler"
 
@@ -21,7 +21,7 @@ GRID = "optuna.samplers.GridSampler"
 def build_sampler(config: DictConfig, space: Space, number: int = 0) -> "BaseSampler":
     """Makes the sampler of one trial.
 
-    With one of its own for each trial, what is drawn hangs on the seed, the trial's number and the trials before it
+    With one of its own for each trial, what is drawn depends on the seed, the trial's number and the trials before it
     alone, and not on whether the sweep was stopped meanwhile: one for all would begin again with what it drew first.
 
     Args:
@@ -34,19 +34,13 @@ def build_sampler(config: DictConfig, space: Space, number: int = 0) -> "BaseSam
     """
     node: Any = OmegaConf.to_container(config, resolve=True)
     if node["_target_"] == GRID:
-        grid = _make({"search_space": space.grid(), **node})
-        grid.after_trial = _go_on
-        return grid
+        return _make({"search_space": space.grid(), **node})
     if node.get("seed") is not None:
         import numpy as np
 
         # Hashed, not added: else trial 1 of seed 0 would be trial 0 of seed 1
         node["seed"] = int(np.random.SeedSequence([node["seed"], number]).generate_state(1)[0])
     return _make(node)
-
-
-def _go_on(*_: Any) -> None:
-    """In place of stopping `Study.optimize` after the last combination, which fails where nobody has called it."""
 
 
 def build_pruner(config: DictConfig) -> "BasePruner":

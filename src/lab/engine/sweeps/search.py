@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from lab.engine.config.compose import compose
 from lab.engine.sweeps.constraints import constrain, numbers, parse_constraints
 from lab.engine.sweeps.parallel_jobs import parallel_jobs
-from lab.engine.sweeps.pruners import check_pruner, is_wilcoxon
+from lab.engine.sweeps.pruners import PRUNING, check_pruner, is_wilcoxon, prunes
 from lab.engine.sweeps.resume import asks
 from lab.engine.sweeps.samplers import build_sampler
 from lab.engine.sweeps.space import Space
@@ -66,6 +66,7 @@ class Search(Sweeper):
         if node.get("seeds") and "seed" in self.space.parameters:
             raise UserError("hydra.sweeper.seeds trains each trial with every seed: leave out seed=")
         check_reachable(node["storage"])
+        self.told = [PRUNING] if prunes(node) else []
         super().sweep(arguments)
 
     def run(self, words: list[str]) -> None:
@@ -102,8 +103,9 @@ class Search(Sweeper):
 
     def _next(self, wanted: int, at_a_time: int, timed_out: bool) -> "dict[Trial, list[str]]":
         """Trials to train now, with the overrides of each: those that were begun before, and then new ones."""
-        from optuna import Trial
         from optuna.trial import TrialState
+
+        from lab.engine.compat.optuna import reopen_trial
 
         known = self.study.get_trials(deepcopy=False)
         begun = [trial for trial in known if trial.state == TrialState.RUNNING][:at_a_time]
@@ -111,8 +113,9 @@ class Search(Sweeper):
         fresh = 0 if timed_out else min(at_a_time, wanted - finished) - len(begun)
         trials: dict[Trial, list[str]] = {}
         for number in [*(trial.number for trial in begun), *range(len(known), len(known) + fresh)]:
-            self.study.sampler = build_sampler(self.config.hydra.sweeper.sampler, self.space, number)
-            trial = Trial(self.study, known[number]._trial_id) if number < len(known) else self.study.ask()
+            sampler = build_sampler(self.config.hydra.sweeper.sampler, self.space, number)
+            study = self.study.with_sampler(sampler)
+            trial = reopen_trial(study, number) if number < len(known) else study.ask()
             trials[trial] = [*self.space.fixed, *self.space.suggest(trial)]
         return trials
 

@@ -17,6 +17,8 @@ from lab.engine.utils.errors import UserError
 if TYPE_CHECKING:
     from optuna import Study
 
+    from lab.engine.compat.optuna import AskTellStudy
+
 DECIDED = "pruning"  # the attribute of a trial that says what its last report came to
 
 
@@ -40,7 +42,7 @@ def open_study(
     modes: Sequence[str],
     storage: str | None = None,
     pruner: Mapping[str, Any] | None = None,
-) -> "Study":
+) -> "AskTellStudy":
     """The study of the sweep in `directory`, begun where there is none yet.
 
     Args:
@@ -52,36 +54,28 @@ def open_study(
     Raises:
         UserError: when the storage cannot be used, or holds another sweep's study of this name.
     """
-    optuna = _optuna()
-    study = optuna.create_study(
-        study_name=directory.name,
-        storage=open_storage(directory, storage),
-        directions=[{"min": "minimize", "max": "maximize"}[mode] for mode in modes],
+    import optuna
+
+    from lab.engine.compat.optuna import AskTellStudy
+
+    optuna.logging.disable_default_handler()  # its log is part of ours
+    optuna.logging.enable_propagation()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    opened = open_storage(directory, storage)
+    directions = [{"min": "minimize", "max": "maximize"}[mode] for mode in modes]
+    optuna.create_study(study_name=directory.name, storage=opened, directions=directions, load_if_exists=True)
+    study = AskTellStudy(
+        directory.name,
+        opened,
         sampler=optuna.samplers.RandomSampler(),  # the sweep gives each trial one of its own
         pruner=build_pruner(OmegaConf.create(dict(pruner))) if pruner else optuna.pruners.NopPruner(),
-        load_if_exists=True,
     )
-    study.stop = _stop
     home = study.user_attrs.get("directory")
     if home is None:
         study.set_user_attr("directory", str(directory))
     elif home != str(directory) and study.get_trials(deepcopy=False) and not any(directory.glob("[0-9]*/run.json")):
         raise UserError(f"hydra.sweeper.storage holds a study {directory.name} already, of the sweep in {home}")
     return study
-
-
-def _stop() -> None:
-    """What `GridSampler` calls at its end, and Optuna refuses outside of its own loop."""
-
-
-def _optuna() -> Any:
-    """Optuna, its log part of ours."""
-    import optuna
-
-    optuna.logging.disable_default_handler()
-    optuna.logging.enable_propagation()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
 
 
 class Referee:
@@ -96,12 +90,12 @@ class Referee:
     """
 
     def __init__(self, study: "Study", number: int) -> None:
-        from optuna import Trial
+        from lab.engine.compat.optuna import reopen_trial
 
-        self.frozen = study.get_trials(deepcopy=False)[number]
-        self.trial = Trial(study, self.frozen._trial_id)
-        self.known = dict(self.frozen.intermediate_values)
-        decided = self.frozen.user_attrs.get(DECIDED, {})
+        self.trial = reopen_trial(study, number)
+        frozen = study.get_trials(deepcopy=False)[number]
+        self.known = dict(frozen.intermediate_values)
+        decided = frozen.user_attrs.get(DECIDED, {})
         self.step: int = decided.get("step", 0)  # the last one that was decided
         self.pruned: bool = decided.get("pruned", False)
 

@@ -72,6 +72,7 @@ class Sweeper(Base):
     kind: str
     config: DictConfig
     tries_again = True  # jobs that failed, when the sweep goes on
+    told: Sequence[str] = ()  # overrides that each job is given on top
     total: int | None = None  # jobs that there will be, where that is known
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -141,7 +142,7 @@ class Sweeper(Base):
             of = f" of {self.total}" if self.total else ""
             log.info("job %d%s: %s", job.number, of, " ".join(self._shown(job)))
         # Each is told its directory: launchers count on from the first of a batch, and there may be holes
-        words = [[*job.overrides, f"hydra.sweep.subdir={job.number}"] for job in batch]
+        words = [[*job.overrides, *self.told, f"hydra.sweep.subdir={job.number}"] for job in batch]
         try:
             returns: Sequence[JobReturn] = self.launcher.launch(words, initial_job_idx=batch[0].number)
         except Exception as error:  # of joblib, submitit or ray: one process that dies takes all results along

@@ -89,10 +89,15 @@ class FitLoop(_FitLoop):
 
     epoch_loop: "TrainingEpochLoop"
     over = False  # whether a run that is resumed has been trained to its end
+    stopped = False
+
+    def stop(self) -> None:
+        """Ends the fit after this batch; such a run has not come to its end, and `stopped` says so."""
+        self.stopped = True
 
     @property
     def done(self) -> bool:
-        return self.over or super().done
+        return self.over or self.stopped or super().done
 
     def on_run_start(self) -> None:
         self.epoch_loop.stop.in_loop = True
@@ -121,6 +126,10 @@ class TrainingEpochLoop(_TrainingEpochLoop):
         super().__init__(trainer, min_steps, max_steps)
         self.stop = stop
         self.quick = quick
+
+    @property
+    def done(self) -> bool:
+        return self.trainer.fit_loop.stopped or super().done  # type: ignore[attr-defined]
 
     def on_run_start(self, data_fetcher: Any) -> None:
         super().on_run_start(data_fetcher)

@@ -29,7 +29,6 @@ from lab.engine.distributed.slurm import requeue, starts_again
 from lab.engine.runs.recorder import Record
 from lab.engine.runs.resume import limits, newest
 from lab.engine.runs.run import Run
-from lab.engine.sweeps.pruning import Pruning, pruning_of
 from lab.engine.sweeps.sweep import is_job, is_over
 from lab.engine.sweeps.workers import in_worker
 from lab.engine.training import loop
@@ -122,7 +121,7 @@ def _train(cfg: DictConfig, run: Record, stop: SignalHandler) -> dict[str, float
     kept = _go_on(checkpoint, cfg, run) if checkpoint else {}
     if not checkpoint and is_job(run.dir):  # begun before, maybe, and killed before its first checkpoint
         continue_curves(cfg, 0, run.dir.name)
-    model, data, trainer = build(cfg, pruning_of(run.dir), stop)
+    model, data, trainer = build(cfg, stop=stop)
     if kept:
         _check_fit(kept, model, cfg, checkpoint)
         trainer.fit_loop.over = run.record.get("trained") == limits(cfg)  # type: ignore[attr-defined]
@@ -159,9 +158,9 @@ def _fit_and_test(
     metrics: dict[str, float] = {}
     if cfg.fit:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        pruned = next((c.step for c in trainer.callbacks if isinstance(c, Pruning) and c.pruned), 0)  # type: ignore[attr-defined]
-        if trainer.is_global_zero:  # a run that is stopped while it is tested is not trained on
-            run.note(**({"pruned": pruned} if pruned else {"trained": limits(cfg)}))
+        stopped = trainer.fit_loop.stopped  # type: ignore[attr-defined]
+        if trainer.is_global_zero and not stopped:  # a run that is stopped while it is tested is not trained on
+            run.note(trained=limits(cfg))
         if stop.signum:
             raise Preempted(stop.signum)
         keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)), None)
@@ -177,7 +176,7 @@ def _fit_and_test(
             # By rank 0's name, since others may know no directory but their own; and not by ckpt_path, where a moving
             # average would be replaced by the weights that it averages
             model.load_state_dict(kept["state_dict"])
-        if pruned:
+        if stopped:
             return metrics
     if cfg.test:
         metrics |= trainer.test(model, datamodule=data, verbose=False)[0]

@@ -16,6 +16,7 @@ from torchmetrics.classification import (
 )
 
 from lab.data.tensors import Batch
+from lab.engine.utils.errors import UserError
 from lab.models.tasks.plots import TopErrors, draw_confusion, log_image
 from lab.optim.optimizers import OptimizerFactory, configure
 from lab.optim.regularization import penalty
@@ -47,9 +48,9 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         if num_classes < 2:
-            raise ValueError(f"num_classes={num_classes}: a classifier needs at least two")
+            raise UserError(f"num_classes={num_classes}: a classifier needs at least two")
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"label_smoothing={label_smoothing} is no share: give a number from 0 to 1")
+            raise UserError(f"label_smoothing={label_smoothing} is no share: give a number from 0 to 1")
         # Called here it sees the arguments of the subclass as well. Plain values only: the factories stay out.
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.label_smoothing = label_smoothing

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from lab.data.tensors import IGNORED, Batch, generator
+from lab.engine.utils.errors import UserError
 from lab.models.tasks.plots import boards, log_text
 from lab.optim.optimizers import OptimizerFactory, configure
 
@@ -39,7 +40,7 @@ class LanguageModel(pl.LightningModule):
     ) -> None:
         super().__init__()
         if vocab_size < 2 or context < 1:
-            raise ValueError(f"vocab_size={vocab_size}, context={context}: at least two tokens, and one to look at")
+            raise UserError(f"vocab_size={vocab_size}, context={context}: at least two tokens, and one to look at")
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)  # the subclass's arguments as well
         self.vocab_size = vocab_size
         self.context = context
@@ -101,7 +102,7 @@ class LanguageModel(pl.LightningModule):
             (B, P + num_tokens), the prompt included.
         """
         if prompt.shape[1] < 1 or prompt.shape[1] + num_tokens > self.context:
-            raise ValueError(
+            raise UserError(
                 f"a prompt of {prompt.shape[1]} and {num_tokens} more tokens: there must be a prompt, and together they"
                 f" must fit context={self.context}"
             )
@@ -152,7 +153,7 @@ def sample_token(
 ) -> Tensor:
     """One token for each row of `logits` (B, V): (B,). See `LanguageModel.generate`."""
     if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
-        raise ValueError(
+        raise UserError(
             f"temperature={temperature}, top_k={top_k}, top_p={top_p}: the first from 0, the second from 1, the third"
             " above 0 and at most 1"
         )

@@ -63,10 +63,10 @@ class TopErrors:
 
     def reset(self) -> None:
         self._images: list[Tensor] = []
-        self._found: list[tuple[float, int, int]] = []  # (confidence, predicted, true) of each image
+        self.found: list[tuple[float, int, int]] = []  # (confidence, predicted, true) of each image
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self.found)
 
     def update(self, images: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Takes in images (B, C, H, W) with C of 1 or 3, logits (B, K), labels (B,); other inputs are passed over."""
@@ -77,17 +77,17 @@ class TopErrors:
         top = wrong.topk(min(self.keep, len(wrong))).indices
         for i in top[wrong[top] >= 0].tolist():
             self._images.append(images[i].float().cpu())
-            self._found.append((confidence[i].item(), int(predicted[i]), int(labels[i])))
-        best = sorted(range(len(self._found)), key=lambda i: -self._found[i][0])[: self.keep]
+            self.found.append((confidence[i].item(), int(predicted[i]), int(labels[i])))
+        best = sorted(range(len(self.found)), key=lambda i: -self.found[i][0])[: self.keep]
         self._images = [self._images[i] for i in best]
-        self._found = [self._found[i] for i in best]
+        self.found = [self.found[i] for i in best]
 
     def draw(self, columns: int = 6, cell: int = 84) -> Tensor:
         """A grid of the images, each under `true > predicted (confidence)`."""
         rows = -(-len(self) // columns)
         canvas = Image.new("RGB", (columns * cell, rows * (cell + 14)), "white")
         draw = ImageDraw.Draw(canvas)
-        for i, (image, (confidence, predicted, true)) in enumerate(zip(self._images, self._found, strict=True)):
+        for i, (image, (confidence, predicted, true)) in enumerate(zip(self._images, self.found, strict=True)):
             x, y = i % columns * cell, i // columns * (cell + 14)
             grey = (image - image.amin()) / (image.amax() - image.amin()).clamp(min=1e-6) * 255
             tile = Image.fromarray(grey.expand(3, -1, -1).permute(1, 2, 0).to(torch.uint8).numpy())

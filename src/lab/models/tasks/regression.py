@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
 from lab.data.tensors import Batch
+from lab.engine.utils.errors import UserError
 from lab.optim.optimizers import OptimizerFactory, configure
 from lab.optim.regularization import penalty
 
@@ -47,9 +48,9 @@ class Regressor(pl.LightningModule):
     ) -> None:
         super().__init__()
         if num_targets < 1:
-            raise ValueError(f"num_targets={num_targets}: a regressor predicts at least one number")
+            raise UserError(f"num_targets={num_targets}: a regressor predicts at least one number")
         if huber_delta <= 0:
-            raise ValueError(f"huber_delta={huber_delta}: give a number above 0")
+            raise UserError(f"huber_delta={huber_delta}: give a number above 0")
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)  # the subclass's arguments as well
         self.loss = loss
         self.huber_delta = huber_delta

@@ -1,8 +1,8 @@
-"""The guards of a constructor (`if num_val >= num_samples: raise ValueError(…)`), tried without importing its file.
+"""The guards of a constructor (`if num_val >= num_samples: raise UserError(…)`), tried without importing its file.
 
 What a class refuses is said in one place, the class. Its module imports torch, though, and a wrong command line is to
 be answered at once. So the statements of `__init__` that hang on nothing but its arguments are run by themselves: those
-that raise ValueError, and the assignments that they read. All others are passed over.
+that raise UserError or ValueError, and the assignments that they read. All others are passed over.
 """
 
 import ast
@@ -17,7 +17,7 @@ METHODS = {"items", "keys", "values", "join", "get"}
 
 
 class Refused(Exception):
-    """Stands for ValueError in a guard, so that one that Python raises by itself is told from it."""
+    """Stands for UserError in a guard, so that one that Python raises by itself is told from it."""
 
 
 def refusal(target: str, given: dict[str, Any]) -> str | None:
@@ -31,7 +31,7 @@ def refusal(target: str, given: dict[str, Any]) -> str | None:
 
 def _try(module: str, node: ast.ClassDef, given: dict[str, Any]) -> str | None:
     init = initializer(node)
-    names: dict[str, Any] = {"ValueError": Refused} | SAFE
+    names: dict[str, Any] = {"ValueError": Refused, "UserError": Refused} | SAFE
     if init is not None:
         names |= _literals(constants(module)) | _defaults(init)
         own = {a.arg for a in [*init.args.args, *init.args.kwonlyargs]}

@@ -13,7 +13,7 @@ def test_the_surest_mistakes_are_kept_over_batches() -> None:
         mistakes.update(images[part], logits[part], labels[part])
     confidence, predicted = logits.softmax(1).max(1)
     wrong = [(float(c), int(p), int(y)) for c, p, y in zip(confidence, predicted, labels, strict=True) if p != y]
-    assert mistakes._found == sorted(wrong, reverse=True)[:5]
+    assert mistakes.found == sorted(wrong, reverse=True)[:5]
     assert mistakes.draw().shape[0] == 3
 
 

@@ -1,0 +1,66 @@
+"""The classification task, against counts by hand, and what it and its architectures refuse."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lab.engine.training.train import build
+from lab.engine.utils.errors import UserError
+from lab.models.cnn import CNN
+from lab.models.lenet import LeNet
+from lab.models.mlp import MLP
+from tests.conftest import SMALL, Compose
+
+
+def test_label_smoothing_is_the_mixture_with_the_uniform() -> None:
+    model = MLP(4, 3, hidden_sizes=[], label_smoothing=0.3)
+    x, y = torch.randn(8, 4), torch.arange(8) % 3
+    log_p = model(x).log_softmax(1)
+    target = 0.7 * F.one_hot(y, 3) + 0.3 / 3
+    torch.testing.assert_close(model.training_step((x, y), 0)["loss"], -(target * log_p).sum(1).mean())
+
+
+def test_metrics_agree_with_counts_by_hand(cfg: Compose) -> None:
+    module, datamodule, trainer = build(cfg(*SMALL, "logger=none", "callbacks=none"))
+    [metrics] = trainer.test(module, datamodule=datamodule, verbose=False)
+    module.eval()
+    with torch.no_grad():
+        logits, labels = (
+            torch.cat(parts) for parts in zip(*[(module(x), y) for x, y in datamodule.test_dataloader()], strict=True)
+        )
+    predicted = logits.argmax(1)
+    hits = torch.stack([((predicted == k) & (labels == k)).sum() for k in range(10)]).double()
+    guesses, truths = predicted.bincount(minlength=10).double(), labels.bincount(minlength=10).double()
+    precision, recall = hits / guesses.clamp(min=1), hits / truths
+    f1 = 2 * hits / (guesses + truths)
+    assert metrics["test/loss"] == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
+    assert metrics["test/acc"] == pytest.approx(float((predicted == labels).double().mean()))
+    assert metrics["test/precision"] == pytest.approx(float(precision.mean()), rel=1e-5)
+    assert metrics["test/recall"] == pytest.approx(float(recall.mean()), rel=1e-5)
+    assert metrics["test/f1"] == pytest.approx(float(f1.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: LeNet(image=[1, 27, 27]), r"image=\[1, 27, 27\]"),
+        (lambda: LeNet(channels=[6]), r"channels=\[6\]"),
+        (lambda: LeNet(width=0.5), r"width=0.5"),
+        (lambda: LeNet(dropout=1.0), r"dropout=1.0"),
+        (lambda: CNN(channels=[8] * 6), r"cannot be halved 6 times"),
+        (lambda: CNN(channels=[]), r"channels=\[\]"),
+        (lambda: CNN(dropout=1.0), r"dropout=1.0"),
+        (lambda: MLP(4, 2, hidden_sizes=[0]), r"hidden_sizes=\[0\]"),
+        (lambda: MLP(4, 2, dropout=-0.1), r"dropout=-0.1"),
+        (lambda: MLP(4, 1), r"num_classes=1"),
+        (lambda: MLP(4, 2, label_smoothing=2.0), r"label_smoothing=2.0"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(make: object, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make()  # type: ignore[operator]
+
+
+def test_training_without_an_optimizer_says_so() -> None:
+    with pytest.raises(UserError, match="optimizer=…"):
+        LeNet().configure_optimizers()
