@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-
 from lab.engine.cli.hydra_callback import Check
+
 from lab.engine.config.compose import compose, parse
 from lab.engine.config.validate import validate
 from lab.engine.sweeps.space import Space

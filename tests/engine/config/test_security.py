@@ -116,13 +116,13 @@ SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 LOG = "hydra: {job_logging: {handlers: {file: {filename: %s}}}}"
 HYDRA = {
     "callback": "hydra: {callbacks: {evil: {_target_: builtins.open, file: CANARY, mode: w}}}",
-    "callback's argument": "hydra: {callbacks: {check: {x: {_target_: builtins.open, file: CANARY, mode: w}}}}",
-    "callback in place of ours": "hydra: {callbacks: {check: {_target_: pathlib.Path}}}",
+    "callback's argument": "hydra: {callbacks: {workers: {x: {_target_: builtins.open, file: CANARY, mode: w}}}}",
+    "callback in place of ours": "hydra: {callbacks: {workers: {_target_: pathlib.Path}}}",
     "callback, pickling": "hydra: {callbacks: {x: {_target_: hydra.experimental.callbacks.PickleJobInfoCallback}}}",
     "callback, aliased": "evil: {_target_: builtins.open, file: CANARY, mode: w}\nhydra: {callbacks: {x: '${evil}'}}",
     "callbacks, aliased": "evil: {x: {_target_: builtins.open, file: CANARY, mode: w}}\nhydra: {callbacks: '${evil}'}",
     "callback, name interpolated": "hydra: {callbacks: {x: {_target_: '${oc.env:LAB_TARGET}', file: CANARY, mode: w}}}",
-    "callback, created late": r"hydra: {callbacks: {check: {x: '\${oc.create:{_target_:builtins.open}}'}}}",
+    "callback, created late": r"hydra: {callbacks: {workers: {x: '\${oc.create:{_target_:builtins.open}}'}}}",
     "callback through a plugin's import": "hydra: {callbacks: {x: {_target_: hydra_plugins.x.subprocess.Popen}}}",
     "launcher": "hydra: {launcher: {_target_: builtins.open}}",
     "launcher of one's own": "hydra/launcher\n{_target_: builtins.open, file: CANARY, mode: w}",

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.engine.cli.hydra_callback import Check
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 from torch import Tensor
 
-from lab.engine.cli.hydra_callback import Check
 from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate
 from lab.engine.config.validate import validate
