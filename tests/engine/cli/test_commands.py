@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from lab.engine.cli.hydra_callback import Check
 
+from lab.engine.cli.command import check_sweep
 from lab.engine.config.compose import compose, parse
 from lab.engine.config.validate import validate
 from lab.engine.sweeps.space import Space
@@ -288,7 +288,7 @@ SWEEPS = [
 def test_right_sweeps_pass(words: list[str]) -> None:
     config = compose([word for word in words if not parse([word])[0].is_sweep_override()], hydra=True)
     config.hydra.overrides.task = [word for word in words if not word.startswith("hydra")]
-    Check().on_multirun_start(config)
+    check_sweep(config)
 
 
 @pytest.mark.parametrize(

@@ -74,14 +74,13 @@ def check_run(config: DictConfig) -> None:
     job = merge_resumed_config(_without_hydra(config), overrides)
     validate(job, [*_search_path(config), *overrides])
     given = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, with the time in it
-    directory = Path(config.hydra.run.dir) if given else None
-    if directory is not None and (directory / "run.json").exists() and not is_job(directory):
-        # Lightning starts the other ranks in the directory of rank 0
-        if not job.resume and is_first():
-            raise UserError(
-                f"{directory} holds a run already: go on with it by resume={directory}, or choose another hydra.run.dir"
-            )
-    _check_writable(directory or Path(config.paths.log_dir))
+    directory = Path(config.hydra.run.dir if given else config.paths.log_dir)
+    begun = given and (directory / "run.json").exists() and not is_job(directory)
+    if begun and not job.resume and is_first():  # Lightning starts the other ranks in the directory of rank 0
+        raise UserError(
+            f"{directory} holds a run already: go on with it by resume={directory}, or choose another hydra.run.dir"
+        )
+    _check_writable(directory)
 
 
 def check_sweep(config: DictConfig) -> None:
