@@ -14,6 +14,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -69,11 +70,9 @@ def compose(
     if not GlobalHydra.instance().is_initialized():
         with initialize_config_dir(str(CONFIGS), job_name="train", version_base="1.3"):
             return compose(overrides, hydra, name, multirun)
-    with composition_errors(lambda: known_keys(overrides)), warnings.catch_warnings():
-        ignore_known_warnings()
-        loader = GlobalHydra.instance().config_loader()
+    with composition_errors(lambda: known_keys(overrides)):
         try:
-            config = loader.load_configuration(name, list(overrides), RunMode.MULTIRUN if multirun else RunMode.RUN)
+            config = _load(overrides, name, RunMode.MULTIRUN if multirun else RunMode.RUN)
         except ValueError as error:  # a defaults list that is written wrong
             raise UserError(str(error)) from error
     authorize(config, overrides)
@@ -86,11 +85,17 @@ def compose(
 def known_keys(overrides: Sequence[str]) -> list[str]:
     """Returns every group, and every key of the config that the choices among `overrides` make."""
     choices = [word for word in overrides if "=" in word and options(word.split("=")[0])]
+    groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
     for tried in (choices, []):
-        with suppress(UserError):
-            groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
-            return [*groups, *(key for key, _ in leaves(compose(tried, hydra=True)))]
-    return []
+        with suppress(HydraException, ValueError):
+            return [*groups, *(key for key, _ in leaves(_load(tried)))]
+    return groups
+
+
+def _load(overrides: Sequence[str], name: str | None = "train", mode: RunMode = RunMode.RUN) -> DictConfig:
+    with warnings.catch_warnings():
+        ignore_known_warnings()
+        return GlobalHydra.instance().config_loader().load_configuration(name, list(overrides), mode)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
