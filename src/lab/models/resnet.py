@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -110,7 +111,10 @@ def _load(net: nn.Module, weights: str, depth: int) -> None:
     if weights in ("DEFAULT", *names):
         state = torchvision.models.get_model_weights(f"resnet{depth}")[weights].get_state_dict(progress=False)
     elif Path(weights).is_file():
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            raise UserError(f"{weights} holds code; not loaded") from error
     else:
         raise UserError(f"model.weights={weights}: neither a file nor one of DEFAULT, {', '.join(names)}")
     own = net.state_dict()

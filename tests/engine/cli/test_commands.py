@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.engine.cli.hydra_callback import Check
+from lab.engine.cli.command import check_sweep
 from lab.engine.config.compose import compose, parse
 from lab.engine.config.validate import validate
 from lab.engine.sweeps.space import Space
@@ -33,7 +33,7 @@ WRONG = [
     (["+new.key=1"], ["+new.key: nobody reads this key"]),
     (["+sead=1"], ["+sead: nobody reads this key", "did you mean seed?"]),
     (["+callbacks.mine.patience=1"], ["callbacks.mine has no _target_"]),
-    (["+callbacks.mine._target_=lab.callbacks.Progres"], ["lab.callbacks.Progres", "did you mean Progress?"]),
+    (["+callbacks.mine._target_=lab.callbacks.progress.Progres"], ["progress.Progres", "did you mean Progress?"]),
     (["+callbacks.mine._target_=nowhere.Callback"], ["nowhere.Callback is not allowed"]),
     (["~data.batch_size"], ["data.batch_size", "needs one"]),
     (["~model"], ["~model: every run has one"]),
@@ -116,14 +116,14 @@ WRONG = [
     # the command line itself
     (["model=null"], ["model=null: expected the name of a choice"]),
     (["=3"], ["expected the name of a choice"]),
-    (["trainer={a:1}"], ["trainer: it has none of the keys"]),
+    (["trainer={a:1}"], ["trainer.a: no such key"]),
     (["--experimental-rerun", "x"], ["would load a pickle"]),
     (["foo"], ["'foo'", "key=value"]),
     (["model.hidden_sizes=[1"], ["no override"]),
     (["data.target='a"], ["no override"]),
     (["--nope"], ["--nope: no such flag"]),
     (["--mutlirun"], ["--mutlirun: no such flag", "did you mean --multirun?"]),
-    (["--cfg", "jobb"], ["jobb", "no such choice", "'job'"]),
+    (["--cfg", "jobb"], ["--cfg", "jobb", "'job'"]),
     (["--config-name", "nope"], ["nope", "train"]),
     (["seed=0,1"], ["seed=0,1", "--multirun"]),
     (["seed=range(3)"], ["seed=range(3)", "--multirun"]),
@@ -288,7 +288,7 @@ SWEEPS = [
 def test_right_sweeps_pass(words: list[str]) -> None:
     config = compose([word for word in words if not parse([word])[0].is_sweep_override()], hydra=True)
     config.hydra.overrides.task = [word for word in words if not word.startswith("hydra")]
-    Check().on_multirun_start(config)
+    check_sweep(config)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Configs from elsewhere run no code: each attack here would touch a canary file, and none does."""
 
-import os
 import pickle
 import re
 from functools import partial
@@ -9,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from lab.engine.compat.hydra import BASIC_LAUNCHER as LAUNCHER
+from lab.engine.compat.hydra import BASIC_SWEEPER as SWEEPER
 from lab.engine.config import instantiate as instantiation
-from lab.engine.config import security
+from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.paths import CONFIGS
 from tests.conftest import SMALL, run_script
 
 OPEN = {"_target_": "builtins.open", "file": "CANARY", "mode": "w"}  # Hydra's own list lets it through
@@ -111,18 +110,16 @@ CONFIGURED: dict[str, Any] = {
     "torch beside its optimizers": {"_target_": "torch.optimize.evil"},
 }
 
-LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 LOG = "hydra: {job_logging: {handlers: {file: {filename: %s}}}}"
 HYDRA = {
     "callback": "hydra: {callbacks: {evil: {_target_: builtins.open, file: CANARY, mode: w}}}",
-    "callback's argument": "hydra: {callbacks: {check: {x: {_target_: builtins.open, file: CANARY, mode: w}}}}",
-    "callback in place of ours": "hydra: {callbacks: {check: {_target_: pathlib.Path}}}",
+    "callback's argument": "hydra: {callbacks: {workers: {x: {_target_: builtins.open, file: CANARY, mode: w}}}}",
+    "callback in place of ours": "hydra: {callbacks: {workers: {_target_: pathlib.Path}}}",
     "callback, pickling": "hydra: {callbacks: {x: {_target_: hydra.experimental.callbacks.PickleJobInfoCallback}}}",
     "callback, aliased": "evil: {_target_: builtins.open, file: CANARY, mode: w}\nhydra: {callbacks: {x: '${evil}'}}",
     "callbacks, aliased": "evil: {x: {_target_: builtins.open, file: CANARY, mode: w}}\nhydra: {callbacks: '${evil}'}",
     "callback, name interpolated": "hydra: {callbacks: {x: {_target_: '${oc.env:LAB_TARGET}', file: CANARY, mode: w}}}",
-    "callback, created late": r"hydra: {callbacks: {check: {x: '\${oc.create:{_target_:builtins.open}}'}}}",
+    "callback, created late": r"hydra: {callbacks: {workers: {x: '\${oc.create:{_target_:builtins.open}}'}}}",
     "callback through a plugin's import": "hydra: {callbacks: {x: {_target_: hydra_plugins.x.subprocess.Popen}}}",
     "launcher": "hydra: {launcher: {_target_: builtins.open}}",
     "launcher of one's own": "hydra/launcher\n{_target_: builtins.open, file: CANARY, mode: w}",
@@ -260,8 +257,7 @@ def write(tmp_path: Path, experiment: str) -> None:
 def compose_with(tmp_path: Path, experiment: str, *overrides: str) -> DictConfig:
     """The config with an experiment file from elsewhere."""
     write(tmp_path, experiment)
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", [f"hydra.searchpath=[file://{tmp_path}]", "experiment=evil", *overrides])
+    return compose([f"hydra.searchpath=[file://{tmp_path}]", "experiment=evil", *overrides], hydra=True)
 
 
 @pytest.mark.parametrize("attack", HYDRA.values(), ids=HYDRA)
@@ -358,15 +354,3 @@ def refused(status: int, said: str, words: str) -> None:
     assert words in said
     assert "Traceback" not in said
     assert len(said.splitlines()) <= 10
-
-
-def test_the_attacks_are_many() -> None:
-    assert len(CONFIGURED) >= 60
-    assert len(HYDRA) >= 25
-
-
-def test_the_guard_stands_behind_hydra() -> None:
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-
-    assert ConfigLoaderImpl.load_configuration is security._load_and_authorize
-    assert os.environ.get("LAB_TARGET") is None

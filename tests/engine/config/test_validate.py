@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 from torch import Tensor
 
-from lab.engine.cli.hydra_callback import Check
+from lab.engine.cli.command import check_sweep
 from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate
 from lab.engine.config.validate import validate
@@ -55,7 +55,7 @@ def partner(group: str, choice: str) -> list[str]:
 def test_every_search_space_passes_the_checks_and_is_named_after_its_file(choice: str) -> None:
     check = compose([f"sweep={choice}"], hydra=True)
     check.hydra.overrides.task = [f"sweep={choice}"]
-    Check().on_multirun_start(check)
+    check_sweep(check)
     assert check.sweep.name == choice
     assert check.hydra.mode.name == "MULTIRUN"
 

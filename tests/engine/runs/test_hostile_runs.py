@@ -167,7 +167,7 @@ def test_the_trainer_refuses_a_hostile_checkpoint(
 
 @pytest.mark.parametrize("hostile", ["weights", "legacy", "plain"], indirect=True)
 def test_hostile_weights_of_a_resnet_are_refused(hostile: Path) -> None:
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(UserError, match=f"{hostile} holds code"):
         ResNet(image=[1, 28, 28], num_classes=10, weights=str(hostile))
 
 

@@ -3,18 +3,25 @@
 import math
 import secrets
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import Any
 
-from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lab.engine.config.composition_errors import composition_errors
+from lab.engine.config.security import authorize
+from lab.engine.utils.console import ignore_known_warnings
+from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
 
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
@@ -46,19 +53,57 @@ for _name, _target in project_settings().get("resolvers", {}).items():
     OmegaConf.register_new_resolver(_name, _resolver(_target), replace=True)
 
 
-def compose(overrides: Sequence[str], hydra: bool = False) -> DictConfig:
-    """The whole config that `overrides` make; on demand with Hydra's own part."""
-    if GlobalHydra.instance().is_initialized():
-        return hydra_compose("train", list(overrides), return_hydra_config=hydra)
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return hydra_compose("train", list(overrides), return_hydra_config=hydra)
+def compose(
+    overrides: Sequence[str], hydra: bool = False, name: str | None = "train", multirun: bool = False
+) -> DictConfig:
+    """Composes the whole config that `overrides` make, and refuses one whose `hydra` node would run code.
+
+    Args:
+        overrides: of the command line, without flags.
+        hydra: whether the `hydra` node is returned as well.
+        name: of the primary config; None for Hydra's own part alone.
+        multirun: whether several values of a key are taken for those of a sweep, and left out.
+
+    Raises:
+        UserError: for what Hydra cannot compose, or `security.authorize` refuses.
+    """
+    if not GlobalHydra.instance().is_initialized():
+        with initialize_config_dir(str(CONFIGS), job_name="train", version_base="1.3"):
+            return compose(overrides, hydra, name, multirun)
+    with composition_errors(lambda: known_keys(overrides)):
+        try:
+            config = _load(overrides, name, RunMode.MULTIRUN if multirun else RunMode.RUN)
+        except ValueError as error:  # a defaults list that is written wrong
+            raise UserError(str(error)) from error
+    authorize(config, overrides)
+    if not hydra:
+        with open_dict(config):
+            del config["hydra"]
+    return config
+
+
+def known_keys(overrides: Sequence[str]) -> list[str]:
+    """Returns every group, and every key of the config that the choices among `overrides` make."""
+    choices = [word for word in overrides if "=" in word and options(word.split("=")[0])]
+    groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
+    for tried in (choices, []):
+        with suppress(HydraException, ValueError):
+            return [*groups, *(key for key, _ in leaves(_load(tried)))]
+    return groups
+
+
+def _load(overrides: Sequence[str], name: str | None = "train", mode: RunMode = RunMode.RUN) -> DictConfig:
+    with warnings.catch_warnings():
+        ignore_known_warnings()
+        return GlobalHydra.instance().config_loader().load_configuration(name, list(overrides), mode)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides as Hydra reads them; `glob(*)` over a group's choices where Hydra runs."""
+    """Parses overrides as Hydra does; `glob(*)` over a group's choices where Hydra runs."""
     hydra = GlobalHydra.instance()
     loader = hydra.config_loader() if hydra.is_initialized() else None
-    return OverridesParser.create(loader).parse_overrides(list(overrides))
+    with composition_errors():
+        return OverridesParser.create(loader).parse_overrides(list(overrides))
 
 
 def options(group: str) -> list[str]:
@@ -67,7 +112,7 @@ def options(group: str) -> list[str]:
 
 
 def get(config: DictConfig, key: str) -> Any:
-    """The value at `key`; None where there is none, or where it hangs on a run that has not begun."""
+    """The value at `key`; None where there is none, or where it depends on a run that has not begun."""
     return OmegaConf.select(config, key, throw_on_missing=False, throw_on_resolution_failure=False)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.utils.errors import UserError
 
@@ -132,16 +132,15 @@ def authorize_names(config: Any) -> None:
 
     `instantiate` looks closer, and at what interpolations bring in as well.
     """
-    if isinstance(config, DictConfig) and not (config._is_none() or config._is_missing()):
-        for key in list[Any](config):
-            if key == "_target_" and not OmegaConf.is_missing(config, key):
-                authorize_name(config[key])
-            elif not OmegaConf.is_interpolation(config, key):
-                authorize_names(config._get_node(key))
-    elif isinstance(config, ListConfig) and not (config._is_none() or config._is_missing()):
-        for i in range(len(config)):
-            if not OmegaConf.is_interpolation(config, i):
-                authorize_names(config._get_node(i))
+    if not OmegaConf.is_config(config):
+        return
+    for key in list(config) if OmegaConf.is_dict(config) else range(len(config)):
+        if OmegaConf.is_missing(config, key):
+            continue
+        if key == "_target_":
+            authorize_name(config[key])
+        elif not OmegaConf.is_interpolation(config, key):
+            authorize_names(config[key])
 
 
 def _is_module(name: str) -> bool:

@@ -4,14 +4,15 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from omegaconf import ListConfig
+from omegaconf import ListConfig, OmegaConf
 
 from lab.engine.utils.paths import ROOT
 
 
 def raw_overrides(words: Iterable[str]) -> list[str]:
     """Words that a config holds, as they were typed: what `${oc.env:NAME}` stands for is not among them."""
-    return [str(word) for word in (words._iter_ex(resolve=False) if isinstance(words, ListConfig) else words)]
+    plain = OmegaConf.to_container(words, resolve=False) if isinstance(words, ListConfig) else words
+    return [str(word) for word in plain]  # type: ignore[union-attr]
 
 
 def override_value(word: str) -> str:

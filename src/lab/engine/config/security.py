@@ -1,31 +1,35 @@
 """Holds what Hydra itself builds from a config against lists, before it does.
 
 Callbacks, launchers, sweepers and log handlers stand in the config's `hydra` node, which any file of a defaults list
-can change. Importing this module puts `authorize` behind every composition: of a run, of a sweep's jobs, of `compose`.
+can change. `compose` calls `authorize`; `cli.command` composes what will run before `hydra.main` does, and sweepers
+compose their jobs.
 """
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
-from functools import wraps
 from importlib.util import find_spec
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from lab.engine.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER
 from lab.engine.config.instantiate import authorize_name, locate
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.machine import has_package
 from lab.engine.utils.redaction import SECRET_NAME, secrets
 
+HERE = "src/lab/engine/config/security.py"
+
 # What may stand there. Add your own class, or the package of a plugin.
-CALLBACKS = ["lab.engine.cli.hydra_callback.Check", "lab.engine.sweeps.workers.Workers"]
-CALLBACKS += ["hydra.experimental.callbacks.LogJobReturnCallback", "hydra_plugins"]
+CALLBACKS = [
+    "lab.engine.sweeps.workers.Workers",
+    "hydra.experimental.callbacks.LogJobReturnCallback",
+    "hydra_plugins",
+]
 PLUGINS = [  # launchers and sweepers; Hydra takes none but those that stand in the package hydra_plugins or in its own
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    BASIC_LAUNCHER,
+    BASIC_SWEEPER,
     "hydra_plugins",
     "optuna.samplers",
     "optuna.pruners",
@@ -74,21 +78,6 @@ SHELL += ["srun_args"]
 
 PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@
 
-_load_configuration = ConfigLoaderImpl.load_configuration
-
-
-@wraps(_load_configuration)
-def _load_and_authorize(self: Any, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any) -> Any:
-    with warnings.catch_warnings():
-        # Our presets of launchers bear the names of those that the plugins bring, which serve as their schemas
-        warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
-        config = _load_configuration(self, config_name, overrides, *args, **kwargs)
-    authorize(config, overrides)
-    return config
-
-
-ConfigLoaderImpl.load_configuration = _load_and_authorize  # type: ignore[method-assign]
-
 
 def authorize(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     """Refuses a composed config whose `hydra` node would run code or save a secret.
@@ -107,7 +96,7 @@ def authorize(config: DictConfig, overrides: Sequence[str] = ()) -> None:
             if key.endswith("._target_"):
                 _check_installed(value, hydra.runtime.choices.get(f"hydra/{group}"))
                 name = "CALLBACKS" if group == "callbacks" else "PLUGINS"
-                _locate(key, value, allowed, f"{name} in lab/guard.py")
+                _locate(key, value, allowed, f"{name} in {HERE}")
             elif group == "launcher" and value and (argument := _shell(key)) and not _is_typed(argument, overrides):
                 raise UserError(f"{key} runs commands: give it on the command line, no file may")
     for group in ("job_logging", "hydra_logging"):
@@ -119,7 +108,7 @@ def authorize(config: DictConfig, overrides: Sequence[str] = ()) -> None:
         if variable not in ENVIRONMENT and variable not in hydra.job.env_copy:
             raise UserError(
                 f"hydra.job.env_set.{variable}: a config may set {', '.join(ENVIRONMENT)}\n"
-                f"ENVIRONMENT in lab/guard.py takes more; or set it yourself: {variable}=… python src/train.py …"
+                f"ENVIRONMENT in {HERE} takes more; or set it yourself: {variable}=… python src/train.py …"
             )
 
 
@@ -226,7 +215,7 @@ def _authorize_logging(node: Any, name: str) -> None:
                 if value not in LOGGING:
                     raise UserError(
                         f"{inner}: {value} is not allowed\na config may name {', '.join(LOGGING)};"
-                        " LOGGING in lab/guard.py takes more"
+                        f" LOGGING in {HERE} takes more"
                     )
             elif key == "filename":
                 if not (isinstance(value, str) and value.endswith(".log")):
@@ -239,11 +228,3 @@ def _authorize_logging(node: Any, name: str) -> None:
         leads_out = node.startswith(("ext://", "cfg://")) and node not in ("ext://sys.stdout", "ext://sys.stderr")
         if leads_out or "${" in node:
             raise UserError(f"{name}={node} is not allowed in a log's settings: write it out")
-
-
-def refuse_pickles(words: Sequence[str]) -> None:
-    """Refuses Hydra's --experimental-rerun, however shortened: it loads a pickle."""
-    for word in words:
-        flag = word.partition("=")[0]
-        if len(flag) > 2 and "--experimental-rerun".startswith(flag):
-            raise UserError(f"{word}: it would load a pickle, which may hold code; give the run's overrides again")

@@ -9,8 +9,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,7 @@ FREE = ["data.num_workers", "data.eval_batch_size"]
 LENGTHS = ["max_epochs", "max_steps", "max_time"]
 
 
-@contextmanager
-def resumed() -> Iterator[None]:
+def resumed(arguments: Sequence[str]) -> list[str]:
     """Leads Hydra into the directory of the run that `resume=` names, with the overrides that it began with.
 
     A job that Slurm starts again goes on with the run that it had begun.
@@ -46,12 +44,11 @@ def resumed() -> Iterator[None]:
     Raises:
         UserError: when there is no such run, or it cannot go on.
     """
-    words = [word.lstrip("+") if word.lstrip("+").startswith("resume=") else word for word in sys.argv[1:]]
+    words = [word.lstrip("+") if word.lstrip("+").startswith("resume=") else word for word in arguments]
     given = [override_value(word) for word in words if word.startswith("resume=")]
     asked = _interrupted_by_slurm(words) or (given[-1] if given and given[-1] not in ("", "null") else None)
     if asked is None:
-        yield
-        return
+        return list(arguments)
     if {"-m", "--multirun"} & set(words):
         raise UserError(f"resume={asked} goes on with one run: leave out -m")
     if flags := [word for word in words if word.startswith("-")]:
@@ -72,10 +69,9 @@ def resumed() -> Iterator[None]:
         for w in run.overrides
         if (key := w.lstrip("+~").partition("=")[0]) not in again and not key.startswith(groups)
     ]
-    sys.argv[1:] = [*kept, *rest, f"resume='{run.dir}'"]
-    if is_first():  # the others are given a directory
-        sys.argv += [f"hydra.run.dir='{run.dir}'", "hydra.output_subdir=null"]
-    yield
+    found = [*kept, *rest, f"resume='{run.dir}'"]
+    # the others are given a directory
+    return [*found, f"hydra.run.dir='{run.dir}'", "hydra.output_subdir=null"] if is_first() else found
 
 
 def merge_resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -3,7 +3,6 @@
 What a sweep varies, and everything that its jobs share, stays as it was; where it runs, and for how long, may change.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,15 @@ def asks(word: str) -> bool:
     return word.lstrip("+").startswith("sweep.resume=")
 
 
-def continue_sweep() -> None:
+def continue_sweep(words: list[str]) -> list[str]:
     """Leads Hydra into the directory of the sweep that `sweep.resume=` names, with the words that it began with.
 
     Raises:
         UserError: when there is no such sweep.
     """
-    words = sys.argv[1:]
     asked = [override_value(word) for word in words if asks(word)]
     if not asked or asked[-1] in ("", "null"):
-        return
+        return words
     sweep = Sweep.open(asked[-1], log_dir(words), argument="sweep.resume")
     rest = [word for word in words if not asks(word)]
     elsewhere = [override_value(word) for word in rest if word.startswith("hydra.sweep.dir=")]
@@ -51,7 +49,7 @@ def continue_sweep() -> None:
         rest = [*told, *rest]
     here = f"hydra.sweep.dir='{sweep.dir}'"
     rest = [word for word in rest if word not in ("-m", "--multirun", here) and override_key(word) != "hydra.sweep.dir"]
-    sys.argv[1:] = ["--multirun", *rest, f"sweep.resume='{sweep.dir}'", here]
+    return ["--multirun", *rest, f"sweep.resume='{sweep.dir}'", here]
 
 
 def _of_job(word: str) -> bool:

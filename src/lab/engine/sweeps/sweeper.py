@@ -21,9 +21,10 @@ from lab.engine.config.overrides import raw_overrides
 from lab.engine.runs.recorder import now
 from lab.engine.runs.run import FINISHED
 from lab.engine.sweeps import resume
+from lab.engine.sweeps.authorize_jobs import authorize_jobs
 from lab.engine.sweeps.best import write_best
 from lab.engine.sweeps.sweep import Sweep
-from lab.engine.utils.errors import RunFailed
+from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.locks import directory_lock
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ class Sweeper(Base):
             log.info("job %d%s: %s", job.number, of, " ".join(self._shown(job)))
         # Each is told its directory: launchers count on from the first of a batch, and there may be holes
         words = [[*job.overrides, *self.told, f"hydra.sweep.subdir={job.number}"] for job in batch]
+        authorize_jobs(self.config, [job.overrides for job in batch])
         try:
             returns: Sequence[JobReturn] = self.launcher.launch(words, initial_job_idx=batch[0].number)
         except Exception as error:  # of joblib, submitit or ray: one process that dies takes all results along
@@ -221,6 +223,4 @@ class Sweeper(Base):
 
 def _trace(error: Any) -> Any:
     """The traceback of an error that is no user's mistake."""
-    from lab.engine.cli.errors import is_user_error
-
-    return None if not isinstance(error, Exception) or is_user_error(error) else error
+    return error if isinstance(error, Exception) and not isinstance(error, UserError | RunFailed) else None

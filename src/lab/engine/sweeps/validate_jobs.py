@@ -5,12 +5,12 @@ from copy import deepcopy
 from itertools import product
 from math import prod
 
-from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.checks.overrides import mismatch
 from lab.engine.config.checks.values import plain
 from lab.engine.config.compose import compose, get, leaves, options, parse
+from lab.engine.config.composition_errors import UnknownKey
 from lab.engine.sweeps.parameter import Parameter
 from lab.engine.sweeps.space import Space
 from lab.engine.utils.errors import UserError
@@ -90,11 +90,10 @@ def _needs(space: Space, key: str | None) -> dict[str, str]:
 def _compose(space: Space, words: tuple[str, ...]) -> DictConfig:
     try:
         return compose([*space.fixed, *words])
-    except ConfigCompositionException as error:
-        key = str(error).partition("'")[2].partition("'")[0].lstrip("+")
-        if not (words and str(error).startswith("Could not override") and key):
+    except UnknownKey as error:
+        if not words:
             raise
-        raise UserError(f"{key}: no such key with {' '.join(words)}") from error
+        raise UserError(f"{error.key}: no such key with {' '.join(words)}") from error
 
 
 def _check_value(space: Space, parameter: Parameter, value: object, base: DictConfig, words: tuple[str, ...]) -> None:

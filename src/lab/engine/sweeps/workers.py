@@ -2,18 +2,18 @@
 
 import logging
 import os
-import warnings
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from lab.engine.cli.errors import show_warning
 from lab.engine.config.security import EXTRAS
+from lab.engine.utils.console import ignore_known_warnings, log_warnings
 from lab.engine.utils.paths import ROOT
 from lab.engine.utils.processes import set_parent_death_signal
 
 _in_worker = False
+ignore_known_warnings()  # a worker composes its job's config after it has loaded this
 
 
 class Workers(Callback):
@@ -38,7 +38,7 @@ class Workers(Callback):
             _in_worker = True
             if os.getppid() == self.home:  # joblib's wait for their parent for ever
                 set_parent_death_signal(self.home)()
-            warnings.showwarning = show_warning
+            log_warnings()
 
 
 def in_worker() -> bool:

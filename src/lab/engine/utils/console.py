@@ -1,21 +1,24 @@
-"""Where log lines go, and what does not go with them."""
+"""Where log lines and warnings go, and what does not go with them."""
 
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from lab.engine.utils.redaction import redact
 
 # Lightning advertises services in its log, one line each, and tells of a checkpoint before and after
 SAID_ALREADY = ("💡", "Restoring states from the checkpoint", "Restored all states from the checkpoint")
+WARNINGS = logging.getLogger("py.warnings")  # where `logging.captureWarnings` sends them
 
 
 class Redact(logging.Filter):
     """Takes the environment's secrets out of every line, tracebacks included; no line is dropped."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact(record.getMessage()), None
+        record.msg, record.args = redact(record.getMessage()).rstrip("\n"), None  # a warning ends with an empty line
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         # a formatter takes what stands in exc_text for the traceback, and does not write it anew
@@ -24,25 +27,55 @@ class Redact(logging.Filter):
 
 
 class Console(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever `sys.stdout` is when the line comes, so that lines pass above a live progress bar."""
+    """Writes to whatever `sys.stdout` is when the line comes, so that lines pass above a live progress bar.
 
-    def __init__(self, stream: None = None) -> None:
+    Args:
+        stream: stdout or stderr. Warnings go to stderr alone.
+    """
+
+    def __init__(self, stream: str = "stdout") -> None:
         logging.Handler.__init__(self)
+        self.name_of_stream = stream
         self.addFilter(lambda record: not str(record.msg).startswith(SAID_ALREADY))
+        self.addFilter(lambda record: stream == "stderr" or record.name != WARNINGS.name)
         self.addFilter(Redact())
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
-        return sys.stdout
+        return sys.stderr if self.name_of_stream == "stderr" else sys.stdout
+
+
+def log_warnings() -> None:
+    """Sends warnings through logging: to stderr, and into `train.log` where there is one; secrets masked."""
+    ignore_known_warnings()
+    logging.captureWarnings(True)
+    if not any(isinstance(handler, Console) for handler in WARNINGS.handlers):
+        WARNINGS.addHandler(Console("stderr"))
+
+
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Logs to stderr until somebody configures logging, warnings included; secrets masked."""
+    handler = Console("stderr")
+    handler.addFilter(lambda record: record.name != WARNINGS.name)  # it has a handler of its own
+    logging.getLogger().addHandler(handler)
+    log_warnings()
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        logging.getLogger().removeHandler(handler)
 
 
 def ignore_known_warnings() -> None:
     """Silences warnings that nobody can act on; every other one stays."""
+    # Our presets of launchers bear the names of those that the plugins bring, which serve as their schemas.
+    warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     # Lightning 2.6 and torch 2.15 disagree on the name of a check.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
     # A run on a machine that has Slurm need not be one of its jobs.
     warnings.filterwarnings("ignore", message=r"The `srun` command is available on your system but is not used")
-    # Meter logs the training curve of epochs however short.
+    # The training curve is logged for epochs however short.
     warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
 
 

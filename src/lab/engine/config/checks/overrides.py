@@ -33,15 +33,14 @@ def check_overrides(overrides: Sequence[str]) -> None:
         if override.is_delete() and "." not in override.key_or_group:
             key = override.key_or_group
             raise UserError(f"~{key}: every run has one; `{key}=none` where --help lists it, or {key}.KEY=null")
-    given = [o for o in parsed if not options(o.key_or_group) and not o.is_delete()]
+    own = [o for o in parsed if not o.is_hydra_override()]  # Hydra types its own
+    given = [o for o in own if not options(o.key_or_group) and not o.is_delete()]
     if not given:
         return
-    defaults = compose([_first(o) for o in parsed if options(o.key_or_group)])
+    defaults = compose([_first(o) for o in parsed if options(o.key_or_group) or o not in own])
     known = dict(leaves(defaults))
     for override in given:
         key = override.key_or_group
-        if key.startswith("hydra."):
-            continue  # typed by Hydra itself
         if key not in known and (override.is_add() or override.is_force_add()):
             _check_new(key, defaults, known)
             continue
@@ -95,15 +94,17 @@ def mismatch(config: DictConfig, key: str, value: Any) -> str | None:
 
 
 def check_groups(overrides: Sequence[Override]) -> None:
-    """Hydra would take the last of two choices from one group, and say nothing.
+    """Refuses what is no choice of a group, and two from one group: Hydra would take the last, and say nothing.
 
     Raises:
-        UserError: with both.
+        UserError: with the override, or with both.
     """
     made: dict[str, Any] = {}
     for override in overrides:
-        if not options(override.key_or_group):
+        if not options(override.key_or_group) or isinstance(override.value(), dict):  # the latter changes keys
             continue
+        if not (override.is_delete() or override.is_sweep_override() or isinstance(override.value(), str | list)):
+            raise UserError(f"{override.input_line}: expected the name of a choice; `--help` lists those of each group")
         group, value = override.key_or_group, str(override.value())
         if made.setdefault(group, value) != value:
             raise UserError(f"{group} is chosen twice: {group}={made[group]} and {group}={value}; leave one out")

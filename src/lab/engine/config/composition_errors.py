@@ -1,0 +1,94 @@
+"""What Hydra and OmegaConf raise while they compose, as a user's mistake: told by types and attributes."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import create_functions
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import MarkedYAMLError
+
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
+
+SHOW = "`python src/train.py --cfg job` shows every key"
+
+
+class UnknownKey(UserError):
+    """An override of a key that the config does not have.
+
+    Args:
+        key: the whole of it.
+        known: the keys that there are.
+    """
+
+    def __init__(self, key: str, known: Iterable[str] = ()) -> None:
+        super().__init__(f"{key}: no such key{nearest(key, known)}\n{SHOW}")
+        self.key = key
+
+
+@contextmanager
+def composition_errors(known_keys: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
+    """Raises a UserError in place of what Hydra and OmegaConf raise about overrides and config files.
+
+    Args:
+        known_keys: the keys and groups that an override may name; asked for where one names another.
+    """
+    try:
+        yield
+    except MissingConfigException as error:
+        raise _missing_config(error) from error
+    except OverrideParseException as error:
+        raise UserError(_no_override(error)) from error
+    except MarkedYAMLError as error:
+        raise UserError(f"a config file is no YAML: {error}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        if told := user_error_behind(error):
+            raise told from None
+        cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+            raise UnknownKey(cause.full_key, known_keys()) from error
+        key = cause.full_key if isinstance(cause, OmegaConfBaseException) else None
+        lines = [key or "", *(str(one).strip().partition("\n")[0] for one in (error, cause) if one is not None)]
+        raise UserError(": ".join(dict.fromkeys(filter(None, lines)))) from error
+
+
+def user_error_behind(error: BaseException) -> UserError | None:
+    """Finds the UserError that a resolver raised, which OmegaConf wraps, twice or more."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, UserError):
+        behind = behind.__cause__ or behind.__context__
+    return behind
+
+
+def _missing_config(error: MissingConfigException) -> UserError:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    if error.options is None:
+        return UserError(str(error).partition("\n")[0])
+    if not group:
+        return UserError(f"{choice}: no such config")
+    return UserError(
+        f"{group}={choice}: no such choice{nearest(choice, error.options)}\nchoices: {', '.join(error.options)}"
+    )
+
+
+def _no_override(error: OverrideParseException) -> str:
+    cause = error.__cause__
+    if cause is None:
+        return f"{error.override!r} is no override: write key=value (quote what the shell would take apart)"
+    # a function: choice(), interval(1), rnge(3)
+    functions = list(create_functions().definitions)
+    called = [name for name in re.findall(r"(\w+)\(", error.override) if name not in functions]
+    near = nearest(called[0], functions) if called else ""
+    return f"{error.override}: {str(cause).partition(chr(10))[0]}{near}"
+
+
+def check_config_name(name: str, directory: Path) -> None:
+    """Refuses the name of a primary config that is not in `directory`."""
+    if not (directory / f"{name.removesuffix('.yaml')}.yaml").is_file():
+        known = sorted(path.stem for path in directory.glob("*.yaml"))
+        raise UserError(
+            f"--config-name {name}: no such config{nearest(name, known)}; {directory} has {', '.join(known) or 'none'}"
+        )

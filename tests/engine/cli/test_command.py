@@ -1,0 +1,121 @@
+"""What Hydra will compose is judged before Hydra acts."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from lab.engine.cli import command
+from lab.engine.cli.command import check_command
+from lab.engine.cli.flags import parse_flags
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.paths import ROOT
+
+EVIL = "# @package _global_\nhydra: {callbacks: {evil: {_target_: builtins.open, file: CANARY, mode: w}}}\n"
+
+
+@pytest.fixture
+def config_dir(tmp_path: Path) -> Path:
+    """A folder of configs from elsewhere, with a hostile experiment and a harmless one."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "evil.yaml").write_text(EVIL.replace("CANARY", str(tmp_path / "canary")))
+    (tmp_path / "experiment" / "good.yaml").write_text("# @package _global_\nseed: 3\n")
+    return tmp_path
+
+
+ASKED = [[], ["-m"], ["--help"], ["--hydra-help"], ["--cfg", "job"], ["--info=all"]]
+
+
+@pytest.mark.parametrize("flags", ASKED, ids=" ".join)
+def test_a_hostile_node_is_refused_whatever_is_asked_for(flags: list[str], config_dir: Path, canary: Path) -> None:
+    evil = ["+experiment=evil"] if flags == ["--hydra-help"] else ["experiment=evil"]
+    for given in (["--config-dir", str(config_dir)], ["-cd", str(config_dir)]):
+        with pytest.raises(UserError, match=r"hydra\.callbacks\.evil"):
+            check_command([*flags, *given, *evil])
+    with pytest.raises(UserError, match=r"hydra\.callbacks\.evil"):
+        check_command([*flags, f"hydra.searchpath=[file://{config_dir}]", *evil])
+
+
+def test_a_job_of_a_sweep_is_judged_before_the_first_is_trained(config_dir: Path, canary: Path) -> None:
+    with pytest.raises(UserError, match=r"hydra\.callbacks\.evil"):
+        check_command(["-m", "--config-dir", str(config_dir), "experiment=good,evil"])
+
+
+def test_a_friendly_folder_of_configs_is_read(config_dir: Path, tmp_path: Path) -> None:
+    here = ["--config-dir", str(config_dir), f"paths.log_dir={tmp_path}/logs"]
+    check_command([*here, "experiment=good", "optimizer.lr=1e-3"])
+    check_command(["-m", *here, "experiment=good", "seed=1,2"])
+    assert not (tmp_path / "logs").exists()
+    assert not GlobalHydra.instance().is_initialized()
+    with pytest.raises(UserError, match="did you mean good"):
+        check_command([*here, "experiment=goood"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cfg", "job", "--info"], "only one of"),
+        (["--resolve"], "--resolve goes with"),
+        (["--config-dir", "/nowhere"], "--config-dir: /nowhere"),
+        (["--config-path", "/nowhere"], "--config-path: /nowhere"),
+        (["-cn", "trian"], "did you mean train"),
+        (["--experimental=x"], "would load a pickle"),
+        (["--e", "x"], "would load a pickle"),
+    ],
+)
+def test_wrong_flags(arguments: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_command(arguments)
+
+
+def test_flags_are_parsed_as_hydra_does() -> None:
+    flags = parse_flags(["-cd", "x", "--multirun", "model=mlp,lenet", "seed=0"])
+    assert (flags.config_dir, flags.multirun, flags.overrides) == ("x", True, ["model=mlp,lenet", "seed=0"])
+    with pytest.raises(SystemExit) as end:
+        parse_flags(["--version"])
+    assert not end.value.code
+
+
+def test_a_single_run_is_composed_once_and_its_choices_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from lab.engine.config import compose as composing
+    from lab.engine.config.checks import overrides as checks
+
+    composed = []
+
+    def count(*args: object, **kwargs: object) -> object:
+        composed.append(args)
+        return composing.compose(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command, "compose", count)
+    monkeypatch.setattr(checks, "compose", count)
+    check_command(["model=mlp", "optimizer.lr=1e-2", f"paths.log_dir={tmp_path}"])
+    assert len(composed) == 2
+
+
+@pytest.mark.parametrize("key", ["paths.log_dir", "hydra.run.dir"])
+def test_a_directory_that_cannot_be_made_is_told_of(key: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"{tmp_path}/file is no folder"):
+        check_command([f"paths.log_dir={tmp_path}", f"{key}={tmp_path}/file/logs"])
+
+
+def test_a_directory_that_holds_a_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"status": "completed"}')
+    with pytest.raises(UserError, match="holds a run already"):
+        check_command([f"paths.log_dir={tmp_path}", f"hydra.run.dir={tmp_path}"])
+
+
+def test_argv_is_assigned_once() -> None:
+    assigned = []
+    for path in [*ROOT.glob("src/**/*.py"), *ROOT.glob("scripts/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            targets: list[ast.expr] = []
+            if isinstance(node, ast.Assign):
+                targets = node.targets
+            elif isinstance(node, ast.AugAssign):
+                targets = [node.target]
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                targets = [node.func.value]
+            assigned += [str(path.relative_to(ROOT)) for t in targets if ast.unparse(t).startswith("sys.argv")]
+    assert assigned == ["src/train.py"]
