@@ -213,17 +213,22 @@ class TensorDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> Batches:
-        return self._batches("val", self.eval_batch_size, transform=self.eval_transform)
+        return self.eval_dataloader("val")
 
     def test_dataloader(self) -> Batches:
-        return self._batches("test", self.eval_batch_size, transform=self.eval_transform)
+        return self.eval_dataloader("test")
+
+    def eval_dataloader(self, split: str) -> Batches:
+        """Every sample of `train`, `val` or `test` once, in its order, as in evaluation; after `setup`."""
+        return self._batches(split, self.eval_batch_size, transform=self.eval_transform)
 
     def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return Batches(self._splits[split], batch_size, rank=rank, world_size=world_size, **options)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return tuple(tensor.to(device) for tensor in batch)  # made there, unless by workers
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        # Made there, unless by workers; targets that a file says in words, or not at all, stay as they are
+        return tuple(part.to(device) if isinstance(part, Tensor) else part for part in batch)
 
 
 class GeneratedDataModule(TensorDataModule):
