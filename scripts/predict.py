@@ -27,9 +27,11 @@ def main(words: list[str]) -> None:
     if asked.kind in ("rows", "default") and asked.input.is_split:
         config, _, told = with_data(asked.run, asked.overrides)
 
-    from lab.engine.utils.console import quiet  # torch takes seconds: once the arguments are known to be right
+    import pytorch_lightning  # noqa: F401  # seconds: once the arguments are known to be right
 
-    quiet()
+    from lab.engine.utils.console import quiet
+
+    quiet()  # after the import, which sets the level of Lightning's log
     model: Any = asked.run.model(asked.checkpoint, **told).eval()
     kind = check_model(asked, model)
     data: Any = datamodule(asked.run, config, asked.checkpoint)
@@ -47,18 +49,11 @@ def write_rows(asked: Request, model: Any, data: Any) -> None:
 
     files = [] if asked.input.is_split else readable_files(asked.input, data)
     columns, answers = predict(model, PredictionData(data, asked.input.given, files))
-    number = len(next(iter(columns.values())))
-    if len(files) == number and (number > 1 or asked.input.what != "file"):
-        columns = {"file": [str(path) for path in files]} | columns
-    elif files:
-        columns = {"row": list(range(1, number + 1))} | columns
-    else:
-        columns = {"index": list(range(number))} | columns
     if asked.out is None:
         show_columns(columns, f"{asked.run.dir.name}, {asked.checkpoint}.ckpt, on {asked.input.given}")
     else:
         write_columns(asked.out, columns, answers)
-        print(f"{number:,} rows written to {asked.out}")
+        print(f"{len(columns[answers[0]]):,} rows written to {asked.out}")
 
 
 def write_text(asked: Request, model: Any, data: Any) -> None:

@@ -113,6 +113,7 @@ class ImageFiles:
         self.shape = shape
         self.paths = paths
         self.batch_size = batch_size
+        self.row_names = {"file": [str(path) for path in paths]}
 
     def __len__(self) -> int:
         return math.ceil(len(self.paths) / self.batch_size)

@@ -47,6 +47,16 @@ class Exported:
     outputs: list[str]
     longest: int
 
+    def input_shapes(self) -> dict[str, list[int | str]]:
+        """The shape of each input by its name, free axes by theirs."""
+        args, kwargs = self.examples.arguments(*TRACED)
+        axes = self.examples.axes()
+        shapes = zip(tensors([*args, *kwargs.values()]), _flat([*axes[0], *axes[1].values()]), strict=True)
+        return {
+            name: [free.get(i, size) for i, size in enumerate(x.shape)]
+            for name, (x, free) in zip(self.inputs, shapes, strict=True)
+        }
+
 
 def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -> Exported:
     """Finds what of `model` is exported: as its `export_wrapper` says, or else its `forward`.
@@ -135,6 +145,13 @@ def _axes(part: Exported, names: dict[str, Any]) -> Any:
     return _renamed(kwargs, names) if kwargs else _renamed(args, names)
 
 
+def _flat(axes: Any) -> list[dict[int, str]]:
+    """The axes of each input one after the other: dictionaries with whole numbers for keys are leaves."""
+    if isinstance(axes, dict) and all(isinstance(key, int) for key in axes):
+        return [axes]
+    return [leaf for inside in (axes.values() if isinstance(axes, dict) else axes) for leaf in _flat(inside)]
+
+
 def _renamed(axes: Any, names: dict[str, Any]) -> Any:
     return apply_to_collection(axes, str, names.__getitem__)
 
@@ -196,6 +213,8 @@ def _quiet() -> Iterator[None]:
             # An LSTM lists its weights a second time, for cuDNN, as plain attributes
             warnings.filterwarnings("ignore", message=r"The tensor attributes? .*_flat_weights", category=UserWarning)
             warnings.filterwarnings("ignore", message=r"_check_is_size will be removed", category=FutureWarning)
+            # Several inputs have the same axis of samples
+            warnings.filterwarnings("ignore", message=r"# The axis name: .* will not be used", category=UserWarning)
             yield
     finally:
         logging.getLogger("torch").setLevel(level)

@@ -33,7 +33,8 @@ class PredictionData(pl.LightningDataModule):
     Args:
         data: the datamodule.
         split: `train`, `val`, `test` or `predict`.
-        paths: files to read instead of a split.
+        paths: files to read instead of a split, by the data's `predict_inputs`, which returns a loader. The loader's
+            `row_names`, one named column, says what the rows are; without it they are counted.
     """
 
     def __init__(self, data: pl.LightningDataModule, split: str = "test", paths: Sequence[Any] = ()) -> None:
@@ -41,6 +42,7 @@ class PredictionData(pl.LightningDataModule):
         self.data = data
         self.split = split
         self.paths = paths
+        self.row_names: Columns = {}
 
     def __getattr__(self, name: str) -> Any:
         if name == "data":  # not there yet
@@ -57,8 +59,12 @@ class PredictionData(pl.LightningDataModule):
             self.data.setup(STAGES[self.split])
 
     def predict_dataloader(self) -> list[Loader]:
-        found = self.data.predict_inputs(self.paths) if self.paths else split_loaders(self.data, self.split)  # type: ignore[attr-defined]
-        return [Loader(loader) for loader in _several(found)]
+        data: Any = self.data
+        if not self.paths:
+            return [Loader(loader) for loader in _several(split_loaders(data, self.split))]
+        loader = data.predict_inputs(self.paths)
+        self.row_names = getattr(loader, "row_names", {})
+        return [Loader(loader)]
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         return self.data.transfer_batch_to_device(batch, device, dataloader_idx)
@@ -115,7 +121,8 @@ def predict(model: pl.LightningModule, data: PredictionData) -> tuple[Columns, l
         data: what to predict.
 
     Returns:
-        Columns, each with a value for each sample, and the names of those that are the answer itself: the first output.
+        Columns, each with a value for each sample, the first says which; and the names of those that are the answer
+        itself: the first output.
     """
     with Bar("predicting", None) as bar:
         rows = Rows(bar)
@@ -127,7 +134,9 @@ def predict(model: pl.LightningModule, data: PredictionData) -> tuple[Columns, l
         trainer.predict(model if own else Forward(model), datamodule=data, return_predictions=False)
     if not rows.columns:
         raise UserError("nothing to predict: the data has no batch")
-    return rows.columns, rows.answers
+    number = len(rows.columns[rows.answers[0]])
+    counted = {"row": list(range(1, number + 1))} if data.paths else {"index": list(range(number))}
+    return (data.row_names or counted) | rows.columns, rows.answers
 
 
 def split_loaders(data: Any, split: str) -> Any:
@@ -140,9 +149,19 @@ def split_loaders(data: Any, split: str) -> Any:
         return data.eval_dataloader(split)
     name = f"{split}_dataloader"
     if getattr(type(data), name) is getattr(pl.LightningDataModule, name):
-        has = [s for s in STAGES if getattr(type(data), f"{s}_dataloader") is not getattr(pl.LightningDataModule, f"{s}_dataloader")]  # noqa: E501
-        raise UserError(f"in={split}: the run's data ({type(data).__name__}) has no {name}; it has in={', in='.join(has)}")
+        raise UserError(f"in={split}: the run's data ({type(data).__name__}) has no {name}")
     return getattr(data, name)()
+
+
+def first_batch(data: Any) -> Any:
+    """Returns the first batch of the test data, or of the first split that has a loader."""
+    data.prepare_data()
+    for split in ("test", "val", "train"):
+        name = f"{split}_dataloader"
+        if getattr(type(data), name) is not getattr(pl.LightningDataModule, name):
+            data.setup(STAGES[split])
+            return next(iter(_several(getattr(data, name)())[0]))
+    raise UserError(f"the run's data ({type(data).__name__}) has no loader: give the model an example_input_array")
 
 
 def _several(found: Any) -> list[Any]:
