@@ -108,7 +108,9 @@ class ImageDataModule(TensorDataModule):
 class ImageFiles:
     """Reads image files in batches: images (B, C, H, W), and None for their labels."""
 
-    def __init__(self, data: ImageDataModule, shape: Sequence[int], paths: Sequence[Path], batch_size: int = 256) -> None:
+    def __init__(
+        self, data: ImageDataModule, shape: Sequence[int], paths: Sequence[Path], batch_size: int = 256
+    ) -> None:
         self.data = data
         self.shape = shape
         self.paths = paths

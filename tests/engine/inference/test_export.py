@@ -165,9 +165,13 @@ def test_a_program_of_a_recurrent_net_loads_without_this_project(tmp_path: Path)
     export(part(model), model, "torch_export", tmp_path / "m.pt2", {})
     x = torch.randn(3, 19, 2)
     torch.save(x, tmp_path / "x.pt")
-    probe = "import sys, torch; x = torch.load('x.pt'); y = torch.export.load('m.pt2').module()(x); torch.save(y, 'y.pt')"
+    probe = (
+        "import sys, torch; x = torch.load('x.pt'); y = torch.export.load('m.pt2').module()(x); torch.save(y, 'y.pt')"
+    )
     probe += "; assert not [name for name in sys.modules if name.split('.')[0] == 'lab']"
-    done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     close([torch.load(tmp_path / "y.pt")], by_hand(model, x))
 

@@ -25,7 +25,6 @@ from lab.engine.inference.columns import to_columns
 from lab.engine.inference.output import write_columns
 from lab.engine.inference.progress import Bar, track
 from lab.engine.inference.request import read_request
-
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import atomic_write

@@ -38,7 +38,9 @@ def named_outputs(found: Any, name: str = "output") -> dict[str, Any]:
         return {} if found is None else {name: found}
     flat: dict[str, Any] = {}
     for key, value in pairs:
-        inner = isinstance(value, Mapping) or (isinstance(value, tuple | list) and isinstance(next(iter(value), None), Tensor))
+        inner = isinstance(value, Mapping) or (
+            isinstance(value, tuple | list) and isinstance(next(iter(value), None), Tensor)
+        )
         flat |= named_outputs(value, key) if inner or value is None else {key: value}
     return flat
 

@@ -117,7 +117,9 @@ def _options(own: dict[str, str], given: set[str], kind: str) -> dict[str, Any]:
 
 
 def _goes_with(name: str, value: Any) -> str:
-    return f"{name}={value} goes with " + " or ".join(WORDS[kind] for kind, options in OPTIONS.items() if name in options)
+    return f"{name}={value} goes with " + " or ".join(
+        WORDS[kind] for kind, options in OPTIONS.items() if name in options
+    )
 
 
 def _number(name: str, text: str, number: type) -> Any:
