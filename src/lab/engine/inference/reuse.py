@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.engine.cli.arguments import parse_arguments
 from lab.engine.config.checks.overrides import mismatch
 from lab.engine.config.compose import compose, leaves
 from lab.engine.config.validate import validate
 from lab.engine.runs.run import Run
+from lab.engine.utils.arguments import parse_arguments
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import check_file
 from lab.engine.utils.names import nearest
