@@ -40,7 +40,7 @@ class RandomInput:
 
 @dataclass(frozen=True)
 class BatchInput:
-    """Inputs like those of a batch: its samples over and over. The first axis alone is free, where it counts samples."""
+    """Inputs like a batch's: its samples over and over. The first axis alone is free, where it counts samples."""
 
     given: Arguments
 

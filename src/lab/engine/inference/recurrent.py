@@ -1,8 +1,8 @@
 """Traces recurrent layers for sequences of any length: one operator of the graph instead of one node a step.
 
 torch's tracer goes through a recurrent layer step by step, and so binds a graph to the number of steps of its example.
-Here the layer is recorded as a custom operator. ONNX has operators for all three kinds; in a program of torch the custom
-operator gives way to torch's own, so that it loads where nobody knows this project.
+Here the layer is recorded as a custom operator. ONNX has operators for all three kinds; in a program of torch the
+custom operator gives way to torch's own, so that it loads where nobody knows this project.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Reads what scripts/predict.py is asked for, before torch is imported.
 
-What hangs on the model's or the data's class is answered once they are loaded.
+What depends on the model's or the data's class is answered once they are loaded.
 """
 
 from collections.abc import Sequence

@@ -33,8 +33,8 @@ def direction(metric: str, objectives: Sequence[Objective] = (), mode: str | Non
 
 
 def default_metric(known: Iterable[str]) -> str:
-    """Returns what runs without an objective are judged by: a loss before other metrics, on the test data before others;
-    a cost where there is nothing else.
+    """Returns what runs without an objective are judged by: a loss before other metrics, of the test before others, a
+    cost where there is nothing else.
     """
 
     def rank(name: str) -> tuple[bool, bool, int]:

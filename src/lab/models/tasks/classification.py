@@ -101,7 +101,7 @@ class Classifier(pl.LightningModule):
         self.test_mistakes.reset()
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Returns the likeliest class of each sample, its probability, the target if known, each class's probability."""
+        """Returns each sample's likeliest class, its probability, the target if known, and all probabilities."""
         inputs, targets = inputs_and_targets(batch)
         probabilities = self(*inputs).float().softmax(1)  # (B, ...) -> (B, num_classes)
         best, labels = probabilities.max(1)  # (B), (B)

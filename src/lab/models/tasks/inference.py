@@ -29,7 +29,7 @@ def class_names(model: pl.LightningModule) -> list[str] | None:
 
 
 def sample_shape(model: pl.LightningModule, dims: dict[str, Any]) -> tuple[int | None, ...]:
-    """Returns the shape of one input: as its data has it, or flat where that is not known; None for any number of steps.
+    """Returns the shape of one input: as its data has it, else flat; None for any number of steps.
 
     Args:
         model: its hyperparameters come first.
