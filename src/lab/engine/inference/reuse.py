@@ -64,10 +64,9 @@ def datamodule(run: Run, config: DictConfig, which: str) -> "pl.LightningDataMod
 
 def data_dims(config: DictConfig) -> dict[str, Any]:
     """What the data of `config` offers, in plain values; nothing where a file must be read for it."""
-    dims = config.get("dims")
-    if dims is None or _reads_dims(config):
+    if _reads_dims(config) or "dims" not in config or config.dims is None:
         return {}
-    found: Any = OmegaConf.to_container(dims, resolve=True)
+    found: Any = OmegaConf.to_container(config.dims, resolve=True)
     return found
 
 
