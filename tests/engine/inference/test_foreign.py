@@ -14,16 +14,16 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
-from pytorch_lightning.demos.boring_classes import BoringDataModule, BoringModel, IterableBoringDataModule
+from pytorch_lightning.demos.boring_classes import BoringDataModule, BoringDataModuleNoLen, BoringModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lab.engine.analysis.comparison import compare
 from lab.engine.analysis.recorded import find_runs
+from lab.engine.config.compose import compose
 from lab.engine.inference.columns import to_columns
 from lab.engine.inference.forward import forward_arguments, named_outputs
 from lab.engine.inference.predict import PredictionData, predict
-from lab.engine.runs.metrics import at_test, default_metric, direction
 from lab.engine.utils.errors import UserError
 
 DEMOS = "pytorch_lightning.demos.boring_classes"
@@ -38,16 +38,18 @@ def record(folder: Path, seed: int) -> Path:
     )  # fmt: skip
     trainer.fit(BoringModel(), datamodule=BoringDataModule())
     trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
-    config = {
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save(saved | {"format": 2}, folder / "checkpoints" / "last.ckpt")
+    config: Any = OmegaConf.to_container(compose(["trainer=cpu", "logger=none"]), resolve=False)
+    config |= {
         "data": {"_target_": f"{DEMOS}.BoringDataModule"},
         "model": {"_target_": f"{DEMOS}.BoringModel"},
-        "optimizer": None,
-        "scheduler": None,
+        "dims": {},
+        **dict.fromkeys(("objective", "optimizer", "scheduler")),
         "callbacks": {},
-        "trainer": {"accelerator": "cpu", "devices": 1, "precision": "32-true"},
-        "paths": {"run_dir": str(folder), "data_dir": str(folder)},
         "seed": seed,
     }
+    config["paths"]["run_dir"] = str(folder)
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(["model=boring", "data=boring"]))
@@ -157,7 +159,7 @@ def test_batches_of_any_nesting_and_several_loaders() -> None:
 
 
 def test_loaders_without_a_length() -> None:
-    columns, _ = predict(BoringModel(), PredictionData(IterableBoringDataModule(), "train"))
+    columns, _ = predict(BoringModel(), PredictionData(BoringDataModuleNoLen(), "train"))
     assert len(columns["index"]) > 0
 
 
@@ -195,24 +197,3 @@ def test_outputs_get_names() -> None:
     assert list(names(x)) == ["output"]
     assert list(names((x, x))) == ["output_1", "output_2"]
     assert list(names({"a": (x, x), "b": None, "c": x})) == ["a_1", "a_2", "c"]
-
-
-def test_the_direction_of_a_metric() -> None:
-    higher = (
-        "val/acc",
-        "test_accuracy",
-        "test/acc_gap",
-        "test/score",
-        "test/modes",
-        "val_auroc",
-        "test/f1",
-        "test/elbo",
-    )
-    lower = ("val/loss", "test_loss", "test/mse_excess", "test/frechet_ratio", "cost/seconds", "score_loss", "test/nll")
-    assert {direction(name) for name in higher} == {"max"}
-    assert {direction(name) for name in lower} == {"min"}
-    assert direction("test/thing", [("val/thing", "max")]) == "max"
-    assert direction("test_thing", [("val_thing", "max")], mode="min") == "min"
-    assert default_metric(["cost/seconds", "val_loss", "test_loss", "test_acc"]) == "test_loss"
-    assert default_metric(["cost/seconds"]) == "cost/seconds"
-    assert [at_test(name) for name in ("val/acc", "val_loss", "value")] == ["test/acc", "test_loss", "value"]
