@@ -14,7 +14,7 @@ from typing import Any
 
 from lab.engine.cli.errors import script
 from lab.engine.inference.output import check_out
-from lab.engine.inference.reuse import image_shape, parse
+from lab.engine.inference.reuse import data_dims, datamodule, parse
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
@@ -31,29 +31,28 @@ def main(words: list[str]) -> None:
     checkpoint = run.checkpoint(own["checkpoint"])
     to, out = target(run, own["to"], own["out"])
 
-    from lab.engine.inference.export import export  # torch: once the arguments are known to be right
-    from lab.engine.inference.export_wrappers import export_spec
+    from lab.engine.inference.export import describe, export  # torch: once the arguments are known to be right
+    from lab.engine.inference.predict import first_batch
     from lab.engine.inference.progress import Bar
     from lab.engine.utils.console import quiet
 
     quiet()
     model: Any = run.model(own["checkpoint"])
-    shape = image_shape(run.config)
-    exported = export_spec(model, {} if shape is None else {"image": shape})
+    part = describe(model, data_dims(run.config), lambda: first_batch(datamodule(run, run.config, own["checkpoint"])))
     metadata = {
         "class": str(run.config.model._target_),
         "hyperparameters": dict(model.hparams),
-        "exports": exported.says if to != "safetensors" else "weights",
-        "input": {"name": exported.input_name, "shape": ["batch", *(size or "time" for size in exported.shape)]},
-        "outputs": list(exported.output_names),
-        "data": run.choice("data"),
+        "exports": part.description if to != "safetensors" else "weights",
+        "inputs": part.input_shapes(),
+        "outputs": part.outputs,
+        "data": run.choices.get("data"),
         "preparation": run.preparation(own["checkpoint"]),
         "run": run.dir.name,
         "checkpoint": checkpoint.name,
     }
     out.parent.mkdir(exist_ok=True)
     with Bar("exporting", None):
-        differences = export(exported, model, to, out, metadata)
+        differences = export(part, model, to, out, metadata)
     print(f"{metadata['exports']}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
     if to == "safetensors":
         print("checked: read again, every weight is the same")

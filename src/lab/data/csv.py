@@ -13,6 +13,7 @@ from lab.data.frames import check_columns
 from lab.data.tables import TableDataModule
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import check_file
 
 
 class CSV(TableDataModule):
@@ -38,6 +39,7 @@ class CSV(TableDataModule):
             labels, and before `setup`.
     """
 
+    predict_suffixes = (".csv", ".tsv")
     classes: list[str] | None = None
     target_scale: tuple[float, float] | None = None
 
@@ -123,3 +125,23 @@ class CSV(TableDataModule):
                 " on rows without gaps\nfill the row, or train with data.missing=median"
             )
         return self.apply(features), frame[self.target].to_list() if self.target in frame.columns else None
+
+    def predict_inputs(self, paths: Sequence[Path]) -> list[tuple[Tensor, list[Any] | None]]:
+        """Batches of the rows of files: features (B, D), and what the column of targets says, None without one."""
+        batches = []
+        for path in paths:
+            check_file(path, "in")
+            features, known = self.read(str(path), "in")
+            if known is not None and self.classes is None:
+                known = [_number(word) for word in known]
+            for start in range(0, len(features), self.eval_batch_size):
+                rows = slice(start, start + self.eval_batch_size)
+                batches.append((features[rows].float(), None if known is None else known[rows]))
+        return batches
+
+
+def _number(word: str | None) -> float | str | None:
+    try:
+        return None if word is None else float(word)
+    except ValueError:
+        return word

@@ -126,6 +126,8 @@ class Digits(ImageDataModule):
         **images: see `ImageDataModule`.
     """
 
+    image_shape = (1, 28, 28)
+
     def __init__(
         self, data_dir: str, num_samples: int = 60_000, num_val: int = 5000, seed: int = 0, **images: Any
     ) -> None:

@@ -1,12 +1,15 @@
 """What image datasets share: bytes to normalised floats, and random affine maps, a batch at a time on its device."""
 
 import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lab.data.pictures import read_image
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
 from lab.engine.utils.errors import UserError
 
@@ -59,7 +62,13 @@ class ImageDataModule(TensorDataModule):
         augment: whether each training image passes through `random_affine`.
         seed: of the split.
         **loading: see `TensorDataModule`.
+
+    Attributes:
+        image_shape: (C, H, W) that image files are read as; None where none are read.
     """
+
+    image_shape: tuple[int, int, int] | None = None
+    predict_suffixes = (".png", ".jpg", ".jpeg")
 
     def __init__(
         self, mean: float, std: float, num_val: int, augment: bool = False, seed: int = 0, **loading: Any
@@ -88,3 +97,31 @@ class ImageDataModule(TensorDataModule):
     def eval_transform(self, batch: Batch, key: Key) -> Batch:
         images, labels = batch
         return images.float().mul(1 / (255 * self.std)).sub_(self.mean / self.std), labels
+
+    def predict_inputs(self, paths: Sequence[Path]) -> "ImageFiles":
+        """Batches of image files, normalised as the data's own are in evaluation, without labels."""
+        if self.image_shape is None or self.image_shape[0] not in (1, 3):
+            raise UserError(f"{type(self).__name__} reads no image files: its image_shape is {self.image_shape}")
+        return ImageFiles(self, self.image_shape, paths)
+
+
+class ImageFiles:
+    """Reads image files in batches: images (B, C, H, W), and None for their labels."""
+
+    def __init__(
+        self, data: ImageDataModule, shape: Sequence[int], paths: Sequence[Path], batch_size: int = 256
+    ) -> None:
+        self.data = data
+        self.shape = shape
+        self.paths = paths
+        self.batch_size = batch_size
+        self.row_names = {"file": [str(path) for path in paths]}
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.paths) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, None]]:
+        for start in range(0, len(self.paths), self.batch_size):
+            paths = self.paths[start : start + self.batch_size]
+            images = torch.stack([read_image(path, self.shape) for path in paths])  # (B, C, H, W)
+            yield self.data.eval_transform((images, torch.zeros(len(images))), (0,))[0], None

@@ -65,6 +65,8 @@ class MNIST(ImageDataModule):
     Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits.
     """
 
+    image_shape = (1, 28, 28)
+
     def __init__(
         self,
         data_dir: str,

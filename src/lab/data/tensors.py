@@ -218,10 +218,14 @@ class TensorDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> Batches:
-        return self._batches("val", self.eval_batch_size, transform=self.eval_transform)
+        return self.eval_dataloader("val")
 
     def test_dataloader(self) -> Batches:
-        return self._batches("test", self.eval_batch_size, transform=self.eval_transform)
+        return self.eval_dataloader("test")
+
+    def eval_dataloader(self, split: str) -> Batches:
+        """Every sample of `train`, `val` or `test` once, in its order, as in evaluation; after `setup`."""
+        return self._batches(split, self.eval_batch_size, transform=self.eval_transform)
 
     def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

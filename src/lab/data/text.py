@@ -1,5 +1,6 @@
 """Text as bytes: from a Markov source, whose entropy rate is known, or from a file."""
 
+import logging
 from bisect import bisect
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
 from lab.engine.utils.errors import UserError
+
+log = logging.getLogger(__name__)
 
 SYMBOLS = b"\nabcdefghijklmnopqrstuvwxyz .,;:!?-ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
@@ -141,7 +144,9 @@ class Text(TensorDataModule):
         return windows[:, :-1], windows[:, 1:]
 
     def encode(self, text: str) -> Tensor:
-        """The tokens (T,) that `text` is made of."""
+        """The tokens (T,) that `text` is made of; letters that the training part lacks are told in the log."""
+        if self.vocabulary and (new := sorted({c for c in text if not {*c.encode()} <= {*self.vocabulary}})):
+            log.warning("note: the run's text holds no %s", " ".join(map(repr, new)))
         return torch.tensor(list(text.encode()), dtype=torch.long)
 
     def decode(self, tokens: Tensor) -> str:

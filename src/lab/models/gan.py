@@ -17,6 +17,7 @@ from torchvision.utils import make_grid
 
 from lab.data.tensors import Batch, generator
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.export_spec import ExportSpec
 from lab.models.tasks.plots import log_image
 from lab.optim.optimizers import OptimizerFactory, configure
 
@@ -177,6 +178,19 @@ class GAN(pl.LightningModule):
         """
         return self._draw(torch.randn(n, self.latent_size, generator=generator).to(self.device, self.dtype))  # type: ignore[arg-type]
 
+    def sample_images(self, n: int, seed: int = 0) -> Tensor:
+        """Draws `n` images (n, C, H, W), pixels in [0, 1]."""
+        return (self.sample(n, generator(seed)) * self.std + self.mean).clamp(0, 1)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        raise UserError("a batch of data is nothing for the run's model GAN; it takes\n  num_samples=N")
+
+    def export_wrapper(self, dims: dict[str, Any]) -> ExportSpec:
+        averaged = " averaged" if self.ema is not None else ""
+        description = f"images, pixels in [0, 1], of the{averaged} generator from standard normal latents"
+        network = self.generator if self.ema is None else self.ema.module
+        return ExportSpec(InPixels(network), description, ("images",), ("latents",), (self.latent_size,))
+
     def losses(self, real: Tensor, fake: Tensor, draw: torch.Generator | None = None) -> dict[str, Tensor]:
         """Both players' losses on images (B, C, H, W) in [-1, 1]; each has gradients for its own player alone."""
         on_real, on_fake = (self.discriminator(x).float() for x in (real, fake.detach()))  # (B) each
@@ -231,3 +245,14 @@ class GAN(pl.LightningModule):
     def _outward(self, x: Tensor) -> Tensor:
         """From [-1, 1] to the data's normalisation."""
         return ((x.float() + 1) / 2 - self.mean) / self.std
+
+
+class InPixels(nn.Module):
+    """A generator's images with pixels in [0, 1]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (self.network(z) + 1) / 2  # (B, Z) -> (B, C, H, W)

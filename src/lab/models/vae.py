@@ -18,6 +18,7 @@ from torchvision.utils import make_grid
 
 from lab.data.tensors import Batch, generator
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.export_spec import ExportSpec
 from lab.models.mlp import make_mlp
 from lab.models.tasks.plots import log_image
 from lab.optim.optimizers import OptimizerFactory, configure
@@ -174,6 +175,22 @@ class VAE(pl.LightningModule):
         """`n` images (n, C, H, W) from the prior: Bernoulli means, normalised like the data; `generator` on the CPU."""
         return (self._means(self._normal(n, self.latent_size, generator=generator)) - self.mean) / self.std
 
+    def sample_images(self, n: int, seed: int = 0) -> Tensor:
+        """`n` images (n, C, H, W) from the prior, pixels in [0, 1]."""
+        return self.intensities(self.sample(n, generator(seed)))
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Returns the ELBO of each image and its two terms, in nats."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        draws = generator(0)
+        found = self.bounds(binarise(self.intensities(images), draws), 1, draws)  # each (B)
+        return {name: found[name] for name in ("elbo", "reconstruction", "kl")}
+
+    def export_wrapper(self, dims: dict[str, Any]) -> ExportSpec:
+        description = "the mean of each pixel, in [0, 1], at the code's mean, and mean and log-variance of the code"
+        names = ("reconstruction", "mean", "log_var")
+        return ExportSpec(Reconstruction(self), description, names, ("input",), self.image)
+
     def intensities(self, x: Tensor) -> Tensor:
         """Normalised images as intensities in [0, 1]."""
         return (x * self.std + self.mean).clamp(0, 1)
@@ -240,6 +257,18 @@ class VAE(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return configure(self, self.optimizer, self.scheduler)
+
+
+class Reconstruction(nn.Module):
+    """A VAE's `forward` with pixels for their logits."""
+
+    def __init__(self, model: VAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, mean, log_var = self.model(x)
+        return logits.sigmoid(), mean, log_var  # (B, C, H, W), (B, L), (B, L)
 
 
 def binarise(intensities: Tensor, generator: torch.Generator | None = None) -> Tensor:

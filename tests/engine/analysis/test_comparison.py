@@ -308,7 +308,7 @@ def test_the_command_imports_neither_torch_nor_lightning_and_answers_in_lines(fo
     probe.write_text(
         "import sys\nsys.path.insert(0, 'scripts')\nimport compare\n"
         f"compare.main([{str(folder)!r}, 'out={tmp_path / 'out'}'])\n"
-        "print('heavy:', {'torch', 'pytorch_lightning', 'sklearn', 'polars'} & set(sys.modules))\n"
+        "print('heavy:', {'torch', 'pytorch_lightning', 'polars'} & set(sys.modules))\n"
     )
     done = run_script(str(probe))
     assert done.returncode == 0, done.stderr

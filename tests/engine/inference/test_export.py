@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from hydra.utils import get_object
+from pytorch_lightning.demos.boring_classes import BoringModel
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from lab.engine.config.instantiate import instantiate
-from lab.engine.inference.export import CHECKED, TRACED, export
-from lab.engine.inference.export_wrappers import ExportSpec, export_spec, outputs
-from lab.engine.inference.reuse import image_shape
-from lab.engine.inference.tracing import any_length
+from lab.engine.inference.examples import RandomInput
+from lab.engine.inference.export import CHECKED, TRACED, Exported, describe, export
+from lab.engine.inference.forward import tensors
+from lab.engine.inference.reuse import data_dims
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.export_spec import ExportSpec
 from lab.models.gpt import GPT
 from lab.models.lenet import LeNet
 from lab.models.linear import LinearRegression
@@ -42,8 +45,12 @@ def build(model: str, cfg: Compose) -> tuple[Any, dict[str, Any]]:
     torch.manual_seed(0)
     built = instantiate(composed.model).eval()
     shift(built)
-    shape = image_shape(composed)
-    return built, {} if shape is None else {"image": shape}
+    return built, data_dims(composed)
+
+
+def part(model: Any, dims: dict[str, Any] | None = None) -> Exported:
+    """What is exported of a model that says so by itself."""
+    return describe(model, dims or {}, lambda: pytest.fail("no data is needed"))
 
 
 def shift(model: nn.Module) -> None:
@@ -103,10 +110,10 @@ def run_onnx(path: Path, x: Tensor) -> list[Any]:
 )
 def test_every_model_is_exported(model: str, cfg: Compose, tmp_path: Path) -> None:
     built, dims = build(model, cfg)
-    exported = export_spec(built, dims)
+    exported = part(built, dims)
     assert not {batch for batch, _ in UNSEEN} & {batch for batch, _ in (*CHECKED, TRACED)}
     for to, name in (("onnx", "model.onnx"), ("torch_export", "model.pt2")):
-        differences = export(exported, built, to, tmp_path / name, {"says": exported.says})
+        differences = export(exported, built, to, tmp_path / name, {"says": exported.description})
         assert list(differences) == [batch for batch, _ in CHECKED]
     program = torch.export.load(tmp_path / "model.pt2").module()
     for batch, steps in UNSEEN:
@@ -114,7 +121,7 @@ def test_every_model_is_exported(model: str, cfg: Compose, tmp_path: Path) -> No
         expected = by_hand(built, x)
         assert float(expected[0].std()) > 1e-3, "it says something"
         with torch.no_grad():
-            close(outputs(program(x)), expected)
+            close(tensors(program(x)), expected)
         close(run_onnx(tmp_path / "model.onnx", x), expected)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["model.onnx", "model.pt2"]
 
@@ -123,12 +130,12 @@ def test_every_model_is_exported(model: str, cfg: Compose, tmp_path: Path) -> No
 def test_weights_are_written_as_they_are(model: str, cfg: Compose, tmp_path: Path) -> None:
     built, dims = build(model, cfg)
     path = tmp_path / "model.safetensors"
-    metadata = {"class": f"{type(built).__module__}.{type(built).__name__}", "hyperparameters": dict(built.hparams)}
-    export(export_spec(built, dims), built, "safetensors", path, metadata)
+    metadata = {"class": type(built).__name__, "hyperparameters": dict(built.hparams)}
+    export(part(built, dims), built, "safetensors", path, metadata)
     with safe_open(path, framework="pt") as file:
         told = json.loads(file.metadata()["lab"])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    again = get_object(told["class"])(**told["hyperparameters"]).eval()
+    again = type(built)(**told["hyperparameters"]).eval()
     again.load_state_dict(weights)
     x = inputs(built, dims, 3, 5)
     for ours, theirs in zip(by_hand(built, x), by_hand(again, x), strict=True):
@@ -141,8 +148,8 @@ def test_weights_are_written_as_they_are(model: str, cfg: Compose, tmp_path: Pat
 def test_recurrent_nets_of_every_kind(cell: Any, read: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = RNNRegressor(2, cell=cell, read=read, hidden_size=5, num_layers=2, bidirectional=True).eval()
-    export(export_spec(model, {}), model, "onnx", tmp_path / "m.onnx", {})
-    export(export_spec(model, {}), model, "torch_export", tmp_path / "m.pt2", {})
+    export(part(model), model, "onnx", tmp_path / "m.onnx", {})
+    export(part(model), model, "torch_export", tmp_path / "m.pt2", {})
     program = torch.export.load(tmp_path / "m.pt2").module()
     for steps in (1, 23):
         x = torch.randn(4, steps, 2)
@@ -152,20 +159,27 @@ def test_recurrent_nets_of_every_kind(cell: Any, read: Any, tmp_path: Path) -> N
     assert len(onnx.load(tmp_path / "m.onnx").graph.node) < 100, "the steps are not written out one by one"
 
 
-def test_tracing_leaves_no_trace() -> None:
-    """What torch knows of recurrent layers is afterwards what it was: it compiles an LSTM as before."""
-    operators = [getattr(torch.ops.aten, name).input for name in ("lstm", "gru", "rnn_tanh")]
-    before = [dict(operator.py_kernels) for operator in operators]
-    with any_length():
-        assert [dict(operator.py_kernels) for operator in operators] != before
-    assert [dict(operator.py_kernels) for operator in operators] == before
-    assert not any(operator._dispatch_cache for operator in operators)
+def test_a_program_of_a_recurrent_net_loads_without_this_project(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = RNNRegressor(2, hidden_size=5).eval()
+    export(part(model), model, "torch_export", tmp_path / "m.pt2", {})
+    x = torch.randn(3, 19, 2)
+    torch.save(x, tmp_path / "x.pt")
+    probe = (
+        "import sys, torch; x = torch.load('x.pt'); y = torch.export.load('m.pt2').module()(x); torch.save(y, 'y.pt')"
+    )
+    probe += "; assert not [name for name in sys.modules if name.split('.')[0] == 'lab']"
+    done = subprocess.run(
+        [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    close([torch.load(tmp_path / "y.pt")], by_hand(model, x))
 
 
 def test_a_language_model_reads_up_to_its_context(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = GPT(9, context=12, width=16, num_layers=1, num_heads=2, positions="learned").eval()
-    export(export_spec(model, {}), model, "onnx", tmp_path / "m.onnx", {})
+    export(part(model), model, "onnx", tmp_path / "m.onnx", {})
     for steps in (1, 12):
         x = torch.randint(9, (2, steps))
         close(run_onnx(tmp_path / "m.onnx", x), by_hand(model, x))
@@ -177,12 +191,12 @@ def test_large_values_are_held_to_their_own_scale(tmp_path: Path) -> None:
     model.linear.weight.data.normal_()
     model.target_mean.fill_(3e6)
     model.target_std.fill_(1e6)
-    export(export_spec(model, {}), model, "onnx", tmp_path / "m.onnx", {})
+    export(part(model), model, "onnx", tmp_path / "m.onnx", {})
     x = torch.randn(4, 10)
     np.testing.assert_allclose(run_onnx(tmp_path / "m.onnx", x)[0], by_hand(model, x)[0], rtol=1e-5)
 
 
-def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_differs_is_not_written(tmp_path: Path) -> None:
     class Odd(LeNet):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + (0.01 if torch.compiler.is_exporting() else 0.0)
@@ -192,18 +206,49 @@ def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path.write_text("before")
     for to in ("onnx", "torch_export"):
         with pytest.raises(RunFailed, match=r"differs from the model by 0\.01 in logits at batch size 1"):
-            export(export_spec(model, {}), model, to, path, {})
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "equal", lambda a, b: False)
-        with pytest.raises(RunFailed, match="is not what it was"):
-            export(export_spec(LeNet(), {}), LeNet(), "safetensors", path, {"hyperparameters": dict(LeNet().hparams)})
+            export(part(model), model, to, path, {})
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
     assert path.read_text() == "before"
 
 
-def test_a_model_of_no_task_is_refused() -> None:
-    with pytest.raises(UserError, match="Linear is of no task that is exported"):
-        export_spec(nn.Linear(1, 1), {})
+class Foreign(nn.Module):
+    """A model of nobody here, which reads a dictionary and gives one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.lstm, self.head = nn.Embedding(9, 4), nn.LSTM(4, 6), nn.Linear(6, 3)
+
+    def forward(self, tokens: Tensor, scale: Tensor, extra: Tensor | None = None) -> dict[str, Tensor]:
+        _, (h, _) = self.lstm(self.embed(tokens).transpose(0, 1))  # (B, T) -> (T, B, 4)
+        return {"scores": self.head(h[-1]) * scale, "state": h[-1]}
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch_export"])
+def test_a_foreign_model_is_exported_by_a_batch_of_its_data(to: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Foreign().eval()
+    batch = {"tokens": torch.randint(9, (4, 5)), "label": torch.zeros(4), "scale": torch.rand(4, 1)}
+    found = describe(model, {}, lambda: batch)
+    assert found.input_shapes() == {"tokens": ["batch", 5], "scale": ["batch", 1]}
+    assert found.outputs == ["scores", "state"]
+    path = tmp_path / f"m.{to}"
+    export(found, model, to, path, {})
+    given = {"tokens": torch.randint(9, (7, 5)), "scale": torch.rand(7, 1)}
+    expected = list(model(**given).values())
+    if to == "onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        close(session.run(["scores", "state"], {name: x.numpy() for name, x in given.items()}), expected)
+    else:
+        close(tensors(torch.export.load(path).module()(**given)), expected)
+
+
+def test_lightning_s_example_comes_before_the_data(tmp_path: Path) -> None:
+    model = BoringModel()
+    model.example_input_array = torch.rand(3, 32)
+    found = part(model)
+    export(found, model, "onnx", tmp_path / "m.onnx", {})
+    x = torch.rand(6, 32)
+    close(run_onnx(tmp_path / "m.onnx", x), [model(x)])
 
 
 @pytest.mark.slow
@@ -279,5 +324,9 @@ def test_a_missing_package_is_named(runs: dict[str, Path], monkeypatch: pytest.M
 
 
 def test_the_shape_of_a_part_is_that_of_its_data() -> None:
-    assert ExportSpec(nn.Identity(), "", "x", (None, 2), ("y",)).example(3, 5).shape == (3, 5, 2)
-    assert ExportSpec(nn.Identity(), "", "x", (None,), ("y",), longest=4, tokens=3).example(3, 5).shape == (3, 4)
+    def shape(*sizes: int | None, **spec: Any) -> tuple[int, ...]:
+        ((x,), _) = RandomInput(ExportSpec(nn.Identity(), "", sample_shape=sizes, **spec)).arguments(3, 5)
+        return tuple(x.shape)
+
+    assert shape(None, 2) == (3, 5, 2)
+    assert shape(None, max_length=4, vocab_size=3) == (3, 4)

@@ -9,12 +9,12 @@ from typing import Any
 from lab.engine.analysis.groups import Group, group_runs
 from lab.engine.analysis.recorded import ORDER, Recorded
 from lab.engine.analysis.statistics import Paired, Summary, holm, paired, summarise
+from lab.engine.runs.metrics import Objective, at_test, default_metric, direction
 from lab.engine.runs.run import FINISHED
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
 COST = "cost/"
-HIGHER = ("acc", "f1", "precision", "recall", "r2", "elbo")  # of these more is better
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Comparison:
     runs: list[Recorded]
     metric: str
     mode: str
-    objectives: list[tuple[str, str]]
+    objectives: list[Objective]
     baseline: str | None
 
     @cached_property
@@ -69,7 +69,7 @@ class Comparison:
         """The figures to show where there is little room: what is judged by, and the same on the test data."""
         known = {name for run in self.runs for name in run.metrics}
         wanted = [self.metric, *(metric for metric, _ in self.objectives)]
-        tested = [f"test/{metric.partition('/')[2]}" for metric in wanted]
+        tested = [at_test(metric) for metric in wanted]
         return [name for name in dict.fromkeys([*wanted, *tested]) if name in known and not self._is_cost(name)]
 
     def _is_cost(self, name: str) -> bool:
@@ -149,8 +149,8 @@ def compare(
 
     Args:
         runs: at least one that has completed.
-        metric: to sort by; without it the objective of their sweep, or that of most of them.
-        mode: `min` or `max`; without it that of the objective of the same name, or what such a figure is best at.
+        metric: to sort by; without it the objective of their sweep, or that of most of them, or see `default_metric`.
+        mode: `min` or `max`; without it see `direction`.
         baseline: the name of a group, or words that only one group's name has.
 
     Raises:
@@ -162,28 +162,21 @@ def compare(
         raise UserError(f"no run has finished: {len(runs)} found, {stand}; a finished one has a metrics.json")
     if mode not in (None, "min", "max"):
         raise UserError(f"mode={mode}: expected min or max")
-    objectives = _objectives(runs)
-    metric = metric or objectives[0][0]
     known = sorted({name for run in runs for name in run.metrics})
+    objectives = _objectives(runs)
+    metric = metric or (objectives[0][0] if objectives else default_metric(known))
     if metric not in known:
         raise UserError(f"metric={metric}: no run has it{nearest(metric, known)}\nthey have: {', '.join(known)}")
-    found = Comparison(list(runs), metric, mode or _mode(metric, objectives), objectives, None)
+    found = Comparison(list(runs), metric, direction(metric, objectives, mode), objectives, None)
     return replace(found, baseline=_find(baseline, [group.name for group in found.groups])) if baseline else found
 
 
-def _objectives(runs: Sequence[Recorded]) -> list[tuple[str, str]]:
-    """What most runs are judged by."""
+def _objectives(runs: Sequence[Recorded]) -> list[Objective]:
+    """What most runs are judged by; nothing where they have no objective."""
     of_sweeps = [tuple((o["metric"], o["mode"]) for o in run.sweep.get("objectives") or []) for run in runs]
-    counts = Counter(found or (run.objective,) for found, run in zip(of_sweeps, runs, strict=True))
+    own = [(run.objective,) if run.objective else () for run in runs]
+    counts = Counter(found or alone for found, alone in zip(of_sweeps, own, strict=True))
     return list(counts.most_common(1)[0][0])
-
-
-def _mode(metric: str, objectives: Sequence[tuple[str, str]]) -> str:
-    name = metric.rpartition("/")[2]
-    for known, mode in objectives:
-        if known.rpartition("/")[2] == name:
-            return mode
-    return "max" if name in HIGHER else "min"
 
 
 def _find(baseline: str, names: Sequence[str]) -> str:

@@ -3,10 +3,7 @@
 Source: PED-ANOVA, Watanabe et al. 2023, as Optuna has it.
 """
 
-import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from lab.engine.analysis.columns import text
@@ -30,9 +27,7 @@ def importances(comparison: Comparison, points: list[Point]) -> tuple[dict[str, 
         return {}, f"{comparison.metric} is the same in every run"
     try:
         import optuna
-
-        with _spared("sklearn"):
-            from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
     except ImportError:
         return {}, f"it needs Optuna: {EXTRA}"
     before = optuna.logging.get_verbosity()
@@ -69,19 +64,6 @@ def draw_importances(shares: dict[str, float]) -> Figure:
         "text": [f"{shares[key]:.0%}" for key in keys], "textposition": "auto",
     }  # fmt: skip
     return figure([bars], axis("importance", tickformat=".0%", rangemode="tozero"), axis("", type="category"))
-
-
-@contextmanager
-def _spared(package: str) -> Iterator[None]:
-    """Keeps a package from being imported: Optuna's would be for another evaluator, and takes a second or two."""
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment]  # Python's way to say that there is none
-    try:
-        yield
-    finally:
-        del sys.modules[package]
 
 
 def _domain(key: str, points: list[Point]) -> Any:

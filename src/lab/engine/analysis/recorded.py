@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from lab.engine.analysis.events import Curve, Points, curve, read_points
+from lab.engine.runs.metrics import Objective, direction
 from lab.engine.sweeps.constraints import parse_constraints
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
@@ -76,10 +77,12 @@ class Recorded:
         return str(self.record.get("status", "unknown"))
 
     @property
-    def objective(self) -> tuple[str, str]:
-        """What it was trained for: the metric and min or max."""
+    def objective(self) -> Objective | None:
+        """What it was trained for: the metric, and min or max; None for a run that says nothing of it."""
         objective = self.config.get("objective") or {}
-        return str(objective.get("metric", "val/loss")), str(objective.get("mode", "min"))
+        if not objective.get("metric"):
+            return None
+        return str(objective["metric"]), direction(str(objective["metric"]), mode=objective.get("mode"))
 
     @property
     def diverged(self) -> bool:
@@ -100,7 +103,7 @@ class Recorded:
     def curves(self) -> dict[str, Curve]:
         """Those of training and validation, in order."""
         return {
-            t: curve(self.points, t) for t, found in self.points.items() if found and t.startswith(("train/", "val/"))
+            t: curve(self.points, t) for t, found in self.points.items() if found and t.startswith(("train", "val"))
         }
 
 

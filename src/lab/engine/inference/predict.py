@@ -1,192 +1,170 @@
-"""What a model says of samples: a row for each.
+"""Predicts with any model on any data: a row for each sample, by Lightning's own prediction loop."""
 
-Legend: B samples in a batch, K classes or targets.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from functools import singledispatch
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import pytorch_lightning as pl
 
-from lab.data.pictures import read_image
-from lab.data.tensors import IGNORED, generator
+from lab.engine.inference.columns import to_columns
+from lab.engine.inference.forward import forward_arguments
 from lab.engine.inference.output import Columns
-from lab.engine.inference.progress import track
+from lab.engine.inference.progress import Bar
 from lab.engine.utils.errors import UserError
-from lab.models.tasks.classification import Classifier
-from lab.models.tasks.language_modeling import LanguageModel
-from lab.models.tasks.regression import Regressor
-from lab.models.vae import VAE, binarise
 
-CHUNK = 256  # images or rows of a table read and predicted at a time
-
-Targets = Tensor | Sequence[Any] | None
-Samples = Iterator[tuple[tuple[Tensor, ...], Targets]]  # inputs of the model, and what is known of their targets
+STAGES = {"train": "fit", "val": "fit", "test": "test", "predict": "predict"}  # what `setup` is told for a split
 
 
-@singledispatch
-def answer(model: Any, inputs: tuple[Tensor, ...], targets: Targets, classes: Sequence[str] | None) -> Columns:
-    """What `model` says of a batch, by columns.
+class Loader:
+    """Goes through a loader as it is: of a DataLoader, Lightning would make another one to predict."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]  # TypeError where it has none, as Lightning expects
+
+
+class PredictionData(pl.LightningDataModule):
+    """Gives a part of a datamodule to `Trainer.predict`; all else, such as moving batches, that datamodule does itself.
 
     Args:
-        model: in evaluation mode.
-        inputs: (B, ...), one or more.
-        targets: a tensor (B, ...), what a file says, or None.
-        classes: names of the classes where there are any.
+        data: the datamodule.
+        split: `train`, `val`, `test` or `predict`.
+        paths: files to read instead of a split, by the data's `predict_inputs`, which returns a loader. The loader's
+            `row_names`, one named column, says what the rows are; without it they are counted.
     """
-    raise UserError(f"{type(model).__name__} is of no task that predictions are made for")
+
+    def __init__(self, data: pl.LightningDataModule, split: str = "test", paths: Sequence[Any] = ()) -> None:
+        super().__init__()
+        self.data = data
+        self.split = split
+        self.paths = paths
+        self.row_names: Columns = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "data":  # not there yet
+            raise AttributeError(name)
+        return getattr(self.data, name)  # such as the names of classes
+
+    def prepare_data(self) -> None:
+        if not self.paths:
+            self.data.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        self.data.trainer = self.trainer
+        if not self.paths:
+            self.data.setup(STAGES[self.split])
+
+    def predict_dataloader(self) -> list[Loader]:
+        data: Any = self.data
+        if not self.paths:
+            return [Loader(loader) for loader in _several(split_loaders(data, self.split))]
+        loader = data.predict_inputs(self.paths)
+        self.row_names = getattr(loader, "row_names", {})
+        return [Loader(loader)]
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        return self.data.transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return self.data.on_before_batch_transfer(batch, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return self.data.on_after_batch_transfer(batch, dataloader_idx)
 
 
-@answer.register
-def _(model: Classifier, inputs: tuple[Tensor, ...], targets: Targets, classes: Sequence[str] | None) -> Columns:
-    shares = model(*inputs).float().softmax(1)  # (B, ...) -> (B, K)
-    best, labels = shares.max(1)  # (B), (B)
-    names: Sequence[Any] = classes or range(shares.shape[1])
-    known = [names[label] for label in targets.tolist()] if isinstance(targets, Tensor) else targets
-    return {
-        "label": [names[label] for label in labels.tolist()],
-        "probability": plain(best),
-        **({} if known is None else {"target": list(known)}),
-        **{f"p_{name}": plain(share) for name, share in zip(names, shares.T, strict=True)},
-    }
+class Forward(pl.LightningModule):
+    """Predicts by `forward` of a model that has no `predict_step` of its own."""
+
+    def __init__(self, model: pl.LightningModule) -> None:
+        super().__init__()
+        self.model = model
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        args, kwargs = forward_arguments(self.model, batch)
+        return self.model(*args, **kwargs)
 
 
-@answer.register
-def _(model: Regressor, inputs: tuple[Tensor, ...], targets: Targets, classes: Sequence[str] | None) -> Columns:
-    columns = _numbered("prediction", model.predict(*inputs))
-    if isinstance(targets, Tensor):
-        return columns | _numbered("target", targets)
-    return columns if targets is None else columns | {"target": [_number(word) for word in targets]}
+class Rows(pl.Callback):
+    """Gathers what a model says of each batch, on the CPU."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+        self.columns: Columns = {}
+        self.answers: list[str] = []  # the columns of the first output
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        found = to_columns(outputs)
+        columns = {name: column for group in found.values() for name, column in group.items()}
+        if len(trainer.num_predict_batches) > 1:
+            columns["loader"] = [dataloader_idx] * len(next(iter(columns.values())))
+        if self.columns and list(columns) != list(self.columns):
+            raise UserError(f"batch {batch_idx} has columns {', '.join(columns)}, and before {', '.join(self.columns)}")
+        self.answers = list(next(iter(found.values())))
+        for name, column in columns.items():
+            self.columns.setdefault(name, []).extend(column)
+        total = sum(trainer.num_predict_batches)
+        self.bar.advance(total if isinstance(total, int) else None)
 
 
-@answer.register
-def _(model: LanguageModel, inputs: tuple[Tensor, ...], targets: Targets, classes: Sequence[str] | None) -> Columns:
-    assert isinstance(targets, Tensor)  # (B, T)
-    logits = model(*inputs)  # (B, T) -> (B, T, V)
-    losses = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")  # (B, T)
-    counted = targets != IGNORED
-    hits = (logits.argmax(-1) == targets) & counted
-    number = counted.sum(1).clamp(min=1)
-    return {"loss": plain(losses.sum(1) / number), "acc": plain(hits.sum(1) / number)}
-
-
-@answer.register
-def _(model: VAE, inputs: tuple[Tensor, ...], targets: Targets, classes: Sequence[str] | None) -> Columns:
-    draws = generator(0)
-    found = model.bounds(binarise(model.intensities(inputs[0]), draws), 1, draws)  # nats, each (B)
-    return {name: plain(found[name]) for name in ("elbo", "reconstruction", "kl")}
-
-
-ANSWERS = {Classifier: "label", Regressor: "prediction", LanguageModel: "loss", VAE: "elbo"}
-
-
-def answer_columns(model: Any, columns: Columns) -> list[str]:
-    """The columns that are the answer itself: what a text file is given."""
-    name = next(name for task, name in ANSWERS.items() if isinstance(model, task))
-    return [column for column in columns if column.startswith(name)]
-
-
-def predict(
-    model: Any, samples: Samples, ids: tuple[str, Sequence[Any]], total: int, classes: Sequence[str] | None = None
-) -> Columns:
-    """Runs `model` over all `samples`, in evaluation, on its device.
+def predict(model: pl.LightningModule, data: PredictionData) -> tuple[Columns, list[str]]:
+    """Runs `model` over all of `data`, in evaluation, on one device.
 
     Args:
-        model: of any task that `answer` knows.
-        samples: batches of inputs and targets.
-        ids: name of the first column, and its values.
-        total: number of batches.
-        classes: see `answer`.
+        model: with `predict_step`, which returns a dictionary of columns, or else with a `forward`.
+        data: what to predict.
 
     Returns:
-        Columns, each with a value for each sample.
+        Columns, each with a value for each sample, the first says which; and the names of those that are the answer
+        itself: the first output.
     """
-    model.eval()
-    columns: Columns = {}
-    with torch.inference_mode():
-        for inputs, targets in track(samples, "predicting", total):
-            here = targets.to(model.device) if isinstance(targets, Tensor) else targets
-            for name, values in answer(model, tuple(x.to(model.device) for x in inputs), here, classes).items():
-                columns.setdefault(name, []).extend(values)
-    return {ids[0]: list(ids[1])} | columns
+    with Bar("predicting", None) as bar:
+        rows = Rows(bar)
+        trainer = pl.Trainer(
+            accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[rows],
+        )  # fmt: skip
+        own = type(model).predict_step is not pl.LightningModule.predict_step
+        trainer.predict(model if own else Forward(model), datamodule=data, return_predictions=False)
+    if not rows.columns:
+        raise UserError("nothing to predict: the data has no batch")
+    number = len(rows.columns[rows.answers[0]])
+    counted = {"row": list(range(1, number + 1))} if data.paths else {"index": list(range(number))}
+    return (data.row_names or counted) | rows.columns, rows.answers
 
 
-def split_samples(data: Any, split: str) -> tuple[Samples, int, int]:
-    """The batches of `train`, `val` or `test`, in the order of the split and as in evaluation, and how many batches
-    and samples there are; after `setup`.
+def split_loaders(data: Any, split: str) -> Any:
+    """Returns the loader or loaders of a split, in evaluation order where the data offers `eval_dataloader`.
+
+    Raises:
+        UserError: when the data has no such loader.
     """
-    batches = data._batches(split, data.eval_batch_size, transform=data.eval_transform)
-    return ((tuple(inputs), target) for *inputs, target in batches), len(batches), batches.size
+    if split != "predict" and hasattr(data, "eval_dataloader"):
+        return data.eval_dataloader(split)
+    name = f"{split}_dataloader"
+    if getattr(type(data), name) is getattr(pl.LightningDataModule, name):
+        raise UserError(f"in={split}: the run's data ({type(data).__name__}) has no {name}")
+    return getattr(data, name)()
 
 
-def image_samples(data: Any, files: Sequence[Path], shape: Sequence[int]) -> tuple[Samples, int]:
-    """Batches of image files, normalised as `data` normalises its own in evaluation, and how many there are."""
-
-    def batches() -> Samples:
-        for start in range(0, len(files), CHUNK):
-            images = torch.stack([read_image(path, shape) for path in files[start : start + CHUNK]])  # (B, C, H, W)
-            yield data.eval_transform((images, torch.zeros(len(images))), (0,))[:1], None
-
-    return batches(), -(-len(files) // CHUNK)
-
-
-def table_samples(data: Any, path: Path) -> tuple[Samples, int, int]:
-    """Batches of a CSV file, prepared as the training rows of `data` were, how many there are, and how many rows."""
-    features, known = data.read(str(path), "in")
-
-    def batches() -> Samples:
-        for start in range(0, len(features), CHUNK):
-            rows = slice(start, start + CHUNK)
-            yield (features[rows].float(),), None if known is None else known[rows]
-
-    return batches(), -(-len(features) // CHUNK), len(features)
+def first_batch(data: Any) -> Any:
+    """Returns the first batch of the test data, or of the first split that has a loader."""
+    data.prepare_data()
+    for split in ("test", "val", "train"):
+        name = f"{split}_dataloader"
+        if getattr(type(data), name) is not getattr(pl.LightningDataModule, name):
+            data.setup(STAGES[split])
+            return next(iter(_several(getattr(data, name)())[0]))
+    raise UserError(f"the run's data ({type(data).__name__}) has no loader: give the model an example_input_array")
 
 
-def plain(values: Tensor) -> list[float]:
-    """Numbers (B) as Python's, with as many digits as their own precision has."""
-    if values.dtype == torch.float64:
-        return values.tolist()
-    return [float(str(value)) for value in values.float().cpu().numpy()]
-
-
-def _numbered(name: str, values: Tensor) -> Columns:
-    """The columns of values (B, K), counted from 1 where there are several."""
-    if values.shape[1] == 1:
-        return {name: plain(values[:, 0])}
-    return {f"{name}_{i + 1}": plain(column) for i, column in enumerate(values.T)}
-
-
-def _number(word: str | None) -> float | str | None:
-    try:
-        return None if word is None else float(word)
-    except ValueError:
-        return word
-
-
-def continue_text(
-    model: LanguageModel, prompt: Tensor, num_tokens: int, progress: Callable[[], None] = lambda: None, **options: Any
-) -> Tensor:
-    """Adds `num_tokens` to a prompt (P,), also beyond the model's context, of which then the later half is kept.
-
-    Args:
-        model: in evaluation mode.
-        prompt: at least one token.
-        num_tokens: how many to add.
-        progress: called after each piece.
-        **options: see `LanguageModel.generate`; the n-th piece beyond the context has the seed plus n.
-    """
-    text, seed, context = prompt, options.pop("seed", 0), model.context
-    left = num_tokens
-    while left:
-        seen = text[-max(1, context // 2) :] if len(text) >= context else text
-        new = min(left, context - len(seen))
-        if not new:
-            raise UserError(f"the run's model reads one token at a time (context={context}): it continues nothing")
-        added = model.generate(seen.unsqueeze(0), new, seed=seed, **options)[0, len(seen) :]
-        text, left, seed = torch.cat([text, added]), left - new, seed + 1
-        progress()
-    return text
+def _several(found: Any) -> list[Any]:
+    if isinstance(found, Mapping):
+        return list(found.values())
+    return list(found) if isinstance(found, list | tuple) else [found]

@@ -1,24 +1,24 @@
-"""A run used again by a script: its config with other data where that is asked for, and its data as it was prepared."""
+"""Uses a run again in a script: its config with other data where that is asked for, and its data as it was prepared."""
 
-import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.engine.cli.arguments import parse_arguments
-from lab.engine.config.checks import signatures
 from lab.engine.config.checks.overrides import mismatch
 from lab.engine.config.compose import compose, leaves
 from lab.engine.config.validate import validate
 from lab.engine.runs.run import Run
+from lab.engine.utils.arguments import parse_arguments
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import check_file
 from lab.engine.utils.names import nearest
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-TASKS = ("Classifier", "Regressor", "LanguageModel", "VAE", "GAN")
+UNITS = ("pixels",)  # of `dims`: in what units the data is; a model is told them, and keeps its weights
 
 
 def parse(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -40,54 +40,40 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
         The config, the name of its dataset, and what the model must be told of it, see `check_data_compatibility`.
     """
     config = run.config
-    config.trainer.accelerator, config.trainer.devices = "auto", 1  # this machine need not be the one it was trained on
-    config, data = merge_overrides(config, run.choice("data"), overrides)
-    if not _is_table(run.config) or not _is_table(config):
-        validate(config)
-        return config, data, check_data_compatibility(run.config, config)
-    # Its columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims,
-    # and 2 stands for each, which every model takes
     with open_dict(config):
-        config.dims = dict.fromkeys(re.findall(r"\$\{dims\.(\w+)", str(OmegaConf.to_container(config.model))), 2)
+        config.trainer.accelerator, config.trainer.devices = "auto", 1  # need not be the machine it was trained on
+    config, data = merge_overrides(config, str(run.choices.get("data")), overrides)
+    if all(_reads_dims(each) for each in (run.config, config)):
+        # Columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims
+        if isinstance(path := OmegaConf.select(config, "data.path"), str):
+            check_file(Path(path))
+        return config, data, {}
     validate(config)
-    return config, data, {}
+    return config, data, check_data_compatibility(run.config, config)
 
 
 def datamodule(run: Run, config: DictConfig, which: str) -> "pl.LightningDataModule":
     """The data of `config`, prepared as the run's training rows say in its checkpoint `which`."""
     data: Any = run.datamodule(config)
-    if config.data._target_ == run.config.data._target_:
+    if config.data._target_ == run.config.data._target_ and hasattr(data, "restore"):
         preparation = run.preparation(which)
         if preparation:
             data.restore(preparation)
-        elif _is_table(config):
-            raise UserError(
-                f"{run.checkpoint(which)} was written by an older version and does not say how its table was prepared:"
-                " train again"
-            )
     return data
 
 
-def image_shape(config: DictConfig) -> list[int] | None:
-    """(C, H, W) of the images that the data of `config` holds, None for other data."""
-    dims = OmegaConf.to_container(config, resolve=False)["dims"]  # type: ignore[call-overload, index]
-    return list(config.dims.image) if isinstance(dims, dict) and "image" in dims else None  # else a file is read for it
+def data_dims(config: DictConfig) -> dict[str, Any]:
+    """What the data of `config` offers, in plain values; nothing where a file must be read for it."""
+    if _reads_dims(config) or "dims" not in config or config.dims is None:
+        return {}
+    found: Any = OmegaConf.to_container(config.dims, resolve=True)
+    return found
 
 
-def task(target: str) -> str | None:
-    """Which of `TASKS` a model of this package is for, read and not imported; None for another package's."""
-    module, _, name = target.rpartition(".")
-    while name not in TASKS:
-        found = signatures.find(module, name) if target.startswith("lab.") else None
-        above = signatures.bases(*found) if found else []  # type: ignore[arg-type]
-        if not above:
-            return None
-        module, name = above[0][0], above[0][1].name
-    return name
-
-
-def _is_table(config: DictConfig) -> bool:
-    return bool(config.data._target_ == "lab.data.csv.CSV")
+def _reads_dims(config: DictConfig) -> bool:
+    """Whether a file is read for `dims`: then they are an interpolation, and no dictionary."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return isinstance(plain.get("dims"), str)
 
 
 def check_data_compatibility(before: DictConfig, after: DictConfig) -> dict[str, Any]:
@@ -102,7 +88,9 @@ def check_data_compatibility(before: DictConfig, after: DictConfig) -> dict[str,
     models: Any = [OmegaConf.to_container(config.model, resolve=True) for config in (before, after)]
     was, now = models
     changed = {key: value for key, value in now.items() if value != was[key]}
-    told = {key: changed.pop(key) for key in ("pixels",) if key in changed}
+    written: Any = OmegaConf.to_container(after.model, resolve=False)
+    units = {f"${{dims.{name}}}" for name in UNITS}
+    told = {key: changed.pop(key) for key in list(changed) if written[key] in units}
     for key, value in changed.items():
         raise UserError(f"the run's model has {key}={was[key]}, and this data would need {value}: train another model")
     return told
@@ -120,7 +108,7 @@ def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> 
         data = chosen[-1].partition("=")[2]
         fresh: Any = OmegaConf.to_container(compose([chosen[-1]]), resolve=False)
         with open_dict(config):
-            config.data, config.dims = fresh["data"], fresh["dims"]
+            config.data, config.dims = fresh["data"], fresh.get("dims")
     OmegaConf.set_struct(config, True)
     known = [name for name, _ in leaves(config)]
     for word in single:

@@ -1,5 +1,6 @@
 """The classification task: cross-entropy, its metrics, and what they look like at test time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,6 +18,8 @@ from torchmetrics.classification import (
 
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.export_spec import ExportSpec
+from lab.models.tasks.inference import class_names, inputs_and_targets, sample_shape
 from lab.models.tasks.plots import TopErrors, draw_confusion, log_image
 from lab.optim.optimizers import OptimizerFactory, configure
 from lab.optim.regularization import penalty
@@ -97,6 +100,24 @@ class Classifier(pl.LightningModule):
             log_image(self, "test/mistakes", self.test_mistakes.draw())
         self.test_confusion.reset()
         self.test_mistakes.reset()
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Returns each sample's likeliest class, its probability, the target if known, and all probabilities."""
+        inputs, targets = inputs_and_targets(batch)
+        probabilities = self(*inputs).float().softmax(1)  # (B, ...) -> (B, num_classes)
+        best, labels = probabilities.max(1)  # (B), (B)
+        names: Sequence[Any] = class_names(self) or range(probabilities.shape[1])
+        if isinstance(targets, Tensor):
+            targets = [names[label] for label in targets.tolist()]
+        return {
+            "label": [names[label] for label in labels.tolist()],
+            "probability": best,
+            **({} if targets is None else {"target": targets}),
+            **{f"p_{name}": column for name, column in zip(names, probabilities.T, strict=True)},
+        }
+
+    def export_wrapper(self, dims: dict[str, Any]) -> ExportSpec:
+        return ExportSpec(self, "logits of the classes", ("logits",), ("input",), sample_shape(self, dims))
 
     def _evaluate(self, batch: Batch, stage: str, mean_loss: MeanMetric, metrics: MetricCollection) -> Tensor:
         *inputs, labels = batch

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,6 +14,7 @@ from torchmetrics import MeanMetric
 
 from lab.data.tensors import IGNORED, Batch, generator
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.export_spec import ExportSpec
 from lab.models.tasks.plots import boards, log_text
 from lab.optim.optimizers import OptimizerFactory, configure
 
@@ -116,6 +118,67 @@ class LanguageModel(pl.LightningModule):
             pieces.append(sample_token(logits, temperature, top_k, top_p, draws).to(prompt).unsqueeze(1))  # (B, 1)
         self.train(training)
         return torch.cat(pieces, dim=1)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Returns the mean loss and accuracy of each sequence, over the targets that count."""
+        tokens, targets = batch  # (B, T), (B, T)
+        logits = self(tokens)  # (B, T) -> (B, T, V)
+        losses = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")  # (B, T)
+        counted = targets != IGNORED
+        hits = (logits.argmax(-1) == targets) & counted
+        number = counted.sum(1).clamp(min=1)
+        return {"loss": losses.sum(1) / number, "acc": hits.sum(1) / number}
+
+    def export_wrapper(self, dims: dict[str, Any]) -> ExportSpec:
+        description = "logits of the token that follows each token"
+        return ExportSpec(
+            self, description, ("logits",), ("tokens",), (None,), max_length=self.context, vocab_size=self.vocab_size
+        )
+
+    def complete(
+        self,
+        prompt: str,
+        data: Any,
+        progress: Callable[[int], None] = lambda pieces: None,
+        num_tokens: int | None = None,
+        **options: Any,
+    ) -> str:
+        """Continues a text, also beyond the context, of which then the later half is kept.
+
+        Args:
+            prompt: a text where `data` can `encode` it, else tokens in words: `0 1 2`.
+            data: encodes and decodes.
+            progress: called after each piece with the number of all.
+            num_tokens: how many to add; None for as many as fit into the context.
+            **options: see `generate`; the n-th piece beyond the context has the seed plus n.
+        """
+        tokens, decode = self._encode(prompt, data)
+        num_tokens = max(1, self.context - len(tokens)) if num_tokens is None else num_tokens
+        if num_tokens < 1:
+            raise UserError(f"num_tokens={num_tokens}: give a number from 1")
+        text, seed, left = tokens.to(self.device), options.pop("seed", 0), num_tokens
+        while left:
+            seen = text[-max(1, self.context // 2) :] if len(text) >= self.context else text
+            new = min(left, self.context - len(seen))
+            if not new:
+                raise UserError(
+                    f"the run's model reads one token at a time (context={self.context}): it continues nothing"
+                )
+            added = self.generate(seen.unsqueeze(0), new, seed=seed, **options)[0, len(seen) :]
+            text, left, seed = torch.cat([text, added]), left - new, seed + 1
+            progress(math.ceil(num_tokens / self.context))
+        return decode(text.cpu())
+
+    def _encode(self, prompt: str, data: Any) -> tuple[Tensor, Callable[[Tensor], str]]:
+        """The tokens (P,) of a prompt, and what makes a text of tokens."""
+        if hasattr(data, "encode"):
+            return data.encode(prompt), data.decode
+        tokens = [int(word) if word.isdecimal() else -1 for word in prompt.split()]
+        if not tokens or not all(0 <= token < self.vocab_size for token in tokens):
+            raise UserError(
+                f'prompt={prompt}: the run\'s data is no text: give its tokens, prompt="0 1 2", below {self.vocab_size}'
+            )
+        return torch.tensor(tokens), lambda text: " ".join(map(str, text.tolist()))
 
     def _evaluate(self, batch: Batch) -> None:
         tokens, targets = batch

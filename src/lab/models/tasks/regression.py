@@ -5,13 +5,15 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.export_spec import ExportSpec
+from lab.models.tasks.inference import inputs_and_targets, sample_shape
 from lab.optim.optimizers import OptimizerFactory, configure
 from lab.optim.regularization import penalty
 
@@ -92,6 +94,15 @@ class Regressor(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "test", self.test_loss, self.test_metrics, self.test_r2)
 
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Returns predictions, and targets where they are known, in the targets' own units."""
+        inputs, targets = inputs_and_targets(batch)
+        return {"prediction": self.predict(*inputs), **({} if targets is None else {"target": targets})}
+
+    def export_wrapper(self, dims: dict[str, Any]) -> ExportSpec:
+        description = "predictions in the targets' own units"
+        return ExportSpec(InUnits(self), description, ("prediction",), ("input",), sample_shape(self, dims))
+
     def _loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         targets = self._standardised(targets)
         if self.loss == "huber":
@@ -118,3 +129,14 @@ class Regressor(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return configure(self, self.optimizer, self.scheduler)
+
+
+class InUnits(nn.Module):
+    """A regressor's `predict` for its `forward`."""
+
+    def __init__(self, model: Regressor) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.predict(x)  # (B, ...) -> (B, num_targets)

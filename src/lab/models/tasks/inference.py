@@ -1,0 +1,49 @@
+"""What the tasks share to predict and to export: inputs and targets of a batch, names of classes, shapes of inputs."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from lab.engine.utils.errors import UserError
+
+Targets = Tensor | list[Any] | None  # a tensor (B, ...), what a file says of each sample, or nothing that is known
+
+
+def inputs_and_targets(batch: Any) -> tuple[Sequence[Tensor], Targets]:
+    """Splits a batch into the model's inputs, one or more, and the targets, which stand last; a tensor has none."""
+    if isinstance(batch, Tensor):
+        return [batch], None
+    *inputs, targets = batch
+    return inputs, targets
+
+
+def class_names(model: pl.LightningModule) -> list[str] | None:
+    """Returns the names of the classes where the trainer's data has any."""
+    try:
+        return getattr(model.trainer.datamodule, "classes", None)  # type: ignore[attr-defined]
+    except RuntimeError:  # Lightning's, of a model without a trainer
+        return None
+
+
+def sample_shape(model: pl.LightningModule, dims: dict[str, Any]) -> tuple[int | None, ...]:
+    """Returns the shape of one input: as its data has it, else flat; None for any number of steps.
+
+    Args:
+        model: its hyperparameters come first.
+        dims: what the data offers.
+    """
+    own: Any = model.hparams
+    if "image" in own:
+        return tuple(own["image"])
+    image = dims.get("image")
+    if "input_size" in own:  # a recurrent net: images by rows, or sequences of any length
+        return tuple(image) if image and image[0] * image[2] == own["input_size"] else (None, own["input_size"])
+    if "in_features" in own:
+        return tuple(image) if image and math.prod(image) == own["in_features"] else (own["in_features"],)
+    raise UserError(
+        f"{type(model).__name__} has none of the arguments image, input_size and in_features, which would say what"
+        " shape its inputs have: give it one"
+    )
