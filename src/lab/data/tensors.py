@@ -179,7 +179,7 @@ class TensorDataModule(pl.LightningDataModule):
         self._splits: dict[str, Batch] = {}
 
     @property
-    def optimum(self) -> dict[str, float]:
+    def optimal_metrics(self) -> dict[str, float]:
         """The best that a model can reach on the test set, by metric, where that is known; after `setup`."""
         return {}
 
@@ -221,9 +221,6 @@ class TensorDataModule(pl.LightningDataModule):
     def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return Batches(self._splits[split], batch_size, rank=rank, world_size=world_size, **options)
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return tuple(tensor.to(device) for tensor in batch)  # made there, unless by workers
 
 
 class GeneratedDataModule(TensorDataModule):
