@@ -6,7 +6,7 @@ To be deleted when they are there, together with its import in train.py.
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -34,8 +34,13 @@ log = logging.getLogger(__name__)
 class Recorder(Record):
     """What RESUME makes of `Record`."""
 
-    def recorded(self, cfg: DictConfig) -> AbstractContextManager[None]:  # type: ignore[override]
-        return super().recorded(cfg, raw_overrides(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [])
+    @contextmanager
+    def recorded(self, cfg: DictConfig) -> Iterator[None]:  # type: ignore[override]
+        overrides = raw_overrides(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+        with super().recorded(cfg, overrides):
+            if (self.dir / ".hydra").is_dir() and not cfg.resume:
+                self._save_config(cfg, overrides)
+            yield
 
     def is_finished(self, cfg: DictConfig) -> bool:
         return is_over(self.dir)

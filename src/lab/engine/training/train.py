@@ -34,7 +34,7 @@ def train(cfg: DictConfig) -> float | None:
         return run.metrics.get(objective)
     drop_unused_factories(cfg)
     with preemption(run.dir) as stop, run.recorded(cfg) if is_first else nullcontext():
-        model, data, trainer = build(cfg, stop)
+        model, data, trainer = build(cfg, stop=stop)
         with ranks(trainer, run), explain_memory(cfg):
             metrics = fit(cfg, run, model, data, trainer) if cfg.fit else {}
             stop.raise_if_asked()
@@ -53,14 +53,14 @@ def train(cfg: DictConfig) -> float | None:
 
 
 def build(
-    cfg: DictConfig, stop: Stop | None = None, callbacks: Sequence[pl.Callback] = ()
+    cfg: DictConfig, callbacks: Sequence[pl.Callback] = (), stop: Stop | None = None
 ) -> tuple[pl.LightningModule, Any, pl.Trainer]:
     """Seeds, then builds the model, the data and the trainer of `cfg`.
 
     Args:
         cfg: the whole config.
-        stop: what the training loop asks whether to stop; None for a run that nobody stops.
         callbacks: more of them than the config names.
+        stop: what the training loop asks whether to stop; None for a run that nobody stops.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
