@@ -28,9 +28,9 @@ from torchvision.datasets import MNIST
 from lab.data.tensors import generator
 from lab.engine.checkpointing.callback import Checkpoint
 from lab.engine.checkpointing.files import write_checkpoint
+from lab.engine.compat.lightning import FitLoop
 from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate
-from lab.engine.training.loop import TrainingEpochLoop
 from lab.engine.training.train import build
 from lab.engine.utils.paths import ROOT
 
@@ -184,9 +184,9 @@ def bookkeeping(name: str, pairs: int, data_dir: str) -> None:
         model, data, trainer = build(cfg, callbacks=[clock])
         trainer.fit(model, datamodule=data)
         epoch = statistics.median(b - a for a, b in itertools.pairwise(clock.starts[1:]))
+        assert isinstance(trainer.fit_loop, FitLoop)
         loop, steps = trainer.fit_loop.epoch_loop, int(trainer.num_training_batches)
-        assert isinstance(loop, TrainingEpochLoop)
-        between = min(timeit.repeat(lambda: loop.between(end_of_epoch=False), number=steps, repeat=pairs))
+        between = min(timeit.repeat(lambda: loop.on_step_boundary(end_of_epoch=False), number=steps, repeat=pairs))
         [keeper] = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
         more = min(timeit.repeat(lambda: keeper.on_save_checkpoint(trainer, model, {}), number=1, repeat=pairs))
     print(

@@ -20,7 +20,7 @@ def main(words: list[str]) -> None:
     from rich.table import Table
 
     from lab.engine.inference.progress import Bar
-    from lab.engine.training.train import excess
+    from lab.engine.training.report import gaps
     from lab.engine.utils.console import quiet
 
     quiet()
@@ -41,8 +41,10 @@ def main(words: list[str]) -> None:
                 ),
             ],
         )
-        metrics = dict(trainer.test(run.model(which, **told), data, verbose=False)[0])
-    metrics |= excess(metrics, data)
+        metrics: dict[str, float] = {}
+        for figures in trainer.test(run.model(which, **told), data, verbose=False):
+            metrics |= figures
+    metrics |= gaps(metrics, data)
     table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {name}")
     for metric, value in metrics.items():
         table.add_row(metric, f"{value:.4f}")

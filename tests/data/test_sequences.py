@@ -127,7 +127,7 @@ def test_a_file_is_read_as_bytes_and_split_in_its_order(tmp_path: Path) -> None:
     assert torch.equal(parts[1], content[2304 : 2304 + len(parts[1])])
     assert len(parts[0]) >= 256 - 8
     assert max(int(tokens.max()) for tokens, _ in data.train_dataloader()) == 255
-    assert data.optimum == {}
+    assert data.optimal_metrics == {}
 
 
 def test_a_text_shorter_than_the_context_is_refused(tmp_path: Path) -> None:

@@ -77,8 +77,10 @@ def test_least_squares_is_that_of_numpy(standardize: bool) -> None:
     weights, bias = data.solution
     np.testing.assert_allclose(np.append(weights.numpy(), bias), expected[:, 0], rtol=1e-9)
     x, y = (t.double().numpy() for t in split(data, "test"))
-    assert data.optimum == {"test/mse": pytest.approx(np.mean((x @ expected[:-1] + expected[-1] - y) ** 2))}
-    assert data.optimum["test/mse"] == pytest.approx(1.0, abs=0.12)  # the noise's variance; four standard errors
+    assert data.optimal_metrics == {"test/mse": pytest.approx(np.mean((x @ expected[:-1] + expected[-1] - y) ** 2))}
+    assert data.optimal_metrics["test/mse"] == pytest.approx(
+        1.0, abs=0.12
+    )  # the noise's variance; four standard errors
     if not standardize:
         assert (weights - data.weights).abs().max() < 0.12  # four standard errors: 4 / sqrt(1600), and some
         assert abs(bias - data.bias) < 0.12
@@ -108,8 +110,8 @@ def test_true_coefficients_are_best_in_the_units_of_the_model(standardize: bool)
     weights, bias = data.solution
     logits = x @ weights.numpy() + bias
     loss = np.mean(np.logaddexp(0, -logits * (2 * labels - 1)))
-    assert data.optimum["test/loss"] == pytest.approx(loss, rel=1e-5)
-    assert data.optimum["test/acc"] == pytest.approx(np.mean((logits > 0) == labels), abs=1e-3)
+    assert data.optimal_metrics["test/loss"] == pytest.approx(loss, rel=1e-5)
+    assert data.optimal_metrics["test/acc"] == pytest.approx(np.mean((logits > 0) == labels), abs=1e-3)
     x, labels = (t.double().numpy() for t in split(data, "train"))
     theirs = LogisticRegression(C=1e6).fit(x, labels)
     np.testing.assert_allclose(theirs.coef_[0], weights.numpy(), atol=0.25)
@@ -123,7 +125,7 @@ def test_the_bayes_rule_is_the_largest_density(standardize: bool) -> None:
     x, labels = split(plain, "test")
     density = MultivariateNormal(plain.means, torch.eye(6).double()).log_prob(x.double().unsqueeze(1))  # (N, 4)
     accuracy = float((density.argmax(1) == labels).double().mean())
-    assert data.optimum["test/acc"] == pytest.approx(accuracy, abs=1e-3)
+    assert data.optimal_metrics["test/acc"] == pytest.approx(accuracy, abs=1e-3)
     x, labels = split(data, "train")
     fitted = LinearDiscriminantAnalysis().fit(x.numpy(), labels.numpy())
     theirs = fitted.score(*(t.numpy() for t in split(data, "test")))

@@ -1,13 +1,18 @@
-"""Training speed."""
+"""Logs training speed."""
 
 import time
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.data import extract_batch_size
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 
 class Throughput(pl.Callback):
-    """Logs `train/samples_per_second` of each epoch: all ranks together, validation not counted."""
+    """Logs `train/samples_per_second` of each epoch: all ranks together, validation not counted.
+
+    Batches that hold no tensor have no size, and no speed.
+    """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.on_train_epoch_start(trainer, pl_module)  # a run that resumes amid an epoch does not come by its start
@@ -20,7 +25,10 @@ class Throughput(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._samples += len(batch[0])
+        try:
+            self._samples += extract_batch_size(batch)
+        except MisconfigurationException:
+            pass
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":
@@ -31,4 +39,5 @@ class Throughput(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         seconds = self._seconds + time.perf_counter() - self._since
-        pl_module.log("train/samples_per_second", self._samples * trainer.world_size / seconds, sync_dist=True)
+        if self._samples:
+            pl_module.log("train/samples_per_second", self._samples * trainer.world_size / seconds, sync_dist=True)

@@ -41,7 +41,7 @@ class Adding(GeneratedDataModule):
         self.min_length = min_length
 
     @property
-    def optimum(self) -> dict[str, float]:
+    def optimal_metrics(self) -> dict[str, float]:
         return {"test/mse": 0.0}
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:

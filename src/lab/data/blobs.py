@@ -56,7 +56,7 @@ class Blobs(GeneratedTable):
         return wrong / 200_000
 
     @property
-    def optimum(self) -> dict[str, float]:
+    def optimal_metrics(self) -> dict[str, float]:
         """Accuracy of the Bayes rule on the test split; on a finite split a model may come out ahead by chance."""
         features, labels = self.test_rows()
         return {"test/acc": float((self.bayes_rule(features) == labels).double().mean())}

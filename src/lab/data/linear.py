@@ -57,7 +57,7 @@ class Linear(GeneratedTable):
         return found[:-1], float(found[-1])
 
     @property
-    def optimum(self) -> dict[str, float]:
+    def optimal_metrics(self) -> dict[str, float]:
         """What `solution` reaches on the test split."""
         weights, bias = self.solution
         x, y = (t.cpu().double() for t in self.splits["test"])

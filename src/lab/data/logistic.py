@@ -46,7 +46,7 @@ class Logistic(GeneratedTable):
         return self.weights * self.standardizer.std, self.bias + float(self.weights @ self.standardizer.mean)
 
     @property
-    def optimum(self) -> dict[str, float]:
+    def optimal_metrics(self) -> dict[str, float]:
         """Log-loss in nats and accuracy of the true coefficients on the test split.
 
         They are the best in expectation: on a finite split a model may come out ahead by chance.

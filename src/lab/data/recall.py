@@ -39,7 +39,7 @@ class Recall(GeneratedDataModule):
         self.num_keys = num_keys
 
     @property
-    def optimum(self) -> dict[str, float]:
+    def optimal_metrics(self) -> dict[str, float]:
         return {"test/acc": 1.0, "test/loss": 0.0}
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:

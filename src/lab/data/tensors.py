@@ -184,7 +184,7 @@ class TensorDataModule(pl.LightningDataModule):
         self.splits: dict[str, Batch] = {}
 
     @property
-    def optimum(self) -> dict[str, float]:
+    def optimal_metrics(self) -> dict[str, float]:
         """The best that a model can reach on the test set, by metric, where that is known; after `setup`."""
         return {}
 

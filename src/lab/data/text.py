@@ -21,7 +21,7 @@ class Text(TensorDataModule):
 
     Without a `path` they come from a Markov chain over `num_symbols` characters: the next hangs on the last one alone,
     by a matrix whose rows are drawn from a Dirichlet distribution. No model can predict them better than to the entropy
-    rate, -sum_i p_i sum_j P_ij log P_ij, where p is the stationary distribution: that is `optimum`.
+    rate, -sum_i p_i sum_j P_ij log P_ij, where p is the stationary distribution: that is `optimal_metrics`.
 
     The text is split in its order: the last tenth is the test, the tenth before it validation. Each epoch cuts the
     training part into windows at other places.
@@ -102,7 +102,7 @@ class Text(TensorDataModule):
         return float(self.stationary @ torch.special.entr(self.transitions).sum(1))
 
     @property
-    def optimum(self) -> dict[str, float]:
+    def optimal_metrics(self) -> dict[str, float]:
         return {"test/loss": self.entropy_rate} if self.path is None else {}
 
     def load(self) -> dict[str, Batch]:

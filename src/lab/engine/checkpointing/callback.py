@@ -10,7 +10,9 @@ import pytorch_lightning as pl
 from pytorch_lightning import callbacks
 
 from lab.engine.checkpointing.files import link_checkpoint, remove_partial_files
-from lab.engine.checkpointing.gather import gather_objects
+from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.gather import gather_objects
+from lab.engine.utils.names import nearest
 from lab.engine.utils.random_state import random_state, restore_random_state
 
 log = logging.getLogger(__name__)
@@ -20,16 +22,21 @@ class Checkpoint(callbacks.Checkpoint):
     """Keeps `last.ckpt`, from which a run goes on as if it had never stopped, and `best.ckpt`.
 
     A checkpoint is taken between two batches or between two epochs, where everything of the one is done and nothing of
-    the next begun. The best is the last of its time: one file with two names, written once.
+    the next begun. `best.ckpt` is a hard link to the `last.ckpt` of its time; without a metric to go by, the last
+    checkpoint is the best.
 
     Args:
         dirpath: folder of the files.
-        monitor: the metric that says which is best; None for no best.
+        monitor: the metric that says which is best; None: the last is.
         mode: whether `min` or `max` of it is best.
         top_k: how many of the best to keep; from two on, each as `step-<steps>.ckpt` as well.
         every_n_epochs: epochs from one `last.ckpt` to the next, 0 for none.
         every_n_steps: the same in optimizer steps, besides.
         every_n_minutes: the same in minutes, besides.
+
+    Raises:
+        UserError: when none of the best were to be kept.
+        RunFailed: after an epoch with a validation in which `monitor` was not logged.
     """
 
     def __init__(
@@ -42,6 +49,8 @@ class Checkpoint(callbacks.Checkpoint):
         every_n_steps: int = 0,
         every_n_minutes: float = 0.0,
     ) -> None:
+        if top_k < 1:
+            raise UserError(f"top_k={top_k}: give 1 or more; callbacks.checkpoint=null keeps no checkpoint at all")
         self.dirpath = Path(dirpath)
         self.monitor = monitor
         self.sign = {"min": 1.0, "max": -1.0}[mode]
@@ -49,8 +58,9 @@ class Checkpoint(callbacks.Checkpoint):
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
-        self.metrics: dict[str, float] = {}  # the figures at the last checkpoint
+        self.metrics: dict[str, float] = {}  # the figures at the checkpoint that the run goes on from
         self.kept: dict[str, float] = {}  # by file name, what the best ones scored; the best one first
+        self._validated = False  # what was validated is not rated yet
         self._score: float | None = None  # of weights that are among the best and not written yet
         self._random: Any = None  # to be set where training goes on
 
@@ -60,14 +70,10 @@ class Checkpoint(callbacks.Checkpoint):
         return self.dirpath / "last.ckpt"
 
     @property
-    def best(self) -> Path | None:
-        """The best checkpoint, None where there is none yet."""
-        return self.dirpath / "best.ckpt" if self.kept else None
-
-    @property
-    def best_score(self) -> float | None:
-        """What the best checkpoint scored."""
-        return next(iter(self.kept.values()), None)
+    def best_model_path(self) -> str:
+        """The best checkpoint, by the name that Lightning's ModelCheckpoint gives it; empty where there is none yet."""
+        path = self.dirpath / "best.ckpt"
+        return str(path) if path.is_file() else ""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.is_global_zero:
@@ -89,24 +95,42 @@ class Checkpoint(callbacks.Checkpoint):
                 link_checkpoint(Path(resumed), self.dirpath / name)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking or self.monitor not in trainer.callback_metrics:
-            return
-        score = trainer.strategy.broadcast(float(trainer.callback_metrics[self.monitor]))  # all ranks decide alike
-        worst = list(self.kept.values())[-1] if len(self.kept) >= self.top_k else None
-        if math.isfinite(score) and (worst is None or self.sign * score < self.sign * worst):
-            self._score = score
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._validated = True
 
-    def between(self, trainer: pl.Trainer, end_of_epoch: bool, stopping: bool) -> None:
+    def on_step_boundary(self, trainer: pl.Trainer, end_of_epoch: bool, stopping: bool) -> None:
         """Saves where it is time to; the loop calls this when a batch, or an epoch, is over and done with."""
+        if self._validated and self.monitor is not None:
+            self._rate(trainer, end_of_epoch)
         steps, epochs = trainer.global_step, trainer.current_epoch
         if (
             stopping
             or self._score is not None
             or (end_of_epoch and self.every_n_epochs and epochs % self.every_n_epochs == 0)
-            or (self.every_n_steps and not end_of_epoch and steps % self.every_n_steps == 0)
+            or (self.every_n_steps and steps % self.every_n_steps == 0)
             or (self.every_n_minutes and self._minutes_are_over(trainer))
         ):
             self.save(trainer)
+
+    def _rate(self, trainer: pl.Trainer, end_of_epoch: bool) -> None:
+        """Says whether what was validated last is among the best."""
+        logged = self._logged(trainer)
+        if self.monitor not in logged:
+            if end_of_epoch:
+                raise RunFailed(
+                    f"callbacks.checkpoint.monitor={self.monitor} was not logged{nearest(str(self.monitor), logged)}\n"
+                    f"logged were: {', '.join(sorted(logged)) or 'none'}\n"
+                    "give one of these as objective.metric, or objective=null: then the last checkpoint is the best"
+                )
+            return  # some metrics are logged at the end of an epoch
+        self._validated = False
+        score = trainer.strategy.broadcast(logged[self.monitor])  # all ranks decide alike
+        worst = list(self.kept.values())[-1] if len(self.kept) >= self.top_k else None
+        if math.isfinite(score) and (worst is None or self.sign * score < self.sign * worst):
+            self._score = score
+
+    def _logged(self, trainer: pl.Trainer) -> dict[str, float]:
+        return self.metrics | {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def save(self, trainer: pl.Trainer) -> None:
         """Writes `last.ckpt`, named as one of the best too where it is one. All ranks call it together."""
@@ -121,6 +145,8 @@ class Checkpoint(callbacks.Checkpoint):
                     link_checkpoint(self.last, self.dirpath / f"step-{trainer.global_step}.ckpt")
                 if name == f"step-{trainer.global_step}.ckpt":
                     link_checkpoint(self.last, self.dirpath / "best.ckpt")
+            if not self.kept:
+                link_checkpoint(self.last, self.dirpath / "best.ckpt")
             for name in dropped:
                 (self.dirpath / name).unlink(missing_ok=True)
             for logger in trainer.loggers:  # the curve up to here is on the disk as well
@@ -139,7 +165,7 @@ class Checkpoint(callbacks.Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["random"] = gather_objects(random_state(), trainer)
-        checkpoint["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        checkpoint["metrics"] = self._logged(trainer)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

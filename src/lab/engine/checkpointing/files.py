@@ -1,4 +1,4 @@
-"""Checkpoint files that are there whole or not at all."""
+"""Writes checkpoint files atomically, and reads them as data."""
 
 import os
 import pickle
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.redaction import redact
+
+FORMAT = 2  # of what a checkpoint holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +31,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     import torch  # takes seconds: where a checkpoint is at hand it is there already
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint["format"] = FORMAT
     for name in ("hyper_parameters", "datamodule_hyper_parameters"):
         if name in checkpoint:
             checkpoint[name] = redact(checkpoint[name])
@@ -68,19 +71,22 @@ def link_checkpoint(path: Path, name: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint at `path`, on the CPU. Nothing in it is run: it holds tensors and plain values or is refused.
+    """Reads the checkpoint at `path`, on the CPU. Nothing in it is run: it holds tensors and plain values.
 
     Raises:
-        UserError: when it is no complete checkpoint, or holds more than data.
+        UserError: when it is no complete checkpoint, holds more than data, or was written by an older version.
     """
     import torch
 
     if fault := find_fault(path):
         raise UserError(f"{path}: {fault}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} holds code, and not data alone: not loaded") from error
+    if (found := checkpoint.get("format") if isinstance(checkpoint, dict) else None) != FORMAT:
+        raise UserError(f"{path} has format {found}, not {FORMAT}: git checkout 3b74302 reads what was written before")
+    return checkpoint
 
 
 def find_fault(path: Path) -> str | None:

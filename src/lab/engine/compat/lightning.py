@@ -1,10 +1,263 @@
-"""Private names of Lightning."""
+"""Lightning's training loop, with a point between two batches where a run can be saved and stopped.
 
-from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
+Needed, because Lightning takes checkpoints in the middle of things and guesses on the way back what of a batch had been
+done: a run that was resumed would not be the run to the bit. Here a checkpoint is taken when a batch, or an epoch, is
+done with all that follows it (validation, schedules, logging), and a resumed run begins with the next one.
+
+The public wish: a hook `on_step_boundary` of callbacks, a method that ends a fit, and signal handlers that can be
+turned off.
+"""
+
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+from pytorch_lightning.loops.fetchers import _DataLoaderIterDataFetcher
+from pytorch_lightning.loops.fit_loop import _FitLoop
+from pytorch_lightning.loops.loop import _Loop
+from pytorch_lightning.loops.optimization.automatic import Closure, ClosureResult
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+from pytorch_lightning.plugins.precision import Precision
+from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor
+
+from lab.engine.utils.errors import Preempted
+
+# What Lightning would call for each batch, and the fast path does not
+MODULE_HOOKS = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "optimizer_step",
+    "optimizer_zero_grad",
+    "backward",
+    "configure_gradient_clipping",
+    "lr_scheduler_step",
+)
+CALLBACK_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
-class NoSignals(_SignalConnector):
-    """Leaves signals to `Stop`: what Lightning does on SIGTERM waits for all ranks amid anything, and hangs."""
+class Stop(Protocol):
+    """Who tells a loop to stop: the signal handler of `distributed.preemption`."""
 
-    def register_signal_handlers(self) -> None:
-        self.received_sigterm = False
+    in_loop: bool  # the loop asks by itself; outside of it a signal ends the run at once
+
+    def listen(self) -> None:
+        """Takes the signals back: Lightning registers handlers of its own, which wait for all ranks amid anything."""
+
+    def asked(self) -> int:
+        """The signal that some rank was sent, 0 for none; the same on every rank."""
+
+
+class FitLoop(_FitLoop):
+    """Lightning's loop over epochs, with a point between two of them: `trainer.fit_loop = FitLoop(trainer, stop)`.
+
+    Args:
+        trainer: as it was built.
+        stop: tells when to stop.
+        fast: whether to leave out hooks that nobody uses, see `TrainingEpochLoop`.
+    """
+
+    epoch_loop: "TrainingEpochLoop"
+
+    def __init__(self, trainer: pl.Trainer, stop: Stop, fast: bool = True) -> None:
+        theirs = trainer.fit_loop
+        super().__init__(trainer, theirs.min_epochs, theirs.max_epochs)
+        self.epoch_loop = TrainingEpochLoop(trainer, theirs.min_steps, theirs.max_steps, stop, fast)
+        self.stopped = False
+        self._skipped = False
+
+    def stop(self) -> None:
+        """Ends the fit after this batch; such a run has not come to its end, and `stopped` says so."""
+        self.stopped = True
+
+    def skip_training(self) -> None:
+        """Has `fit` restore its checkpoint and train no further: the run had come to its end before."""
+        self._skipped = True
+
+    @property
+    def done(self) -> bool:
+        return self.stopped or self._skipped or super().done
+
+    def run(self) -> None:
+        self.epoch_loop.stop.listen()
+        super().run()
+
+    def on_run_start(self) -> None:
+        self.epoch_loop.stop.in_loop = True
+        super().on_run_start()
+
+    def on_run_end(self) -> None:
+        self.epoch_loop.stop.in_loop = False
+        super().on_run_end()
+
+    @_Loop.restarting.setter  # type: ignore[attr-defined, untyped-decorator]
+    def restarting(self, restarting: bool) -> None:
+        epoch = self.epoch_progress.current  # Lightning's own takes every run with max_steps for one amid an epoch
+        _Loop.restarting.fset(self, restarting and epoch.processed < epoch.started)  # type: ignore[attr-defined]
+
+    def on_advance_end(self) -> None:
+        super().on_advance_end()
+        self.epoch_loop.on_step_boundary(end_of_epoch=True)
+
+
+class TrainingEpochLoop(_TrainingEpochLoop):
+    """Lightning's loop over the batches of an epoch, with a point between two of them and a shorter way through one.
+
+    For each batch Lightning calls some thirty hooks, most of which do nothing, at 5 to 15 microseconds each: a third of
+    the time of a small model's step. Where a run uses none of them the fast path does what they leave. Everything
+    around a batch, and every run that does use them, is Lightning's own.
+    """
+
+    def __init__(self, trainer: pl.Trainer, min_steps: int | None, max_steps: int, stop: Stop, fast: bool) -> None:
+        super().__init__(trainer, min_steps, max_steps)
+        self.stop = stop
+        self.fast = fast
+
+    @property
+    def done(self) -> bool:
+        return self.trainer.fit_loop.stopped or super().done  # type: ignore[attr-defined]
+
+    def on_run_start(self, data_fetcher: Any) -> None:
+        super().on_run_start(data_fetcher)
+        trainer = self.trainer
+        module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+        trainer.fit_loop.restarting = False  # nothing is left of the batch before
+        self._fast = (
+            self.fast and uses_no_batch_hooks(trainer) and not isinstance(data_fetcher, _DataLoaderIterDataFetcher)
+        )
+        self._transfers = trainer.strategy.root_device.type != "cpu" or any(
+            _overrides(owner, base, TRANSFER_HOOKS)
+            for owner, base in ((module, pl.LightningModule), (data, pl.LightningDataModule))
+            if owner is not None
+        )
+        self._takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+        # Between two batches there is nothing to do but to count, where validation waits for the end of the epoch and
+        # no schedule watches a metric step by step.
+        self._validates_at_the_end = (
+            trainer.check_val_every_n_epoch is not None
+            and trainer.val_check_batch == trainer.num_training_batches
+            and trainer._val_check_time_interval is None
+            and not any(c.reduce_on_plateau and c.interval == "step" for c in trainer.lr_scheduler_configs)
+        )
+        self._starting, self._ending = (
+            [c for c in trainer.callbacks if _overrides(c, pl.Callback, (hook,))]
+            for hook in ("on_train_batch_start", "on_train_batch_end")
+        )
+        self._at_boundaries = [c for c in trainer.callbacks if hasattr(c, "on_step_boundary")]
+
+    def advance(self, data_fetcher: Any) -> None:
+        if not self._fast:
+            super().advance(data_fetcher)
+            return
+        trainer, module, connector = self.trainer, self.trainer.lightning_module, self.trainer._logger_connector
+        progress = self.batch_progress
+
+        batch, _, _ = next(data_fetcher)
+        batch_idx = self.batch_idx + 1
+        progress.is_last_batch = data_fetcher.done
+        if self._transfers:
+            batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+            batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        progress.increment_ready()
+        connector.on_batch_start(batch)
+        module._current_fx_name = "on_train_batch_start"
+        for callback in self._starting:
+            callback.on_train_batch_start(trainer, module, batch, batch_idx)
+        progress.increment_started()
+        outputs = self._step(batch, batch_idx)
+        progress.increment_processed()
+
+        for config in trainer.lr_scheduler_configs:
+            if config.interval == "step" and not config.reduce_on_plateau and (batch_idx + 1) % config.frequency == 0:
+                self.scheduler_progress.increment_ready()
+                config.scheduler.step()
+                self.scheduler_progress.increment_completed()
+        if self._num_ready_batches_reached():
+            self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
+
+        module._current_fx_name = "on_train_batch_end"
+        for callback in self._ending:
+            callback.on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+        module._current_fx_name = None
+        progress.increment_completed()
+        if connector.should_update_logs or trainer.fast_dev_run:  # what was logged for this step reaches the loggers
+            connector.on_batch_end()
+            connector.update_train_step_metrics()
+
+    def _step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """One step of the optimizer, which is given a closure as Lightning gives it one: what `training_step` made."""
+        module, progress = self.trainer.lightning_module, self.automatic_optimization.optim_progress.optimizer
+        [optimizer] = self.trainer.optimizers
+        arguments = (batch, batch_idx) if self._takes_index else (batch,)
+
+        def forward() -> ClosureResult:
+            module._current_fx_name = "training_step"
+            return ClosureResult.from_training_step_output(module.training_step(*arguments))
+
+        def zero_grad() -> None:
+            progress.zero_grad.increment_ready()
+            progress.zero_grad.increment_started()
+            optimizer.zero_grad()
+            progress.zero_grad.increment_completed()
+
+        closure = Closure(forward, Tensor.backward, zero_grad)
+        progress.step.increment_ready()
+        optimizer.step(closure)
+        progress.step.increment_completed()
+        result = closure.consume_result()
+        return {} if result.loss is None else result.asdict()
+
+    def on_advance_end(self, data_fetcher: Any) -> None:
+        trainer = self.trainer
+        if (
+            self._fast
+            and self._validates_at_the_end
+            and not self.batch_progress.is_last_batch
+            and not trainer.should_stop
+        ):
+            self._batches_that_stepped += 1
+        else:
+            super().on_advance_end(data_fetcher)
+        if not self.batch_progress.is_last_batch and not self._should_accumulate():
+            self.on_step_boundary(end_of_epoch=False)
+
+    def on_step_boundary(self, end_of_epoch: bool) -> None:
+        """Where a run can be saved and stopped: a batch, or an epoch, is done, and nothing of the next one begun.
+
+        Callbacks that have a method `on_step_boundary(trainer, end_of_epoch, stopping)` are called.
+        """
+        signum = self.stop.asked()
+        for callback in self._at_boundaries:
+            callback.on_step_boundary(self.trainer, end_of_epoch=end_of_epoch, stopping=signum != 0)
+        if signum:
+            raise Preempted(signum)
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Lightning's own way of stopping, a broadcast for each batch, has nothing to do here."""
+
+
+def uses_no_batch_hooks(trainer: pl.Trainer) -> bool:
+    """Whether nothing in this run depends on the hooks that the fast path leaves out."""
+    module = trainer.lightning_module
+    return (
+        type(trainer.strategy) is SingleDeviceStrategy
+        and type(trainer.precision_plugin) is Precision
+        and type(trainer.profiler) is PassThroughProfiler  # type: ignore[attr-defined]
+        and trainer.accumulate_grad_batches == 1
+        and not trainer.gradient_clip_val
+        and not trainer._detect_anomaly
+        and module.automatic_optimization
+        and len(trainer.optimizers) == 1
+        and not _overrides(module, pl.LightningModule, MODULE_HOOKS)
+        and not any(_overrides(callback, pl.Callback, CALLBACK_HOOKS) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    )
+
+
+def _overrides(owner: Any, base: type, hooks: tuple[str, ...]) -> bool:
+    return any(getattr(getattr(owner, hook), "__func__", None) is not getattr(base, hook) for hook in hooks)

@@ -1,4 +1,4 @@
-"""The one place where a config becomes objects, and the lists of what a config may name.
+"""The one place where a config becomes objects, and what a config may name.
 
 A config may come from elsewhere: it can choose among these classes, and cannot run anything else.
 """
@@ -6,32 +6,39 @@ A config may come from elsewhere: it can choose among these classes, and cannot 
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from pickle import UnpicklingError
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lab.engine.config.compose import project_settings
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.paths import ROOT
 
-# Packages whose public classes a config may name, or single classes. Add your own package here: it is enough that it
-# can be imported.
-ADD_TO_ALLOWED = "ALLOWED in lab/engine/config/instantiate.py"
+# Packages whose public classes a config may name, or single classes: these, every package of this checkout's src/, and
+# `allow` of [tool.lab] in pyproject.toml. Not pytorch_lightning.cli, which would read another command line; nor
+# torchvision.datasets and timm, some of whose classes and functions load pickles
+ADD_TO_ALLOWED = "allow in [tool.lab] of pyproject.toml"
 ALLOWED = [
-    "lab",
     "pytorch_lightning.Trainer",
     "pytorch_lightning.callbacks",
+    "pytorch_lightning.demos",
     "pytorch_lightning.loggers",
     "pytorch_lightning.plugins",
     "pytorch_lightning.profilers",
     "pytorch_lightning.strategies",
     "torch.optim",
+    "torchmetrics",
+    "torchvision.models",
+    *(path.parent.name for path in sorted((ROOT / "src").glob("*/__init__.py"))),
+    *project_settings().get("allow", []),
 ]
-# Modules whose public functions it may name, too: those that make something and do nothing else.
-FACTORIES = ["lab.optim.optimizers", "lab.optim.schedulers"]
+# Modules, or packages of them, whose public functions it may name, too: those that make something and do nothing else
+FACTORIES = list(project_settings().get("factories", []))
 
 
 def instantiate(config: Any, **kwargs: Any) -> Any:
@@ -42,42 +49,85 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         **kwargs: more arguments of the outermost target.
 
     Raises:
-        UserError: a target that is not allowed, or arguments that its constructor refuses.
+        UserError: a target that is not allowed, or arguments that its constructor does not take. What a constructor
+            itself raises is raised as it is.
     """
     if config is None:
         return None
-    if not OmegaConf.is_config(config):
-        config = OmegaConf.create(config)
     # Interpolations are resolved once, here: what is looked at is what is built
-    plain = OmegaConf.to_container(config, resolve=True)
-    for target in targets(plain):
-        locate(target)
+    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    for node in targets(plain):
+        _check_arguments(node, kwargs if node is plain else {})
     node: Any = OmegaConf.create(plain, flags={"allow_objects": True})  # type: ignore[call-overload]
     try:
         return hydra_instantiate(node, _convert_="all", **kwargs)
     except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError | UnpicklingError):  # told as they are: a file that holds code
-            raise cause from None
-        if isinstance(cause, ValueError | TypeError):
-            raise UserError(f"{node.get('_target_')} cannot be built: {cause}") from error
-        raise
+        raise (error.__cause__ or error) from None
 
 
 def instantiate_each(group: DictConfig | None) -> list[Any]:
-    """What a group of named things builds; those set to null are left out."""
+    """Builds a group of named things; those set to null are left out."""
     return [instantiate(config) for config in (group or {}).values() if config is not None]
 
 
-def targets(plain: Any) -> Iterator[Any]:
-    """Every `_target_` in a tree of plain dictionaries and lists.
+def build_model(cfg: DictConfig, **known: Any) -> Any:
+    """Builds the model of `cfg`, with the optimizer's and the scheduler's factories where its constructor takes them.
+
+    Args:
+        cfg: the whole config.
+        **known: arguments that stand in for the config's; passed as they are, nothing in them is built.
+    """
+    takes = parameters(locate(cfg.model._target_))
+    more = {name: instantiate(cfg[name]) for name in ("optimizer", "scheduler") if name in takes} | known
+    node = {key: _plain(cfg.model[key]) for key in map(str, cfg.model) if key not in known}
+    _check_arguments(node, more)
+    return instantiate(node | {"_partial_": True})(**more)
+
+
+def drop_unused_factories(cfg: DictConfig) -> None:
+    """Sets `optimizer` and `scheduler` to null where the model's constructor takes none: its own `configure_optimizers`
+    serves.
+
+    Raises:
+        UserError: when one was chosen on the command line.
+    """
+    takes = parameters(locate(cfg.model._target_))
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    for name in ("optimizer", "scheduler"):
+        if name in takes or cfg[name] is None:
+            continue
+        for override in map(str, typed):
+            if re.match(rf"[+~]*{name}(@[\w.]*)?[.=]", override):
+                raise UserError(
+                    f"{override}: {cfg.model._target_} takes no {name}, its own configure_optimizers decides:"
+                    " leave it out, or give its constructor an argument of that name"
+                )
+        with open_dict(cfg):
+            cfg[name] = None
+
+
+def parameters(target: Callable[..., Any]) -> set[str]:
+    """Returns the names of what a class takes; where its constructor passes on **kwargs, its bases' as well."""
+    names: set[str] = set()
+    for owner in inspect.getmro(target) if inspect.isclass(target) else [target]:
+        if inspect.isclass(owner) and "__init__" not in vars(owner):
+            continue
+        taken = inspect.signature(owner).parameters.values()
+        names |= {p.name for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in taken):
+            break
+    return names
+
+
+def targets(plain: Any) -> Iterator[dict[str, Any]]:
+    """Yields every node with a `_target_` in a tree of plain dictionaries and lists.
 
     Raises:
         UserError: when a text still holds an interpolation, which would be resolved unseen.
     """
     if isinstance(plain, dict):
         if "_target_" in plain:
-            yield plain["_target_"]
+            yield plain
         for value in plain.values():
             yield from targets(value)
     elif isinstance(plain, list | tuple):
@@ -88,7 +138,7 @@ def targets(plain: Any) -> Iterator[Any]:
 
 
 def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_TO_ALLOWED) -> Any:
-    """The class, or the factory, that a config names.
+    """Returns the class, or the factory, that a config names.
 
     Args:
         target: its full name: a module's, and that of what this module defines.
@@ -112,7 +162,7 @@ def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_
     # A single class may stand under another name than where it was defined; a package's own classes may not
     own = target in allowed or any(_inside(target, package) and _inside(home, package) for package in allowed)
     is_class = inspect.isclass(found) and found.__qualname__ == found.__name__
-    is_factory = inspect.isfunction(found) and home == module_name and home in FACTORIES
+    is_factory = inspect.isfunction(found) and home == module_name and any(_inside(home, f) for f in FACTORIES)
     if not (own and (is_class or is_factory)):
         raise _refusal(target, allowed, remedy)
     return found
@@ -141,6 +191,24 @@ def authorize_names(config: Any) -> None:
             authorize_name(config[key])
         elif not OmegaConf.is_interpolation(config, key):
             authorize_names(config[key])
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _check_arguments(node: dict[str, Any], more: dict[str, Any]) -> None:
+    """Refuses arguments that do not go with the signature of what a node is built from."""
+    target = locate(node["_target_"])
+    given = {name: value for name, value in node.items() if not (name.startswith("_") and name.endswith("_"))} | more
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # some of those written in C have none
+        return
+    try:
+        (signature.bind_partial if node.get("_partial_") else signature.bind)(*node.get("_args_", []), **given)
+    except TypeError as error:
+        raise UserError(f"{node['_target_']}: {error}") from None
 
 
 def _is_module(name: str) -> bool:

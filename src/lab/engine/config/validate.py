@@ -69,7 +69,8 @@ def _needs(model: Any) -> set[str]:
 
 
 def _offers(config: dict[str, Any]) -> set[str]:
-    return set(config["dims"]) if isinstance(config["dims"], dict) else set()  # else a file must be read for it
+    dims = config.get("dims", {})
+    return set(dims) if isinstance(dims, dict) else set()  # else a file must be read for it
 
 
 @cache

@@ -1,6 +1,7 @@
 """A run directory as an object: what a run was, what it measured, and the model it made."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from lab.engine.checkpointing.files import find_fault, read_checkpoint
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import atomic_write
@@ -17,6 +19,8 @@ from lab.engine.utils.redaction import redact
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl  # takes seconds: imported where it is needed
+
+log = logging.getLogger(__name__)
 
 FINISHED = ("completed", "pruned")
 
@@ -140,24 +144,53 @@ class Run:
             )
         return path
 
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from: the last one, or where that is damaged the newest that is whole.
+
+        Returns:
+            None where there is none yet.
+
+        Raises:
+            UserError: when all are damaged.
+        """
+        found = (self.dir / "checkpoints").glob("[!.]*.ckpt")
+        faults: list[str] = []
+        for path in sorted(found, key=lambda path: (path.stem == "last", path.stat().st_mtime), reverse=True):
+            fault = find_fault(path)
+            if fault is None:
+                for line in faults:
+                    log.warning("%s; going on from %s", line, path.name)
+                return path
+            faults.append(f"{path.name}: {fault}")
+        if faults:
+            raise UserError("\n".join([f"{self.dir} has no checkpoint to go on from", *faults]))
+        return None
+
+    def read_checkpoint(self, which: str | Path = "best") -> dict[str, Any]:
+        """Reads the `best` or the `last` checkpoint, or the one at a path; see `checkpointing.files`."""
+        return read_checkpoint(which if isinstance(which, Path) else self.checkpoint(which))
+
     def model(self, which: str = "best", **changes: Any) -> "pl.LightningModule":
-        """The model with the weights of the `best` or the `last` checkpoint, ready to evaluate.
+        """Rebuilds the model from the run's config, with the weights of the `best` or the `last` checkpoint.
+
+        Hyperparameters that the model has saved stand in for what the config says of them.
 
         Args:
             which: checkpoint.
             **changes: arguments of the model to give anew.
         """
-        from lab.engine.checkpointing.files import read_checkpoint
-        from lab.engine.config.instantiate import locate
+        from lab.engine.config.instantiate import build_model
 
-        path = self.checkpoint(which)
-        checkpoint = read_checkpoint(path)
-        architecture = locate(self.config.model._target_)
+        config, checkpoint = self.config, self.read_checkpoint(which)
+        saved = {
+            k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k in config.model and k != "_target_"
+        }
+        model = build_model(config, **saved | changes)
         try:
-            model = architecture(**checkpoint["hyper_parameters"] | changes)
             model.load_state_dict(checkpoint["state_dict"])
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise UserError(f"{path} holds no {architecture.__name__} as the run's config describes it") from error
+        except (KeyError, RuntimeError) as error:
+            name = type(model).__name__
+            raise UserError(f"{self.checkpoint(which)} holds no {name} as the run's config describes it") from error
         return model.eval()
 
     def preparation(self, which: str = "best") -> dict[str, Any]:
@@ -165,17 +198,22 @@ class Run:
 
         As the checkpoint `which` holds it, so that the training file may be gone; nothing for data that learns nothing.
         """
-        from lab.engine.checkpointing.files import read_checkpoint
-
-        saved = read_checkpoint(self.checkpoint(which))
         name = str(self.config.data._target_).rpartition(".")[2]
-        return saved.get(name, {}).get("preparation", {})
+        return self.read_checkpoint(which).get(name, {}).get("preparation", {})
 
-    def datamodule(self, config: DictConfig | None = None) -> "pl.LightningDataModule":
-        """The data of the run, or of `config` where another is given."""
+    def datamodule(self, config: DictConfig | None = None, which: str = "best") -> "pl.LightningDataModule":
+        """Builds the data of the run, prepared as in training; or of `config` where another is given, as it is.
+
+        Args:
+            config: of other data.
+            which: checkpoint that holds what was learned from the training rows, for data with `restore`.
+        """
         from lab.engine.config.instantiate import instantiate
 
-        return instantiate((config or self.config).data)
+        data = instantiate((config or self.config).data)
+        if config is None and hasattr(data, "restore") and (preparation := self.preparation(which)):
+            data.restore(preparation)
+        return data
 
     def judges(self, config: DictConfig | None = None) -> "Sequence[pl.Callback]":
         """The callbacks of the run, or of `config`, that measure something at a test."""

@@ -1,39 +1,67 @@
-"""What loggers are told besides the curves."""
+"""Lightning's loggers, in runs that go on after a kill and in processes that train several jobs.
 
-from omegaconf import DictConfig, OmegaConf, open_dict
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+Two optional methods, which training calls of any logger that has them: `resume_at(step)` before the fit, and
+`log_final_metrics(metrics)` at the end of the run.
+"""
 
-from lab.engine.utils.redaction import redact
+from pathlib import Path
+from typing import Any
 
-
-def log_hyperparameters(logger: Logger, cfg: DictConfig, metrics: dict[str, float]) -> None:
-    """What was chosen beside what came of it, for TensorBoard's HPARAMS page and its like."""
-    chosen = {
-        name: OmegaConf.to_container(cfg[name], resolve=True) if OmegaConf.is_config(cfg[name]) else cfg[name]
-        for name in ("data", "model", "optimizer", "scheduler", "seed")
-    }
-    chosen["trainer"] = {name: cfg.trainer[name] for name in ("max_epochs", "precision", "accumulate_grad_batches")}
-    chosen = redact(chosen)
-    if isinstance(logger, TensorBoardLogger):
-        logger.log_hyperparams(chosen, {f"final/{name}": value for name, value in metrics.items()})
-    else:
-        logger.log_hyperparams(chosen)
+import pytorch_lightning.loggers as base
+from pytorch_lightning.utilities import rank_zero_only
 
 
-def continue_curves(cfg: DictConfig, steps: int, name: str) -> None:
-    """Tells the loggers of a config that a run goes on.
+class TensorBoardLogger(base.TensorBoardLogger):
+    """Lightning's own; hides what a killed run had drawn beyond its checkpoint, and fills the HPARAMS page at the end.
 
     Args:
-        cfg: of the run; its loggers are changed in place.
-        steps: of the checkpoint that it goes on from.
-        name: of the run, the same each time.
+        **options: of `pytorch_lightning.loggers.TensorBoardLogger`.
     """
-    with open_dict(cfg):
-        for logger in (cfg.logger or {}).values():
-            kind = logger._target_.rpartition(".")[2]
-            if kind == "TensorBoardLogger":
-                logger.purge_step = steps  # what a run that was killed had drawn beyond its checkpoint
-            elif kind == "CSVLogger":
-                logger.version = f"{logger.version}-{steps}"  # Lightning's begins with removing what is there
-            elif kind == "WandbLogger":
-                logger.id, logger.resume = name, "allow"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.options = options
+
+    def resume_at(self, step: int) -> None:
+        """Has TensorBoard forget what earlier event files hold from `step` on."""
+        if any(Path(self.log_dir).glob("events.*")):
+            super().__init__(**self.options, purge_step=step)
+
+    @rank_zero_only
+    def log_final_metrics(self, metrics: dict[str, float]) -> None:
+        """Shows the hyperparameters beside the final figures."""
+        self.log_hyperparams(dict(self.hparams), {f"final/{name}": value for name, value in metrics.items()})  # type: ignore[arg-type]
+
+
+class CSVLogger(base.CSVLogger):
+    """Lightning's own; a run that goes on writes a folder `csv-STEPS` beside the first, which Lightning would remove.
+
+    Args:
+        version: the folder's name.
+        **options: of `pytorch_lightning.loggers.CSVLogger`.
+    """
+
+    def __init__(self, version: str = "csv", **options: Any) -> None:
+        super().__init__(version=version, **options)
+        self.options = options
+
+    def resume_at(self, step: int) -> None:
+        """Writes to another folder, where there is one already."""
+        if Path(self.log_dir).exists():
+            super().__init__(version=f"{self.version}-{step}", **self.options)
+
+
+class WandbLogger(base.WandbLogger):
+    """Lightning's own; ends its W&B run with the run, so that the next job of this process has one of its own."""
+
+    @rank_zero_only
+    def log_final_metrics(self, metrics: dict[str, float]) -> None:
+        """Puts the final figures into the summary."""
+        self.experiment.summary.update(metrics)
+        self.experiment.finish()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if status != "success":  # after a fit that succeeded the test is logged
+            self.experiment.finish(exit_code=1)

@@ -1,4 +1,4 @@
-"""How long a run has trained."""
+"""Counts how long a run has trained."""
 
 import time
 from typing import Any
@@ -15,7 +15,7 @@ class TrainingTimer(pl.Callback):
 
     @property
     def seconds(self) -> float:
-        """Those so far."""
+        """The seconds so far."""
         return self._before + (time.monotonic() - self._began if self._began is not None else 0.0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -98,8 +98,8 @@ PARTS += ["overfit_batches"]
 PATTERNS = {
     "trainer.devices": (r"auto|-?\d+(, *\d+)*", "a number, a list of numbers, or auto"),
     "trainer.max_time": (r"\d+:\d\d:\d\d:\d\d", "days:hours:minutes:seconds, such as 00:12:00:00"),
-    "monitor": (r"(train|val)/.+", "a metric of training or validation, such as val/loss"),
-    "objective.metric": (r"(train|val)/.+", "a metric of training or validation, such as val/loss"),
+    "monitor": (r"(?!test).+", "a metric of training or validation, such as val/loss"),
+    "objective.metric": (r"(?!test).+", "a metric of training or validation, such as val/loss"),
 }
 
 LENGTHS = {"betas": 2, "image": 3, "pixels": 2}

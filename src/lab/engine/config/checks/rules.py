@@ -101,8 +101,6 @@ def watchers(cfg: DictConfig) -> None:
     for group in ("callbacks", "logger"):
         if group in cfg.trainer:
             raise UserError(f"trainer.{group}: they are a group of their own, {group}.NAME")
-    if "plugins" in cfg.trainer:
-        raise UserError("trainer.plugins: lab.engine.training.train.build gives the trainer its own, add yours there")
     for name, target in chosen.items():
         if target == "LearningRateMonitor" and not _nodes(cfg, "logger") and cfg.fit:
             raise UserError(f"callbacks.{name} has no logger to write to: use logger=none, or callbacks.{name}=null")

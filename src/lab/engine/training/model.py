@@ -1,0 +1,69 @@
+"""What is done to a model around its training: compiling it, holding a checkpoint against it, and memory advice."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torchmetrics import Metric, MetricCollection
+
+from lab.engine.utils.errors import RunFailed, UserError
+
+
+def compile_layers(model: pl.LightningModule) -> None:
+    """Compiles each layer of `model` in place: no name in its state changes."""
+    for child in model.children():
+        for layer in child if isinstance(child, nn.ModuleList) else [child]:  # a list is not called, its members are
+            if not isinstance(layer, Metric | MetricCollection):
+                layer.compile()
+
+
+def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.LightningModule, trainer: pl.Trainer) -> None:
+    """Refuses the checkpoint of another model, which Lightning would tell of key by key, and an end that is past.
+
+    Raises:
+        UserError: with the remedy.
+    """
+    shapes, saved = (
+        {name: getattr(value, "shape", None) for name, value in state.items()}
+        for state in (model.state_dict(), checkpoint["state_dict"])
+    )
+    if shapes != saved:
+        raise UserError(
+            f"{path} is no checkpoint of this run's {type(model).__name__}: put its own back, or remove this one"
+        )
+    begun = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"]
+    for key, limit, done in (
+        ("max_epochs", trainer.max_epochs, begun),
+        ("max_steps", trainer.max_steps, checkpoint["global_step"]),
+    ):
+        if limit is not None and 0 <= limit < done:
+            raise UserError(f"trainer.{key}={limit}: the run has come to {done} already")
+
+
+@contextmanager
+def explain_memory(cfg: DictConfig) -> Iterator[None]:
+    """Says what to do about a batch that does not fit into memory.
+
+    Raises:
+        RunFailed: in place of torch's own error.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Of the CPU's allocator the message alone tells what it was
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        size, accumulate = cfg.data.get("batch_size"), cfg.trainer.accumulate_grad_batches
+        lines = [f"out of memory: {(str(error) or type(error).__name__).splitlines()[0]}"]
+        if isinstance(size, int):
+            lines.append(
+                f"the same steps with half of data.batch_size={size} at a time: data.batch_size={max(1, size // 2)}"
+                f" trainer.accumulate_grad_batches={2 * accumulate}"
+            )
+        lines.append("or trainer.precision=bf16-mixed, or smaller batches of validation if it was that")
+        raise RunFailed("\n".join(lines)) from error

@@ -1,0 +1,49 @@
+"""What a run reports: its hyperparameters at the start, its figures at the end."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from lab.engine.training.timer import TrainingTimer
+from lab.engine.utils.redaction import redact
+
+GROUPS = ("data", "model", "optimizer", "scheduler", "seed")
+
+
+def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """Returns what loggers show beside the curves: what was chosen, as plain values without secrets."""
+    chosen: dict[str, Any] = {
+        key: OmegaConf.to_container(cfg[key], resolve=True) if OmegaConf.is_config(cfg[key]) else cfg[key]
+        for key in GROUPS
+    }
+    chosen["trainer"] = {key: cfg.trainer.get(key) for key in ("max_epochs", "precision", "accumulate_grad_batches")}
+    return redact(chosen)
+
+
+def cost(trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:
+    """Returns what training took: epochs, optimizer steps, trained parameters, and seconds where a timer ran."""
+    figures = {
+        "cost/epochs": float(trainer.current_epoch),
+        "cost/steps": float(trainer.global_step),
+        "cost/parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
+    }
+    for timer in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(timer, TrainingTimer):
+            figures["cost/seconds"] = round(timer.seconds, 3)
+    return figures
+
+
+def gaps(metrics: dict[str, float], data: Any) -> dict[str, float]:
+    """Returns how far each figure lies above the best there can be on this data, where `optimal_metrics` knows that."""
+    optimal = getattr(data, "optimal_metrics", {})
+    return {f"{name}_excess": metrics[name] - best for name, best in optimal.items() if name in metrics}
+
+
+def is_testable(model: pl.LightningModule, data: Any) -> bool:
+    """Whether the model has a `test_step`, and the data, or the model itself, something to test on."""
+    return is_overridden("test_step", model) and (
+        is_overridden("test_dataloader", model)
+        or (isinstance(data, pl.LightningDataModule) and is_overridden("test_dataloader", data))
+    )
