@@ -1,31 +1,36 @@
 """Trains any model on any dataset that fits it: python src/train.py model=lenet data=mnist"""
 
+import os
 import sys
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lab.engine.cli.errors import check_flags, rank_directory, user_errors
+from lab.engine.cli.arguments import hydra_arguments
+from lab.engine.cli.errors import check_flags, user_errors
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.config.validate import validate
-from lab.engine.runs.resume import merge_resumed_config, resumed
-from lab.engine.sweeps.resume import continue_sweep
+from lab.engine.runs.resume import is_finished, resumed_config
+from lab.engine.runs.run import Run
+from lab.engine.sweeps.workers import worker_lives_on
 
 
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
-    overrides = raw_overrides(HydraConfig.get().overrides.task)
-    cfg = merge_resumed_config(cfg, overrides)
-    validate(cfg, overrides)
+    given = cfg.changes if cfg.resume not in (None, "auto") or cfg.attach else HydraConfig.get().overrides.task
+    cfg = resumed_config(cfg)
+    if is_finished(cfg):
+        return Run(cfg.paths.run_dir).metrics.get(cfg.objective.metric)
+    validate(cfg, raw_overrides(given))
     from lab.engine.training.train import train  # torch and Lightning load here, once the config is known to be right
 
-    return train(cfg)
+    with worker_lives_on():
+        return train(cfg)
 
 
 if __name__ == "__main__":
-    with user_errors(), rank_directory():
+    with user_errors():
         check_flags(sys.argv[1:])
-        continue_sweep()
-        with resumed():
-            main()
+        sys.argv[1:] = hydra_arguments(sys.argv[1:], os.environ)
+        main()

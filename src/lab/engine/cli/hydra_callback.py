@@ -7,16 +7,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.cli.errors import user_errors
-from lab.engine.config.checks.overrides import check_groups, check_overrides
-from lab.engine.config.compose import parse
 from lab.engine.config.overrides import raw_overrides
-from lab.engine.config.validate import validate, validate_composed
-from lab.engine.runs.resume import is_first, merge_resumed_config
-from lab.engine.sweeps.constraints import check_constraints
-from lab.engine.sweeps.sweep import is_job
-from lab.engine.sweeps.validate_jobs import composed, jobs
-from lab.engine.sweeps.validate_sweeper import check_optuna, is_optuna, read_space
+from lab.engine.config.validate import validate
+from lab.engine.runs.resume import resumed_config
+from lab.engine.sweeps.validate import validate_sweep
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.processes import global_rank
 
 
 class Check(Callback):
@@ -25,13 +21,12 @@ class Check(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with user_errors():
             job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            words = raw_overrides(config.hydra.overrides.task)
-            validate(merge_resumed_config(job, words), words)
+            resumed = job.resume or job.attach
+            validate(resumed_config(job), raw_overrides(job.changes if resumed else config.hydra.overrides.task))
             given = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, with the time in it
             directory = Path(config.hydra.run.dir) if given else None
-            # Lightning starts the other ranks in the directory of rank 0
-            began = directory is not None and (directory / "run.json").exists() and not is_job(directory)
-            if began and not job.resume and is_first():
+            began = directory is not None and (directory / "run.json").exists()
+            if began and not resumed and global_rank() == 0:
                 raise UserError(
                     f"{directory} holds a run already: go on with it by resume={directory},"
                     " or choose another hydra.run.dir"
@@ -40,13 +35,4 @@ class Check(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Before the first job is trained the last one is known to be right."""
         with user_errors():
-            sweeper, words = config.hydra.sweeper, raw_overrides(config.hydra.overrides.task)
-            check_groups(parse(words))
-            space = read_space(sweeper, words)
-            constraints = check_optuna(sweeper, space) if is_optuna(sweeper) else []
-            check_overrides([*space.fixed, *composed(space)])
-            made = []
-            for job, overrides in jobs(space):
-                validate_composed(job, overrides)
-                made.append(job)
-            check_constraints(constraints, made)
+            validate_sweep(config)

@@ -21,17 +21,14 @@ from lab.engine.checkpointing.callback import Checkpoint
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.checkpointing.io import AtomicCheckpointIO
 from lab.engine.config.instantiate import instantiate, instantiate_each
-from lab.engine.config.overrides import raw_overrides, to_override
-from lab.engine.distributed import launch
 from lab.engine.distributed.launcher import Launcher, watchdog_of
 from lab.engine.distributed.preemption import SLURM_SIGNALS, SignalHandler
-from lab.engine.distributed.slurm import requeue, starts_again
-from lab.engine.runs.recorder import Record
+from lab.engine.distributed.slurm import requeue
+from lab.engine.runs.attach import attach_command
+from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import limits, newest
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.pruning import Pruning, pruning_of
-from lab.engine.sweeps.sweep import is_job, is_over
-from lab.engine.sweeps.workers import in_worker
 from lab.engine.training import loop
 from lab.engine.training.loggers import continue_curves, log_hyperparameters
 from lab.engine.training.metrics import TrainMetrics
@@ -54,16 +51,13 @@ def train(cfg: DictConfig) -> float | None:
     Returns:
         The objective at the best checkpoint, for a sweeper; None where nothing was validated.
     """
-    run = Record(Path(cfg.paths.run_dir))
+    run = Recorder(Path(cfg.paths.run_dir))
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    overrides = raw_overrides(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     if not first:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
     try:
-        if first and is_over(run.dir):
-            return run.metrics.get(cfg.objective.metric)
-        with SignalHandler() as stop, run.recorded(cfg, overrides) if first else nullcontext():
+        with SignalHandler() as stop, run.recorded(cfg) if first else nullcontext():
             metrics = _train(cfg, run, stop)
             if first:
                 run.save_metrics(metrics)
@@ -74,8 +68,6 @@ def train(cfg: DictConfig) -> float | None:
             log.info("stopped by %s; %s", stopped.signal.name, what)
             if stopped.signal in SLURM_SIGNALS:
                 requeue()
-        if in_worker() and not starts_again(stopped.signal):  # the worker goes on, and the sweep is told
-            raise RunFailed(f"stopped by {stopped.signal.name}") from None
         raise
     finally:
         _release_ranks()
@@ -117,10 +109,12 @@ def build(
     return model, data, trainer
 
 
-def _train(cfg: DictConfig, run: Record, stop: SignalHandler) -> dict[str, float]:
+def _train(cfg: DictConfig, run: Recorder, stop: SignalHandler) -> dict[str, float]:
     checkpoint = newest(run) if cfg.resume else None
     kept = _go_on(checkpoint, cfg, run) if checkpoint else {}
-    if not checkpoint and is_job(run.dir):  # begun before, maybe, and killed before its first checkpoint
+    if (
+        not checkpoint and run.dir.name.isdigit()
+    ):  # a job of a sweep: begun before, maybe, and killed before its first checkpoint
         continue_curves(cfg, 0, run.dir.name)
     model, data, trainer = build(cfg, pruning_of(run.dir), stop)
     if kept:
@@ -131,7 +125,7 @@ def _train(cfg: DictConfig, run: Record, stop: SignalHandler) -> dict[str, float
         torch.manual_seed(cfg.seed + trainer.global_rank)
     if trainer.is_global_zero:
         devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
-        run.note(devices=devices, threads=torch.get_num_threads())  # sums depend on both
+        run.update(devices=devices, threads=torch.get_num_threads())  # sums depend on both
     watch = watchdog_of(trainer)
     watch.at_end = lambda status, cause: run.finish(status, error=cause)
     try:
@@ -149,7 +143,7 @@ def _train(cfg: DictConfig, run: Record, stop: SignalHandler) -> dict[str, float
 
 def _fit_and_test(
     cfg: DictConfig,
-    run: Record,
+    run: Recorder,
     model: Any,
     data: Any,
     trainer: pl.Trainer,
@@ -161,7 +155,7 @@ def _fit_and_test(
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         pruned = next((c.step for c in trainer.callbacks if isinstance(c, Pruning) and c.pruned), 0)  # type: ignore[attr-defined]
         if trainer.is_global_zero:  # a run that is stopped while it is tested is not trained on
-            run.note(**({"pruned": pruned} if pruned else {"trained": limits(cfg)}))
+            run.update(**({"pruned": pruned} if pruned else {"trained": limits(cfg)}))
         if stop.signum:
             raise Preempted(stop.signum)
         keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)), None)
@@ -248,12 +242,8 @@ def compile_layers(model: pl.LightningModule) -> None:
 def _lead_ranks_here(run: Run, cfg: DictConfig, trainer: pl.Trainer) -> None:
     """Gives the processes that are started for the other ranks this very job and directory."""
     if HydraConfig.initialized() and isinstance(launcher := trainer.strategy.launcher, Launcher):
-        config = HydraConfig.get()
-        words = [word for word in raw_overrides(config.overrides.task) if not word.startswith("resume=")]
-        if cfg.resume:
-            words.append(f"resume={to_override(str(run.dir))}")
-        launcher.command = launch.command(config, words, run.dir)
-        launcher.cwd = config.runtime.cwd
+        launcher.command = attach_command(run.dir)
+        launcher.cwd = HydraConfig.get().runtime.cwd
 
 
 def _release_ranks() -> None:
