@@ -64,7 +64,7 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
 
 
 def _attached(directory: str, arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Leads a process into a run's directory, of which nothing is written: a rank, or a job that its sweep has begun."""
+    """Leads a process, a rank or a job of gpu_pool, into the directory of a run that was begun for it."""
     if len(arguments) > 1:
         raise UserError(f"attach={directory} takes no other argument: leave out {arguments[0]}")
     found = [f"attach={to_override(str(Run.open(directory, argument='attach').dir))}", *_inside(directory)]

@@ -61,7 +61,8 @@ def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
         for name in names:
             if name not in known:
                 raise UserError(f"{group}={name}: the run was made with this choice, and configs/ has it no longer")
-        found[group] = f"{group}=" + (f"[{','.join(names)}]" if isinstance(choice, list) else str(choice or "null"))
+        value = f"[{','.join(names)}]" if isinstance(choice, list) else choice
+        found[group] = f"~{group}" if choice is None else f"{group}={value}"
     return found
 
 

@@ -1,4 +1,4 @@
-"""The format of `run.json`, `sweep.json` and checkpoints: one number, raised when an older file can no longer be read."""
+"""The format of `run.json`, `sweep.json` and checkpoints: a number, raised when older files can no longer be read."""
 
 from collections.abc import Mapping
 from pathlib import Path
