@@ -82,9 +82,8 @@ def test_an_attached_process_is_told_its_directory_alone(run: Path) -> None:
 
 
 def test_resume_auto_goes_on_or_begins(run: Path, tmp_path: Path) -> None:
-    assert values(hydra_arguments(["resume=auto", f"hydra.run.dir='{tmp_path}'"], {})) == {
-        "hydra.run.dir": str(tmp_path)
-    }
+    here = [f"hydra.run.dir={tmp_path}"]
+    assert hydra_arguments(["resume=auto", *here], {}) == here
     assert values(hydra_arguments(["resume=auto", f'hydra.run.dir="{run}"'], {}))["resume"] == str(run)
 
 

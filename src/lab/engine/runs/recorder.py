@@ -78,7 +78,7 @@ class Recorder(Run):
         patch = "code.patch"
         if config.get("resume"):
             before = {name: fact for name, fact in self.record.items() if name not in ("finished", "error", "signal")}
-            changed = raw_overrides(config.get("changes") or [])
+            changed = [word for word in raw_overrides(config.get("changes") or []) if word not in self.overrides]
             resumed = [*before.get("resumed", []), {"started": record["started"], "changed": changed} | origin]
             patch = f"code-{len(resumed)}.patch"
             record = before | {"status": "running", "pid": os.getpid(), "resumed": resumed}
