@@ -9,16 +9,14 @@ import math
 import os
 import re
 import subprocess
-import sys
 from secrets import token_hex
 
 from lab.engine.cli.arguments import parse_arguments
 from lab.engine.cli.errors import script
-from lab.engine.config.overrides import to_override
-from lab.engine.runs.reproduce import command, obstacles
+from lab.engine.runs.attach import attach_command
+from lab.engine.runs.reproduce import copy_run, obstacles
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import RunFailed, UserError
-from lab.engine.utils.paths import ROOT
 
 SPEED = re.compile(r"per_second|seconds|throughput")
 
@@ -38,17 +36,13 @@ def main(words: list[str]) -> int:
         if arguments["force"] == "false":
             raise UserError(f"this is not what {old.dir.name} ran with:\n{told}\nforce=true runs it all the same")
         print(f"this is not what the run ran with:\n{told}")
-    again, changed = command(old.dir)
-    if changed:
-        print(f"taken from the run, since configs/ has changed: {', '.join(changed)}")
 
     new = old.dir.with_name(f"{old.dir.name}-again-{token_hex(2)}")
     environment = dict(os.environ)
     if threads := record.get("threads") or record.get("omp_num_threads"):
         environment["OMP_NUM_THREADS"] = str(threads)
-    script = [sys.executable, str(ROOT / "src" / "train.py")]
-    place = [f"hydra.run.dir={to_override(str(new))}", "hydra.mode=RUN"]
-    status = subprocess.run([*script, *again, *overrides, *place], env=environment, check=False).returncode
+    copy_run(old, new, overrides)
+    status = subprocess.run(attach_command(new), env=environment, check=False).returncode
     if status == 2:
         raise UserError("the run's config is refused today, as said above")
     if status:

@@ -1,7 +1,6 @@
 """hydra/launcher=gpu_pool: one fresh process for each job, so many at a time as this machine has places."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn, configure_log, setup_globals
@@ -33,21 +32,27 @@ class GpuPoolLauncher(Launcher):
         self.sizes = jobs_per_device, devices, devices_per_job, cores_per_job
         self.pool: Pool | None = None
         self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from lab.engine.sweeps.device_slots import device_slots
         from lab.engine.sweeps.pool import Pool
 
-        self.config = config
+        self.config, self.hydra_context = config, hydra_context
         self.pool = Pool(device_slots(*self.sizes))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from lab.engine.sweeps.pool import Job
 
         assert self.config is not None
+        assert self.hydra_context is not None
         assert self.pool is not None
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        jobs = [Job.of(self.config, words, initial_job_idx + i) for i, words in enumerate(job_overrides)]
-        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        return self.pool.run(jobs)
+        load = self.hydra_context.config_loader.load_sweep_config
+        return self.pool.run(
+            [
+                Job.of(load(self.config, list(overrides)), overrides, initial_job_idx + i)
+                for i, overrides in enumerate(job_overrides)
+            ]
+        )

@@ -1,17 +1,19 @@
 """Every combination of values: `python src/train.py -m model=mlp,lenet 'seed=range(5)'`."""
 
+from itertools import product
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.compose import parse
+from lab.engine.config.overrides import override_key
+from lab.engine.sweeps.resume import check_stored
 from lab.engine.sweeps.space import written
 from lab.engine.sweeps.sweeper import Job, Sweeper
 
 
 class GridSweeper(Sweeper):
-    """Trains every combination, in the order of the words.
+    """Trains every combination, in the order of the overrides.
 
     Args:
         params: texts with several values, by key; the command line's go before them.
@@ -21,26 +23,30 @@ class GridSweeper(Sweeper):
     kind = "grid"
 
     def __init__(self, params: DictConfig | None = None, max_batch_size: int | None = None) -> None:
-        self.params: dict[str, Any] = {str(key): text for key, text in (params or {}).items()}
-        self.max_batch_size = max_batch_size
+        pass  # they are read from the config, which for a sweep that goes on is what it recorded
 
-    def run(self, words: list[str]) -> None:
-        jobs = [Job(number, overrides) for number, overrides in enumerate(self._planned(words))]
+    def run(self, overrides: list[str]) -> None:
+        settings: Any = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
+        jobs = [
+            Job(i, words) for i, words in enumerate(self._planned([*written(settings["params"] or {}), *overrides]))
+        ]
         self.total = len(jobs)
-        size = self.max_batch_size or len(jobs)
+        size = settings["max_batch_size"] or len(jobs)
         for first in range(0, len(jobs), size):
             self.launch(jobs[first : first + size])
 
-    def _planned(self, words: list[str]) -> list[list[str]]:
-        """The overrides of each job: a sweep that goes on keeps to its numbers, whatever the order of the words is now,
-        and however they are shuffled.
-        """
-        overrides = parse([*written(self.params), *words])
+    def _planned(self, overrides: list[str]) -> list[list[str]]:
+        """Returns the overrides of each job: a sweep that goes on keeps to its numbers, whatever the order is now."""
+        parsed = parse(overrides)
         planned = self.directory.record.get("jobs")
         if planned is None:
-            [planned] = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-            self.directory.note(jobs=planned)
+            values: dict[str, list[str]] = {}
+            for one in parsed:
+                key, swept = one.get_key_element(), one.is_sweep_override()
+                texts = one.sweep_string_iterator() if swept else [one.get_value_element_as_str()]
+                values[key] = [key if one.is_delete() else f"{key}={text}" for text in texts]
+            planned = [list(words) for words in product(*values.values())]
+            self.directory.update(jobs=planned)
         # Where datasets and runs are may have changed since
-        places = [o for o in overrides if o.key_or_group.startswith("paths.") and not o.is_sweep_override()]
-        moved = {o.key_or_group: o.input_line or "" for o in places}
-        return [[moved.get(word.partition("=")[0], word) for word in job] for job in planned]
+        moved = {o.key_or_group: o.input_line or "" for o in parsed if o.key_or_group.startswith("paths.")}
+        return [[moved.get(override_key(word), word) for word in check_stored(self.directory, job)] for job in planned]

@@ -27,7 +27,7 @@ def sweep(tmp_path: Path) -> Sweep:
     directory.mkdir(parents=True)
     sweep = Sweep(directory)
     objective = {"metric": "val/acc", "mode": "max"}
-    sweep.note(sweeper="optuna", started="now", objectives=[objective], hydra={"sweeper": {"storage": None}})
+    sweep.update(sweeper="optuna", started="now", objectives=[objective], hydra={"sweeper": {"storage": None}})
     study = open_study(directory, ["max"])
     study.add_trial(optuna.trial.create_trial(value=0.5))
     return sweep

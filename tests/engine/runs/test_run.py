@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from lab.engine.checkpointing.files import read_checkpoint
-from lab.engine.runs.recorder import Record
-from lab.engine.runs.resume import merge_resumed_config, newest
+from lab.engine.config.overrides import to_override
+from lab.engine.runs.recorder import Recorder
+from lab.engine.runs.resume import newest, resumed_config
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
 from tests.conftest import SMALL, Compose, run_script
@@ -100,7 +101,7 @@ def test_no_checkpoint(run: Run) -> None:
     status, said = resume(run)
     assert status == 2
     assert "no checkpoint to go on from" in said
-    assert "begin anew: python src/train.py" in said
+    assert "begin a new run" in said
     assert "epoch 1" not in said
 
 
@@ -179,7 +180,7 @@ def test_the_config_files_of_today_do_not_reach_a_run_of_yesterday(run: Run) -> 
 
 
 def test_a_run_that_is_at_work_is_left_alone(run: Run) -> None:
-    with Record(run.dir)._claimed():
+    with Recorder(run.dir).locked():
         status, said = resume(run)
     assert status == 2
     assert f"by process {run.record['pid']}" in said
@@ -242,12 +243,12 @@ def test_more_that_is_refused(words: list[str], said: str, run: Run) -> None:
 )
 def test_longer_is_what_takes_longer(overrides: list[str], longer: bool, run: Run, cfg: Compose) -> None:
     (run.dir / "run.json").write_text(json.dumps(run.record | {"status": "completed"}))
-    given = cfg(*run.overrides, *overrides, f"resume={run.dir}")
+    given = cfg(f"resume={run.dir}", f"changes={to_override(overrides)}")
     if longer:
-        merge_resumed_config(given, overrides)
+        resumed_config(given)
     else:
         with pytest.raises(UserError, match="has completed"):
-            merge_resumed_config(given, overrides)
+            resumed_config(given)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ NAN = float("nan")
 def sweep(tmp_path: Path) -> Sweep:
     sweep = Sweep(tmp_path / "swept")
     sweep.dir.mkdir()
-    sweep.note(objectives=[{"metric": "val/acc", "mode": "max"}])
+    sweep.update(objectives=[{"metric": "val/acc", "mode": "max"}])
     return sweep
 
 
@@ -63,7 +63,7 @@ def test_who_lost_a_seed_does_not_win_by_the_others(seed: int, score: float | No
 
 
 def test_who_breaks_a_constraint_does_not_win(sweep: Sweep) -> None:
-    sweep.note(hydra={"sweeper": {"constraints": ["cost/epochs <= 3"]}})
+    sweep.update(hydra={"sweeper": {"constraints": ["cost/epochs <= 3"]}})
     put(sweep, ["seed=0"], 0.9, epochs=4)
     put(sweep, ["seed=0", "optimizer.lr=1e-2"], 0.8, epochs=3)
     assert winner(sweep) == ["1"]

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from lab.engine.checkpointing.files import read_checkpoint
-from lab.engine.runs.resume import merge_resumed_config
+from lab.engine.runs.resume import resumed_config
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.pruners import PRUNING
 from lab.engine.sweeps.study import Referee, open_study
@@ -70,8 +70,8 @@ def test_a_pruned_run_is_complete_but_for_its_test(cfg: Compose, sweep: Path) ->
 def test_nobody_goes_on_with_a_pruned_run_by_mistake(cfg: Compose, sweep: Path) -> None:
     start(cfg(*RUN, of(sweep)))
     for more in ([], ["trainer.max_epochs=9"]):
-        with pytest.raises(UserError, match="its sweep has ended this run, after validation 3\nto train it to its end"):
-            merge_resumed_config(cfg(*RUN, *more, of(sweep), f"resume={sweep}/0"), more)
+        with pytest.raises(UserError, match="its sweep has ended this run, after validation 3"):
+            resumed_config(cfg(of(sweep), f"resume={sweep}/0", f"changes={more}"))
 
 
 def test_a_run_that_comes_to_its_end_is_completed(cfg: Compose, sweep: Path) -> None:

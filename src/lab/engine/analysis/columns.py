@@ -13,15 +13,9 @@ import yaml
 
 from lab.engine.analysis.recorded import LOADER, Recorded
 from lab.engine.config.compose import options
-from lab.engine.config.identity import ABSENT
+from lab.engine.config.identity import ABSENT, APART
 from lab.engine.utils.paths import CONFIGS
 
-# What makes no other result: where things are written, and what is shown meanwhile
-APART = {
-    *("seed", "resume", "sweep", "logger", "progress", "quick_loop", "trainer.enable_progress_bar"),
-    *(f"paths.{name}" for name in ("root_dir", "log_dir", "run_dir")),
-    *(f"callbacks.{name}" for name in ("progress", "watch", "summary", "learning_rate", "throughput", "pruning")),
-}
 DERIVED = ("dims", "objective")  # the data's and the model's own words
 
 

@@ -12,18 +12,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.cli.flags import parse_flags
-from lab.engine.config.checks.overrides import check_groups, check_overrides
-from lab.engine.config.compose import compose, parse
+from lab.engine.config.checks.overrides import check_groups
+from lab.engine.config.compose import compose, parse, search_path
 from lab.engine.config.composition_errors import check_config_name, composition_errors
 from lab.engine.config.overrides import raw_overrides, to_override
 from lab.engine.config.validate import validate, validate_composed
-from lab.engine.runs.resume import is_first, merge_resumed_config
-from lab.engine.sweeps.constraints import check_constraints
-from lab.engine.sweeps.sweep import is_job
-from lab.engine.sweeps.validate_jobs import composed, jobs
-from lab.engine.sweeps.validate_sweeper import check_optuna, is_optuna, read_space
+from lab.engine.runs.resume import resumed_config
+from lab.engine.sweeps.validate import validate_sweep
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
+from lab.engine.utils.processes import global_rank
 
 
 def check_command(arguments: Sequence[str]) -> None:
@@ -56,27 +54,25 @@ def check_command(arguments: Sequence[str]) -> None:
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
-    """Returns the config that a run trains by: of one that goes on, what it saved.
+    """Returns the config that a process trains with: of a run that goes on, what it saved.
 
     A sweep's job is checked here: `check_command` looks at a part of them where there are many.
     """
-    hydra = HydraConfig.get()
-    overrides = raw_overrides(hydra.overrides.task)
-    cfg = merge_resumed_config(cfg, overrides)
-    if hydra.mode == RunMode.MULTIRUN:
-        validate_composed(cfg, overrides)
+    cfg = resumed_config(cfg)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        validate_composed(cfg, raw_overrides(HydraConfig.get().overrides.task))
     return cfg
 
 
 def check_run(config: DictConfig) -> None:
     """Checks the config of a single run, as composed with its `hydra` node, and the directory that it is to have."""
-    overrides = raw_overrides(config.hydra.overrides.task)
-    job = merge_resumed_config(_without_hydra(config), overrides)
-    validate(job, [*_search_path(config), *overrides])
+    job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    goes_on = job.resume or job.attach
+    overrides = raw_overrides(job.changes if goes_on else config.hydra.overrides.task)
+    validate(resumed_config(job), [*search_path(config), *overrides])
     given = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, with the time in it
     directory = Path(config.hydra.run.dir if given else config.paths.log_dir)
-    begun = given and (directory / "run.json").exists() and not is_job(directory)
-    if begun and not job.resume and is_first():  # Lightning starts the other ranks in the directory of rank 0
+    if given and (directory / "run.json").exists() and not goes_on and global_rank() == 0:
         raise UserError(
             f"{directory} holds a run already: go on with it by resume={directory}, or choose another hydra.run.dir"
         )
@@ -85,15 +81,7 @@ def check_run(config: DictConfig) -> None:
 
 def check_sweep(config: DictConfig) -> None:
     """Checks a sweep: before the first job is trained the last one is known to be right. See `check_run`."""
-    sweeper, overrides = config.hydra.sweeper, raw_overrides(config.hydra.overrides.task)
-    space = read_space(sweeper, [*_search_path(config), *overrides])
-    constraints = check_optuna(sweeper, space) if is_optuna(sweeper) else []
-    check_overrides([*space.fixed, *composed(space)])
-    made = []
-    for job, words in jobs(space):
-        validate_composed(job, words)
-        made.append(job)
-    check_constraints(constraints, made)
+    validate_sweep(config)
     given = not OmegaConf.is_interpolation(config.hydra.sweep, "dir")
     _check_writable(Path(config.hydra.sweep.dir if given else config.paths.log_dir))
 
@@ -117,16 +105,6 @@ def _with_search_path(overrides: Sequence[Override], config_dir: str | None, pri
     searched = [f"file://{os.path.abspath(config_dir)}", *(given[0] if given else own or [])]
     rest = [line for line in lines if not line.startswith("hydra.searchpath=")]
     return [f"hydra.searchpath={to_override(searched)}", *rest]
-
-
-def _search_path(config: DictConfig) -> list[str]:
-    """Returns the override that says where else configs are: what is composed to compare with looks there, too."""
-    given = raw_overrides(config.hydra.overrides.hydra)
-    return [override for override in given if override.startswith("hydra.searchpath=")]
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def _check_writable(directory: Path) -> None:

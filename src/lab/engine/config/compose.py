@@ -98,6 +98,12 @@ def _load(overrides: Sequence[str], name: str | None = "train", mode: RunMode = 
         return GlobalHydra.instance().config_loader().load_configuration(name, list(overrides), mode)
 
 
+def search_path(config: DictConfig) -> list[str]:
+    """Returns the override that says where else configs are: what is composed to compare with looks there, too."""
+    given = config.hydra.overrides.hydra
+    return [override for override in map(str, given) if override.startswith("hydra.searchpath=")]
+
+
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Parses overrides as Hydra does; `glob(*)` over a group's choices where Hydra runs."""
     hydra = GlobalHydra.instance()

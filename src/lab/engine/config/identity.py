@@ -1,9 +1,31 @@
-"""What decides a result: the keys at which two configs differ."""
+"""What decides a result: the one list that resuming, sweeps, the report and reproducing ask."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from omegaconf import DictConfig
+
+from lab.engine.config.compose import leaves
+from lab.engine.utils.errors import UserError
+
 ABSENT = object()
+
+# Where a run lives and how it was begun
+PLACE = ("hydra", "paths", "sweep", "resume", "attach", "changes")
+# How batches are loaded, and what is shown and logged meanwhile
+SHOWN = ("logger", "progress", "quick_loop", "trainer.enable_progress_bar", "data.num_workers", "data.eval_batch_size")
+SHOWN += tuple(
+    f"callbacks.{name}" for name in ("progress", "watch", "summary", "learning_rate", "throughput", "pruning")
+)
+# How long it trains
+LENGTHS = ("max_epochs", "max_steps", "max_time")
+# What is trained on what: it stays when a run is resumed. The rest of the config says how long, and under whose eyes
+FIXED = ("data", "model", "optimizer", "scheduler", "objective", "dims", "seed", "callbacks.ema")
+FIXED += tuple(f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"))
+FIXED += tuple(f"trainer.{key}" for key in ("precision", "limit_train_batches", "overfit_batches", "fast_dev_run"))
+
+# What makes no other result but for chance: runs that differ in it alone are one group of the report
+APART = {*PLACE, *SHOWN, "seed"} - {"paths"} | {f"paths.{name}" for name in ("root_dir", "log_dir", "run_dir")}
 
 
 def differences(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -14,3 +36,26 @@ def differences(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> 
             yield from differences(a, b, f"{prefix}{name}.")
         elif a != b or type(a) is not type(b):
             yield f"{prefix}{name}", a, b
+
+
+def is_under(key: str, names: Sequence[str]) -> bool:
+    """Whether a key is one of `names` or stands below one."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def check_fixed(before: DictConfig, after: DictConfig) -> None:
+    """Refuses to resume a run as another one.
+
+    Raises:
+        UserError: with the first key that decides what is trained, and would change.
+    """
+    was, now = (
+        {key: value for key, value in leaves(config) if not isinstance(value, dict)} for config in (before, after)
+    )
+    for key in [*was, *now]:
+        if is_under(key, FIXED) and key not in SHOWN and was.get(key) != now.get(key):
+            raise UserError(
+                f"{key} was {was.get(key)} in this run, and would be {now.get(key)}\n"
+                "a resumed run keeps its model, data, optimizer, schedule and seed: leave it out,"
+                " or begin a new run without resume="
+            )

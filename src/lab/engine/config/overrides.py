@@ -1,6 +1,7 @@
-"""Words of the command line, looked at before Hydra does."""
+"""Overrides, looked at before Hydra does."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,26 +10,40 @@ from omegaconf import ListConfig, OmegaConf
 from lab.engine.utils.paths import ROOT
 
 
-def raw_overrides(words: Iterable[str]) -> list[str]:
-    """Words that a config holds, as they were typed: what `${oc.env:NAME}` stands for is not among them."""
-    plain = OmegaConf.to_container(words, resolve=False) if isinstance(words, ListConfig) else words
-    return [str(word) for word in plain]  # type: ignore[union-attr]
+def raw_overrides(overrides: Iterable[str]) -> list[str]:
+    """Overrides that a config holds, as they were typed: `${oc.env:NAME}` is not resolved."""
+    if isinstance(overrides, ListConfig):
+        overrides = OmegaConf.to_container(overrides, resolve=False)  # type: ignore[assignment]
+    return [str(override) for override in overrides]
 
 
-def override_value(word: str) -> str:
-    """What stands behind the `=` of a word, without quotes."""
-    return word.partition("=")[2].strip("'\"")
+def override_value(override: str) -> str:
+    """Returns what stands behind the `=` of an override, without quotes."""
+    value = override.partition("=")[2]
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1].replace(f"\\{value[0]}", value[0])
+    return value
 
 
-def override_key(word: str) -> str:
-    """What a word is about: what stands before its `=`, without `+` and `~`."""
-    return word.lstrip("+~").partition("=")[0]
+def override_key(override: str) -> str:
+    """Returns the key that an override is about: what stands before its `=`, without `+` and `~`."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def is_hydras(override: str) -> bool:
+    """Tells whether an override is about Hydra itself, or a flag, and not about the config of a run."""
+    return override.startswith("-") or re.match(r"hydra\b", override_key(override)) is not None
+
+
+def last_value(overrides: Sequence[str], key: str) -> str | None:
+    """Returns the value that the last override gives to `key`; None where it is empty, null or not given."""
+    given = [override_value(override) for override in overrides if override_key(override) == key]
+    return given[-1] if given and given[-1] not in ("", "null") else None
 
 
 def log_dir(words: Sequence[str]) -> str:
-    """Where the runs of a command line are."""
-    given = [override_value(word) for word in words if word.startswith("paths.log_dir=")]
-    return given[-1] if given else str(ROOT / "logs")
+    """Returns where the runs of a command line are."""
+    return last_value(words, "paths.log_dir") or str(ROOT / "logs")
 
 
 def to_override(value: Any) -> str:
@@ -38,6 +53,6 @@ def to_override(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(to_override, value)) + "]"
     if isinstance(value, str):
-        # A backslash counts where it stands before a quote
-        return "'" + value.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
+        # Backslashes count where they stand before a quote
+        return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value) + "'"
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)

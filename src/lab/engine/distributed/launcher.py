@@ -64,7 +64,7 @@ class Launcher(_SubprocessScriptLauncher):
         os.environ["WORLD_SIZE"] = str(self.num_processes * self.num_nodes)
         self.procs = [
             subprocess.Popen(
-                [*self.command, f"hydra.job.name=rank_{rank}", "hydra.output_subdir=null"],
+                self.command,
                 env=os.environ | {"LOCAL_RANK": str(rank)},
                 cwd=self.cwd,
             )

@@ -8,34 +8,38 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from lab.engine.config.drawn import RUN_DIR, resolve_drawn
+from lab.engine.config.overrides import override_key, raw_overrides
 from lab.engine.runs.provenance import facts
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import Preempted
 from lab.engine.utils.files import atomic_write
+from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.git import save_patch
 from lab.engine.utils.locks import directory_lock
 
+ASKED = ("resume", "attach", "changes")  # how a run is begun, which is no part of what it is
 
-class Record(Run):
+
+class Recorder(Run):
     """A run directory in the hands of the process that trains in it."""
 
     @contextmanager
-    def recorded(self, config: DictConfig, overrides: Sequence[str]) -> Iterator[None]:
-        """Writes down that the run is running and, at the end, how it ended: completed, pruned, preempted or
-        failed.
+    def recorded(self, config: DictConfig) -> Iterator[None]:
+        """Writes down that the run is running and, at the end, how it ended: completed, pruned, preempted or failed.
 
         Args:
-            config: what it trains with.
-            overrides: the words of the command line that made it.
+            config: what it trains with; its `resume` is the run's own directory where it goes on from a checkpoint.
 
         Raises:
             UserError: when another process trains in this directory.
         """
-        with self._claimed():
+        with self.locked():
             try:
-                self._start(config, overrides)
+                self._start(config)
                 yield
             except Preempted as stopped:
                 self.finish("preempted", signal=stopped.signal.name)
@@ -46,51 +50,43 @@ class Record(Run):
                 raise
             self.finish("pruned" if "pruned" in self.record else "completed")
 
-    def note(self, **facts: Any) -> None:
+    def update(self, **facts: Any) -> None:
         """Adds `facts` to `run.json`."""
         self.write("run.json", self.record | facts)
 
     def finish(self, status: str, **facts: Any) -> None:
         """Records how the run ended."""
-        self.note(status=status, finished=now(), **facts)
+        self.update(status=status, finished=now(), **facts)
 
-    def check_free(self) -> None:
-        """Refuses a directory in which another process trains.
+    def locked(self, timeout: float = 0) -> AbstractContextManager[None]:
+        """Keeps other processes from training here, after waiting `timeout` seconds for one that does.
 
         Raises:
-            UserError: with the process that does.
+            UserError: with the process that trains here.
         """
-        with self._claimed():
-            pass
-
-    def await_free(self) -> None:
-        """Waits for a process that trains here, such as one that a sweep has left behind."""
-        with self._claimed(timeout=-1):
-            pass
-
-    def _claimed(self, timeout: float = 0) -> AbstractContextManager[None]:
-        """Keeps other processes from training here."""
         record = self.record
         what = f"is being trained in, by process {record.get('pid')} on {record.get('hostname')}"
         return directory_lock(self.dir, what, timeout)
 
-    def _start(self, config: DictConfig, overrides: Sequence[str]) -> None:
+    def _start(self, config: DictConfig) -> None:
         """Marks the run as running and makes it the latest; of a run that goes on, what it recorded before stays."""
         origin = facts() | {"argv": sys.orig_argv[1:], "pid": os.getpid()}
         if "SLURM_JOB_ID" in os.environ:
             origin["slurm_job"] = os.environ["SLURM_JOB_ID"]
             origin["slurm_restart"] = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-        fresh: dict[str, Any] = {"status": "running", "started": now()}
+        record: dict[str, Any] = {"format": FORMAT, "status": "running", "started": now()}
         patch = "code.patch"
         if config.get("resume"):
             before = {name: fact for name, fact in self.record.items() if name not in ("finished", "error", "signal")}
-            changed = [word for word in overrides if word not in self.overrides and not word.startswith("resume=")]
-            went_on = [*before.pop("resumed", []), {"started": fresh["started"], "changed": changed} | origin]
-            patch = f"code-{len(went_on)}.patch"
-            record = before | {"status": "running", "pid": os.getpid(), "resumed": went_on}
-            self._save_config(config, overrides)
+            changed = [word for word in raw_overrides(config.get("changes") or []) if word not in self.overrides]
+            resumed = [*before.get("resumed", []), {"started": record["started"], "changed": changed} | origin]
+            patch = f"code-{len(resumed)}.patch"
+            record = before | {"status": "running", "pid": os.getpid(), "resumed": resumed}
         else:
-            record = fresh | origin | {"seed": config.seed}
+            record |= origin | {"seed": config.seed}
+        (self.dir / ".hydra").mkdir(exist_ok=True)
+        attached = config.get("attach") or config.get("resume")  # then the rest of `.hydra` is there already
+        save_config(self.dir, config, None if attached or not HydraConfig.initialized() else HydraConfig.instance().cfg)
         save_patch(self.dir / patch)
         self.write("run.json", record)
         link = Path(config.paths.log_dir) / "latest"
@@ -99,16 +95,38 @@ class Record(Run):
         new.symlink_to(os.path.relpath(self.dir, link.parent))
         new.replace(link)
 
-    def _save_config(self, config: DictConfig, overrides: Sequence[str]) -> None:
-        """Replaces the saved config, where a run goes on with another one, such as for more epochs."""
-        config = config.copy()
-        config.resume, config.paths.run_dir = None, "${hydra:runtime.output_dir}"
-        words = OmegaConf.create([word for word in overrides if not word.startswith("resume=")])
-        for name, content in (("config.yaml", config), ("overrides.yaml", words)):
-            with atomic_write(self.dir / ".hydra" / name) as partial:
-                OmegaConf.save(content, partial)
+
+def save_config(directory: Path, config: DictConfig, composed: DictConfig | None = None) -> None:
+    """Saves in `.hydra` what a run goes on with whenever it is resumed, and how its config came about.
+
+    Args:
+        directory: of the run.
+        config: of the run; what is drawn once per run is saved as it was drawn, every other interpolation unresolved.
+        composed: what Hydra knows of the run, whose `hydra` node and overrides are saved beside it; None where they
+            are there already.
+    """
+    hydra = None if composed is None else composed.hydra
+    saved = resolve_drawn(config, hydra)
+    for name in ASKED:
+        saved[name] = [] if name == "changes" else None
+    saved.paths.run_dir = RUN_DIR
+    files = {"config.yaml": saved}
+    if hydra is not None:
+        typed = [word for word in raw_overrides(hydra.overrides.task) if override_key(word) not in ASKED]
+        node = OmegaConf.to_container(hydra, resolve=False, enum_to_str=True)
+        files |= {"overrides.yaml": OmegaConf.create(typed), "hydra.yaml": OmegaConf.create({"hydra": node})}
+    elif changes := raw_overrides(config.get("changes") or []):
+        files["overrides.yaml"] = OmegaConf.create(_replace(Run(directory).overrides, changes))
+    for name, content in files.items():
+        with atomic_write(directory / ".hydra" / name) as partial:
+            OmegaConf.save(content, partial)
+
+
+def _replace(overrides: Sequence[str], changes: Sequence[str]) -> list[str]:
+    anew = set(map(override_key, changes))
+    return [*(word for word in overrides if override_key(word) not in anew), *changes]
 
 
 def now() -> str:
-    """The time, for a record."""
+    """Returns the time, for a record."""
     return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,48 +1,47 @@
-"""A finished run as a command line that makes the same config again, and what would keep it from being the same run.
+"""A finished run once more, from the config that it saved, and what would keep it from being the same run."""
 
-The config that a run saved is the truth, and not what today's files make of its overrides. The command line starts from
-the overrides that the run was given, so that choices and names stay those of the run; wherever today's files then give
-another value than the saved one, the saved one is put on top. What comes out is composed once more and held against the
-saved config. A folder with the saved file alone (`--config-dir`) would lack the choices that `.hydra/hydra.yaml`
-records, and the processes that Lightning starts for other ranks are not told of it.
-"""
-
-from collections.abc import Iterator
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from lab.engine.config.compose import compose
-from lab.engine.config.identity import ABSENT, differences
-from lab.engine.config.overrides import to_override
+from lab.engine.config.changes import chosen, merge_changes
+from lab.engine.config.compose import compose, leaves
+from lab.engine.config.drawn import is_drawn
 from lab.engine.runs.provenance import facts
-from lab.engine.utils.errors import UserError
+from lab.engine.runs.recorder import save_config
+from lab.engine.runs.run import Run
 from lab.engine.utils.git import patch
 
 
-def saved(directory: Path) -> dict[str, Any]:
-    """The config that a run was, interpolations unresolved."""
-    config: Any = OmegaConf.to_container(OmegaConf.load(directory / ".hydra" / "config.yaml"), resolve=False)
-    return config
+def copy_run(run: Run, directory: Path, changes: Sequence[str] = ()) -> None:
+    """Makes the directory of a run with the config that another one saved, for `attach=DIR`.
 
-
-def command(directory: Path) -> tuple[list[str], list[str]]:
-    """Overrides that make the saved config out of today's files.
-
-    Returns:
-        The overrides, and the keys at which the files have changed since.
+    Args:
+        run: whose config it is.
+        directory: is made.
+        changes: overrides that are merged into the config.
 
     Raises:
-        UserError: when they cannot make it.
+        UserError: for a change that does not fit the config.
     """
-    given: Any = OmegaConf.to_container(OmegaConf.load(directory / ".hydra" / "overrides.yaml"))
-    words, then = list(given), saved(directory)
-    changed = list(_changes(words, then))
-    words += [f"~{key}" if value is ABSENT else f"++{key}={to_override(value)}" for key, value in changed]
-    if left := [key for key, _ in _changes(words, then)]:
-        raise UserError(f"today's configs cannot make this run's config: {', '.join(left[:5])} differ")
-    return words, [key for key, _ in changed]
+    config = run.saved
+    made = merge_changes(_drawn_anew(config, run), changes, run.choices) if changes else _drawn_anew(config, run)
+    (directory / ".hydra").mkdir(parents=True)
+    for name in ("hydra.yaml", "overrides.yaml"):
+        shutil.copy(run.dir / ".hydra" / name, directory / ".hydra" / name)
+    OmegaConf.update(made, "changes", list(changes), force_add=True)
+    save_config(directory, made)
+
+
+def _drawn_anew(config: DictConfig, run: Run) -> DictConfig:
+    """A saved config in which what is drawn once per run is to be drawn once more."""
+    for key, value in leaves(compose(list(chosen(run.choices).values()))):
+        if is_drawn(value) and key != "paths.run_dir" and OmegaConf.select(config, key) is not None:
+            OmegaConf.update(config, key, value)
+    return config
 
 
 def obstacles(directory: Path, record: dict[str, Any]) -> list[str]:
@@ -74,18 +73,6 @@ def obstacles(directory: Path, record: dict[str, Any]) -> list[str]:
 def changed_files(before: str, after: str) -> list[str]:
     """The files that two patches against one commit leave unlike."""
     return sorted({name for name, _ in {*_files(before).items()} ^ {*_files(after).items()}})
-
-
-def _changes(words: list[str], then: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Where the config that `words` make today must be changed, and to what.
-
-    A setting that is younger than the run keeps its default where it stands at the root, since the code reads it, or is
-    null, which is as good as none.
-    """
-    config: Any = OmegaConf.to_container(compose(words), resolve=False)
-    for key, now, value in differences(config, then):
-        if value is not ABSENT or ("." in key and now is not None):
-            yield key, value
 
 
 def _files(patch: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from lab.engine.checkpointing.files import find_fault, read_checkpoint
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import atomic_write
+from lab.engine.utils.formats import check_format
 from lab.engine.utils.names import nearest
 from lab.engine.utils.paths import ROOT
 from lab.engine.utils.redaction import redact
@@ -56,7 +57,10 @@ class Run:
                 f"{argument}={path} is no run directory: it holds no .hydra/config.yaml"
                 + nearest(str(path), [*runs, "latest"])
             )
-        return cls(directory.resolve())
+        run = cls(directory.resolve())
+        if record := run.record:
+            check_format(record, run.dir / "run.json")
+        return run
 
     @classmethod
     def list(cls, log_dir: str | Path = ROOT / "logs", status: str | None = None, **choices: str) -> "Sequence[Run]":

@@ -12,7 +12,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from lab.engine.config.compose import compose, options
-from lab.engine.config.identity import ABSENT, differences
+from lab.engine.config.drawn import is_drawn
+from lab.engine.config.identity import ABSENT, PLACE, differences, is_under
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import broken
 from lab.engine.sweeps.sweep import Objective, Sweep
@@ -20,8 +21,6 @@ from lab.engine.utils.files import atomic_write
 from lab.engine.utils.paths import CONFIGS
 
 log = logging.getLogger(__name__)
-
-OWN = ("paths", "sweep", "hydra", "resume")  # what a config says of where it runs
 
 
 def write_best(sweep: Sweep) -> Path | None:
@@ -51,7 +50,7 @@ def write_best(sweep: Sweep) -> Path | None:
     content = _defaults(best[0])
     _save(path, header, content)
     # What the choices from groups do not make; a seed is no part of what several of them have shown
-    own = OWN if len(best) == 1 else (*OWN, "seed")
+    own = PLACE if len(best) == 1 else (*PLACE, "seed")
     for key, value in _differing(name, best[0], own):
         _put(content, key, None if value is ABSENT else value)  # a key that is null is as good as none
     _save(path, header, content)
@@ -81,9 +80,9 @@ def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
         finite = math.isfinite(run.metrics.get(objective.metric, math.nan))
         if run.status != "completed" or not finite or broken(constraints, run):
             lost.add(alike)
-    atomic_write = [list(runs.values()) for alike, runs in groups.items() if alike not in lost]
-    most = max(map(len, atomic_write), default=0)
-    fitting = [runs for runs in atomic_write if len(runs) == most]
+    whole = [list(runs.values()) for alike, runs in groups.items() if alike not in lost]
+    most = max(map(len, whole), default=0)
+    fitting = [runs for runs in whole if len(runs) == most]
     return sorted(fitting, key=lambda runs: objective.sign * score_of(runs, objective))
 
 
@@ -96,7 +95,7 @@ def _defaults(run: Run) -> dict[str, Any]:
     """What a run chose from the groups, where that is not what every run chooses."""
     usual = compose([], hydra=True).hydra.runtime.choices
     made = run.choices
-    groups = [group for group in made if options(group) and group not in (*OWN, "experiment", "debug")]
+    groups = [group for group in made if options(group) and group not in (*PLACE, "experiment", "debug")]
     chosen = {f"override /{group}": made[group] for group in groups if made[group] != usual.get(group)}
     return {"defaults": [{group: choice} for group, choice in chosen.items()]} if chosen else {}
 
@@ -105,11 +104,9 @@ def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, A
     """Every key at which the experiment `name` makes another config than the run's, with the run's value."""
     now: Any = OmegaConf.to_container(compose([f"experiment={name}"]), resolve=False)
     then: Any = OmegaConf.to_container(run.saved, resolve=False)
-    return (
-        (key, value)
-        for key, _, value in differences(now, then)
-        if key.split(".")[0] not in own and key != "callbacks.pruning"
-    )
+    found = differences(now, then)
+    own = (*own, "callbacks.pruning")
+    return ((key, value) for key, new, value in found if not is_under(key, own) and not is_drawn(new))
 
 
 def _put(content: dict[str, Any], key: str, value: Any) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,9 @@ from threading import current_thread, main_thread
 from types import FrameType
 
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.engine.config.overrides import override_value
-from lab.engine.distributed import launch
+from lab.engine.runs.attach import attach_command, prepare
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.device_slots import Slot
 from lab.engine.utils.errors import Preempted, RunFailed
@@ -37,29 +36,34 @@ class Job:
 
     Args:
         number: its name in the sweep, and its directory's.
-        overrides: its words.
+        overrides: that make its config.
         directory: of its run.
         command: of its process.
+        environment: variables that its config sets.
     """
 
     number: str
     overrides: Sequence[str]
     directory: Path
     command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: DictConfig, overrides: Sequence[str], index: int) -> "Job":
-        """The job that a sweeper asks for.
+        """Returns the job that a sweeper asks for, and saves its config where its process finds it.
 
         Args:
-            config: of the sweep, its `hydra` node included.
-            overrides: the job's words; `hydra.sweep.subdir=N` among them is its number.
-            index: the number of one without.
+            config: of the job, its `hydra` node included.
+            overrides: of the job.
+            index: where it stands in the batch.
         """
-        given = [override_value(word) for word in overrides if word.startswith("hydra.sweep.subdir=")]
-        number = given[-1] if given else str(index)
-        directory = Path(config.hydra.sweep.dir).absolute() / number
-        return cls(number, overrides, directory, launch.command(config.hydra, overrides, directory))
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = str(index), index
+        directory = Path(config.hydra.sweep.dir).absolute() / str(config.hydra.sweep.subdir)
+        if not Run(directory).record:  # else it goes on with what it has
+            prepare(directory, config)
+        variables = {str(name): str(value) for name, value in config.hydra.job.env_set.items()}
+        return cls(directory.name, overrides, directory, attach_command(directory), variables)
 
 
 @dataclass
@@ -143,7 +147,7 @@ def _begin(job: Job, slot: Slot) -> Running:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**kept, **slot.environment},
+            env={**kept, **job.environment, **slot.environment},
             process_group=0,  # a Ctrl-C is handed on by this process, once
             preexec_fn=_in_child(slot.cores),
         )

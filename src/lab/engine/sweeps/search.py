@@ -13,7 +13,6 @@ from lab.engine.config.compose import compose
 from lab.engine.sweeps.constraints import constrain, numbers, parse_constraints
 from lab.engine.sweeps.parallel_jobs import parallel_jobs
 from lab.engine.sweeps.pruners import PRUNING, check_pruner, is_wilcoxon, prunes
-from lab.engine.sweeps.resume import asks
 from lab.engine.sweeps.samplers import build_sampler
 from lab.engine.sweeps.space import Space
 from lab.engine.sweeps.storage import check_reachable
@@ -61,15 +60,14 @@ class Search(Sweeper):
         self.seeds: list[int | None] = node.get("seeds") or [None]
         objectives = self.objectives() or [{"metric": str(self.config.objective.metric)}]
         check_pruner(node.get("pruner"), node.get("seeds"), [one["metric"] for one in objectives])
-        words = [word for word in arguments if not asks(word)]
-        self.space = Space.parse(words, node["params"] or {}, node["when"] or {})
+        self.space = Space.parse(self.overrides, node["params"] or {}, node["when"] or {})
         if node.get("seeds") and "seed" in self.space.parameters:
             raise UserError("hydra.sweeper.seeds trains each trial with every seed: leave out seed=")
         check_reachable(node["storage"])
         self.told = [PRUNING] if prunes(node) else []
         super().sweep(arguments)
 
-    def run(self, words: list[str]) -> None:
+    def run(self, overrides: list[str]) -> None:
         given = self.settings
         self.constraints = parse_constraints(given["constraints"] or [])
         modes = [objective.mode for objective in self.directory.objectives]

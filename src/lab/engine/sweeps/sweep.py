@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.engine.runs.run import FINISHED, Run
+from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import Constraint, parse_constraints
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import atomic_write
@@ -101,20 +101,10 @@ class Sweep:
         """The run with this number; it may not have begun."""
         return Run(self.dir / str(number))
 
-    def note(self, **facts: Any) -> None:
+    def update(self, **facts: Any) -> None:
         """Adds `facts` to `sweep.json`; secrets of the environment are left out."""
         with atomic_write(self.dir / FILE) as partial:
             partial.write_text(json.dumps(redact(self.record | facts), indent=2) + "\n")
-
-
-def is_job(directory: Path) -> bool:
-    """Whether a run's directory is that of a sweep's job."""
-    return directory.name.isdigit() and (directory.parent / FILE).is_file()
-
-
-def is_over(directory: Path) -> bool:
-    """Whether a job of a sweep has nothing left to do."""
-    return is_job(directory) and Run(directory).status in FINISHED
 
 
 def _begun(directory: Path) -> str:

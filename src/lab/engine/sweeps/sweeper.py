@@ -1,11 +1,12 @@
 """What every sweeper does around choosing its jobs: keeps the books, starts what is not finished, names the winner."""
 
+import io
 import logging
 import os
 import platform
-import sys
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from hydra.plugins.sweeper import Sweeper as Base
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lab.engine.config.overrides import raw_overrides
 from lab.engine.runs.recorder import now
 from lab.engine.runs.run import FINISHED
 from lab.engine.sweeps import resume
@@ -25,10 +25,12 @@ from lab.engine.sweeps.authorize_jobs import authorize_jobs
 from lab.engine.sweeps.best import write_best
 from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.locks import directory_lock
 
 log = logging.getLogger(__name__)
 
+NO_OUTPUT = "hydra.output_subdir=null"
 ATTEMPTS = 2  # times that a job is started whose process was lost
 
 
@@ -38,7 +40,7 @@ class Job:
 
     Args:
         number: names its directory.
-        overrides: the words that make its config.
+        overrides: that make its config.
     """
 
     number: int
@@ -77,11 +79,12 @@ class Sweeper(Base):
     total: int | None = None  # jobs that there will be, where that is known
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config = config
+        self.is_asked = resume.begun_sweep(config) is not None
+        self.config, self.overrides = resume.whole_sweep(config)
         self.hydra_context = hydra_context
         self.directory = Sweep(Path(config.hydra.sweep.dir).resolve())
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
+            hydra_context=hydra_context, task_function=task_function, config=self.config
         )
         self.serial = type(self.launcher).__name__ == "BasicLauncher"  # one job after the other, in this process
         self.outcomes: dict[int, Outcome] = {}
@@ -90,29 +93,28 @@ class Sweeper(Base):
             logging.getLogger(type(self.launcher).__module__).setLevel(logging.WARNING)
 
     @abstractmethod
-    def run(self, words: list[str]) -> None:
+    def run(self, overrides: list[str]) -> None:
         """Launches every job.
 
         Args:
-            words: the task's overrides, swept ones included, without `sweep.resume`.
+            overrides: of the task, swept ones included.
         """
 
     def sweep(self, arguments: list[str]) -> None:
-        resumed = resume.check(self.directory, self.config, arguments)
-        words = [word for word in arguments if not resume.asks(word)]
+        resumed = resume.check(self.directory, self.config, self.overrides, self.is_asked)
         self.directory.dir.mkdir(parents=True, exist_ok=True)
         record = self.directory.record
         what = f"is at work, as process {record.get('pid')} on {record.get('hostname')}"
         with directory_lock(self.directory.dir, what):
-            self._begin(resumed, words)
+            self._begin(resumed)
             try:
-                self.run(words)
+                self.run(self.overrides)
             except SystemExit:
-                self.directory.note(status="preempted", finished=now())
+                self.directory.update(status="preempted", finished=now())
                 log.info("go on with: python src/train.py sweep.resume=%s", self.directory.dir)
                 raise
             except BaseException as error:
-                self.directory.note(status="failed", finished=now(), error=f"{type(error).__name__}: {error}")
+                self.directory.update(status="failed", finished=now(), error=f"{type(error).__name__}: {error}")
                 raise
             self._end()
 
@@ -142,11 +144,13 @@ class Sweeper(Base):
         for job in batch:
             of = f" of {self.total}" if self.total else ""
             log.info("job %d%s: %s", job.number, of, " ".join(self._shown(job)))
-        # Each is told its directory: launchers count on from the first of a batch, and there may be holes
-        words = [[*job.overrides, *self.told, f"hydra.sweep.subdir={job.number}"] for job in batch]
+        # Each is told its directory: launchers count on from the first of a batch, and there may be holes. It goes on
+        # with what that holds, in which Hydra is to write nothing over
         authorize_jobs(self.config, [job.overrides for job in batch])
+        place = ["resume=auto", NO_OUTPUT]
+        told = [[*job.overrides, *self.told, *place, f"hydra.sweep.subdir={job.number}"] for job in batch]
         try:
-            returns: Sequence[JobReturn] = self.launcher.launch(words, initial_job_idx=batch[0].number)
+            returns: Sequence[JobReturn] = self.launcher.launch(told, initial_job_idx=batch[0].number)
         except Exception as error:  # of joblib, submitit or ray: one process that dies takes all results along
             self.gave_up = f"the launcher gave up: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             log.warning("%s", self.gave_up)
@@ -154,7 +158,7 @@ class Sweeper(Base):
         failed = {}
         for job, one in zip(batch, returns, strict=True):
             if one.status == JobStatus.FAILED:
-                raised = one._return_value
+                raised = _error(one)
                 failed[job.number] = str(raised).strip() or type(raised).__name__
                 log.error("job %d failed: %s", job.number, failed[job.number], exc_info=_trace(raised))
         return failed
@@ -171,23 +175,23 @@ class Sweeper(Base):
 
     def _shown(self, job: Job) -> list[str]:
         """What of a job's overrides the sweep varies."""
-        given = set(raw_overrides(self.config.hydra.overrides.task))
+        given = set(self.overrides)
         return [word for word in job.overrides if word not in given] or list(job.overrides)
 
-    def _begin(self, resumed: bool, words: list[str]) -> None:
-        here = {"pid": os.getpid(), "hostname": platform.node(), "argv": sys.argv[1:]}
-        facts: dict[str, Any] = {"status": "running", **here}
+    def _begin(self, resumed: bool) -> None:
+        facts: dict[str, Any] = {"status": "running", "pid": os.getpid(), "hostname": platform.node()}
         if resumed:
             record = self.directory.record
-            self.directory.note(resumed=[*record.get("resumed", []), now()], finished=None, error=None, **facts)
+            self.directory.update(resumed=[*record.get("resumed", []), now()], finished=None, error=None, **facts)
             return
         objective: Any = OmegaConf.to_container(self.config.objective)
-        self.directory.note(
+        self.directory.update(
+            format=FORMAT,
             started=now(),
             name=self.config.sweep.name,
             sweeper=self.kind,
             objectives=self.objectives() or [objective],
-            **resume.facts(self.config, words),
+            **resume.facts(self.config, self.overrides),
             **facts,
         )
 
@@ -209,7 +213,7 @@ class Sweeper(Base):
         counts = {status: sum(one.status == status for one in done) for status in ("completed", "pruned", "failed")}
         told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         failed = [one for one in done if one.status == "failed"]
-        self.directory.note(status="failed" if failed else "completed", finished=now(), counts=counts)
+        self.directory.update(status="failed" if failed else "completed", finished=now(), counts=counts)
         log.info("sweep: %s", told or "no job")
         write_best(self.directory)
         log.info("compare: python scripts/compare.py %s", self.directory.dir)
@@ -219,6 +223,15 @@ class Sweeper(Base):
             if self.tries_again:
                 lines.append(f"again, where they stopped: python src/train.py sweep.resume={self.directory.dir}")
             raise RunFailed("\n".join(lines))
+
+
+def _error(job: JobReturn) -> Any:
+    """What a job raised, which Hydra raises where it is asked for it, and tells of on the screen."""
+    try:
+        with redirect_stderr(io.StringIO()):
+            return job.return_value
+    except Exception as error:
+        return error
 
 
 def _trace(error: Any) -> Any:

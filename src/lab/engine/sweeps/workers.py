@@ -2,22 +2,31 @@
 
 import logging
 import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lab.engine.config.security import EXTRAS
+from lab.engine.distributed.slurm import starts_again
+from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.console import ignore_known_warnings, log_warnings
+from lab.engine.utils.environment import set_variables
+from lab.engine.utils.errors import Preempted, RunFailed
 from lab.engine.utils.paths import ROOT
 from lab.engine.utils.processes import set_parent_death_signal
 
-_in_worker = False
 ignore_known_warnings()  # a worker composes its job's config after it has loaded this
 
 
 class Workers(Callback):
-    """Makes `lab` importable in workers, and keeps secrets out of their warnings as elsewhere.
+    """Makes `lab` importable in workers, and has their warnings logged, where secrets are left out.
 
     A launcher hands this very object to its workers, which so know that they are none of the sweep's own process.
     """
@@ -28,19 +37,37 @@ class Workers(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A checkout need not be installed: `src/train.py` knows where `lab` is, and a worker's script does not."""
         places = [str(ROOT / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(place for place in places if place))
+        set_variables(PYTHONPATH=os.pathsep.join(dict.fromkeys(place for place in places if place)))
         for package in EXTRAS:  # the sweeper tells of the jobs
             logging.getLogger(package).setLevel(logging.WARNING)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        global _in_worker
         if os.getpid() != self.home:
-            _in_worker = True
             if os.getppid() == self.home:  # joblib's wait for their parent for ever
                 set_parent_death_signal(self.home)()
             log_warnings()
 
 
-def in_worker() -> bool:
-    """Whether this process was started by a launcher, for one job or for some of a sweep."""
-    return _in_worker
+@contextmanager
+def worker_lives_on() -> Iterator[None]:
+    """Turns the stop of a job into its failure in a worker, which so lives on for the next one and tells the sweep.
+
+    A job that whoever stopped it will start again stays one that was stopped.
+
+    Raises:
+        RunFailed: with the signal.
+    """
+    try:
+        yield
+    except Preempted as stopped:
+        if is_worker() and not starts_again(stopped.signal):
+            raise RunFailed(f"stopped by {stopped.signal.name}") from None
+        raise
+
+
+def is_worker() -> bool:
+    """Tells whether a launcher started this process for some jobs of a sweep, and Hydra calls the task in it."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return False
+    record = Sweep(Path(HydraConfig.get().sweep.dir)).record
+    return (record.get("pid"), record.get("hostname")) != (os.getpid(), platform.node())

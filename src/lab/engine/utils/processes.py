@@ -4,7 +4,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process is sent when the one that started it is gone
 
@@ -23,3 +23,11 @@ def set_parent_death_signal(parent: int) -> Callable[[], None]:
                 os._exit(1)
 
     return prepare
+
+
+def global_rank(environ: Mapping[str, str] = os.environ) -> int:
+    """Returns the rank of this process before anything is loaded that knows: torchrun's, srun's, or Lightning's."""
+    if rank := environ.get("RANK"):
+        return int(rank)
+    # Of a task of srun the former, of a process that Lightning starts in a job the latter
+    return int(environ.get("SLURM_PROCID") or 0) or int(environ.get("LOCAL_RANK") or 0)

@@ -1,0 +1,87 @@
+"""A saved config with what a command line gives anew."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from lab.engine.config.compose import compose, leaves, options, parse
+from lab.engine.config.identity import ABSENT, differences
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
+
+
+def merge_changes(config: DictConfig, changes: Sequence[str], choices: Mapping[str, Any]) -> DictConfig:
+    """Merges overrides into a saved config, which stays as it is wherever they say nothing.
+
+    A choice of a group changes what composing configs/ with and without it differs in.
+
+    Args:
+        config: interpolations unresolved.
+        changes: overrides of one run.
+        choices: what the config was composed of, by group, as `.hydra/hydra.yaml` records it.
+
+    Raises:
+        UserError: for a key or a choice that is not there, several values, and what is Hydra's own.
+    """
+    merged = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    parsed = parse(changes)
+    for override in parsed:
+        if override.is_sweep_override():
+            raise UserError(f"{override.input_line}: one run takes one value")
+        if override.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
+            raise UserError(f"{override.input_line}: this is no part of a run's config")
+    groups = {o.key_or_group: o.input_line or "" for o in parsed if options(o.key_or_group)}
+    if groups:
+        without = chosen(choices)
+        now, then = (
+            OmegaConf.to_container(compose(list(made.values())), resolve=False) for made in (without | groups, without)
+        )
+        for key, value, _ in differences(now, then):  # type: ignore[arg-type]
+            _put(merged, key, value)
+    for override in parsed:
+        if override.key_or_group not in groups:
+            _apply(merged, override)
+    return merged
+
+
+def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
+    """Returns recorded choices as overrides, by group.
+
+    Raises:
+        UserError: for one that configs/ does not have.
+    """
+    found = {}
+    for group, choice in choices.items():
+        known = options(group) if not group.startswith("hydra") else []
+        names = [] if choice is None else choice if isinstance(choice, list) else [choice]
+        if not known:
+            continue
+        for name in names:
+            if name not in known:
+                raise UserError(f"{group}={name}: the run was made with this choice, and configs/ has it no longer")
+        value = f"[{','.join(names)}]" if isinstance(choice, list) else choice
+        found[group] = f"~{group}" if choice is None else f"{group}={value}"
+    return found
+
+
+def _apply(config: DictConfig, override: Override) -> None:
+    key = override.key_or_group
+    known = dict(leaves(config))
+    if key not in known and not (override.is_add() or override.is_force_add()):
+        raise UserError(f"{key}: no such key{nearest(key, known)}\nthe run's .hydra/config.yaml shows every key")
+    if override.is_delete():
+        _put(config, key, ABSENT)
+    else:
+        OmegaConf.update(config, key, override.value(), force_add=True)
+
+
+def _put(config: DictConfig, key: str, value: Any) -> None:
+    if value is not ABSENT:
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
+        return
+    above, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, above) if above else config
+    if isinstance(node, DictConfig):
+        node.pop(name, None)

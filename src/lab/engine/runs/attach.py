@@ -1,0 +1,31 @@
+"""Processes that take part in a run whose directory says all: other ranks, and the jobs of hydra/launcher=gpu_pool."""
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from lab.engine.runs.recorder import save_config
+from lab.engine.utils.paths import ROOT
+
+SCRIPT = ROOT / "src" / "train.py"
+
+
+def attach_command(directory: Path) -> list[str]:
+    """Returns the command of a process that takes part in the run of `directory`, with the config saved there."""
+    return [sys.executable, str(SCRIPT), f"attach={directory}"]
+
+
+def prepare(directory: Path, config: DictConfig) -> None:
+    """Makes the directory of a run that another process is to train, as Hydra and the recorder would.
+
+    Args:
+        directory: of the run.
+        config: as Hydra composed it for the run, its `hydra` node included.
+    """
+    (directory / ".hydra").mkdir(parents=True, exist_ok=True)
+    with read_write(config), open_dict(config):
+        config.hydra.runtime.output_dir = str(directory)
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.copy_cache(from_config=config, to_config=task)
+    save_config(directory, task, config)

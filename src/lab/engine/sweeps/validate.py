@@ -1,0 +1,33 @@
+"""A sweep's command line, checked before the first job is trained and before a directory is made."""
+
+from omegaconf import DictConfig
+
+from lab.engine.config.checks.overrides import check_groups, check_overrides
+from lab.engine.config.compose import parse, search_path
+from lab.engine.config.validate import validate_composed
+from lab.engine.sweeps.constraints import check_constraints
+from lab.engine.sweeps.resume import whole_sweep
+from lab.engine.sweeps.validate_jobs import composed, jobs
+from lab.engine.sweeps.validate_sweeper import check_optuna, is_optuna, read_space
+
+
+def validate_sweep(config: DictConfig) -> None:
+    """Holds the sweeper's settings, and the config of every job, against what they must hold.
+
+    Args:
+        config: as Hydra composed it for the sweep, its `hydra` node included.
+
+    Raises:
+        UserError: on the first thing that is wrong.
+    """
+    config, overrides = whole_sweep(config)
+    sweeper = config.hydra.sweeper
+    check_groups(parse(overrides))
+    space = read_space(sweeper, [*search_path(config), *overrides])
+    constraints = check_optuna(sweeper, space) if is_optuna(sweeper) else []
+    check_overrides([*space.fixed, *composed(space)])
+    made = []
+    for job, words in jobs(space):
+        validate_composed(job, words)
+        made.append(job)
+    check_constraints(constraints, made)
