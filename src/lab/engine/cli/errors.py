@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NoReturn, TextIO
 
 from hydra._internal.utils import get_args_parser
@@ -59,21 +58,6 @@ def script(main: Callable[[list[str]], int | None], usage: str | None) -> None:
         return
     with user_errors():
         sys.exit(main(sys.argv[1:]))
-
-
-@contextmanager
-def rank_directory() -> Iterator[None]:
-    """Keeps a process that torchrun or srun started beside rank 0 from making a run directory of its own.
-
-    It writes nothing but what Hydra insists on, into a temporary one. The ranks that Lightning starts are given the
-    directory of rank 0.
-    """
-    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0:
-        yield
-        return
-    with TemporaryDirectory() as elsewhere:
-        sys.argv += ["hydra.output_subdir=null", f"hydra.run.dir={elsewhere}"]
-        yield
 
 
 def show_warning(

@@ -31,7 +31,7 @@ class Check(Callback):
             directory = Path(config.hydra.run.dir) if given else None
             # Lightning starts the other ranks in the directory of rank 0
             began = directory is not None and (directory / "run.json").exists() and not is_job(directory)
-            if began and not job.resume and is_first():
+            if began and not job.resume and not job.attach and is_first():
                 raise UserError(
                     f"{directory} holds a run already: go on with it by resume={directory},"
                     " or choose another hydra.run.dir"

@@ -4,6 +4,7 @@ A job's own command line cannot be repeated: in a sweep it would start the whole
 submitit or Ray it is the worker's.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from lab.engine.config.overrides import override_key, raw_overrides, to_override
 from lab.engine.utils.paths import ROOT
 
-SCRIPT = ROOT / "src" / "train.py"
+SCRIPT = Path(os.environ.get("LAB_SCRIPT", ROOT / "src" / "train.py"))
 # Of what was given to Hydra itself: who launches jobs, how many, and where; a single job is told that anew
 SWEEPS = ("hydra.mode", "hydra.launcher", "hydra.sweeper", "hydra.sweep", "hydra.run", "hydra.searchpath")
 

@@ -88,6 +88,8 @@ def merge_resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfi
     Raises:
         UserError: when they would change what is trained, or the run has come to its end.
     """
+    if cfg.attach:
+        return _attached(Run(Path(cfg.attach)))
     directory = Path(cfg.resume) if cfg.resume else _begun_job(cfg)
     if directory is None:
         return cfg
@@ -109,6 +111,14 @@ def merge_resumed_config(cfg: DictConfig, overrides: Sequence[str]) -> DictConfi
     with open_dict(after):
         after.resume, after.paths.run_dir = str(run.dir), str(run.dir)
     return after
+
+
+def _attached(run: Run) -> DictConfig:
+    """The config of a run that this process takes part in; rank 0 has said by now whether it goes on."""
+    config = run.config
+    with open_dict(config):
+        config.resume = str(run.dir) if run.record.get("resumed") else None
+    return config
 
 
 def _begun_job(cfg: DictConfig) -> Path | None:

@@ -3,6 +3,8 @@
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -10,6 +12,8 @@ from omegaconf import DictConfig
 
 from lab.engine.cli.errors import show_warning
 from lab.engine.config.security import EXTRAS
+from lab.engine.distributed.slurm import starts_again
+from lab.engine.utils.errors import Preempted, RunFailed
 from lab.engine.utils.paths import ROOT
 from lab.engine.utils.processes import set_parent_death_signal
 
@@ -41,6 +45,16 @@ class Workers(Callback):
             warnings.showwarning = show_warning
 
 
-def in_worker() -> bool:
-    """Whether this process was started by a launcher, for one job or for some of a sweep."""
-    return _in_worker
+@contextmanager
+def outlive_job() -> Iterator[None]:
+    """Lets a worker go on with the next job when a signal has ended one for good, and tells the sweep.
+
+    Raises:
+        RunFailed: in a worker of a launcher, in place of Preempted.
+    """
+    try:
+        yield
+    except Preempted as stopped:
+        if _in_worker and not starts_again(stopped.signal):
+            raise RunFailed(f"stopped by {stopped.signal.name}") from None
+        raise

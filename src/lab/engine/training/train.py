@@ -10,28 +10,23 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
-from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import rank_zero_only
-from torch import distributed, nn
+from torch import nn
 from torchmetrics import Metric, MetricCollection
 
 from lab.engine.checkpointing.callback import Checkpoint
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.checkpointing.io import AtomicCheckpointIO
 from lab.engine.config.instantiate import instantiate, instantiate_each
-from lab.engine.config.overrides import raw_overrides, to_override
-from lab.engine.distributed import launch
-from lab.engine.distributed.launcher import Launcher, watchdog_of
-from lab.engine.distributed.preemption import SLURM_SIGNALS, SignalHandler
-from lab.engine.distributed.slurm import requeue, starts_again
+from lab.engine.config.overrides import raw_overrides
+from lab.engine.distributed.preemption import SignalHandler, preemption
+from lab.engine.distributed.session import cluster_plugins, ranks
 from lab.engine.runs.recorder import Record
 from lab.engine.runs.resume import limits, newest
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.pruning import Pruning, pruning_of
 from lab.engine.sweeps.sweep import is_job, is_over
-from lab.engine.sweeps.workers import in_worker
 from lab.engine.training import loop
 from lab.engine.training.loggers import continue_curves, log_hyperparameters
 from lab.engine.training.metrics import TrainMetrics
@@ -60,25 +55,12 @@ def train(cfg: DictConfig) -> float | None:
     if not first:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
-    try:
-        if first and is_over(run.dir):
-            return run.metrics.get(cfg.objective.metric)
-        with SignalHandler() as stop, run.recorded(cfg, overrides) if first else nullcontext():
-            metrics = _train(cfg, run, stop)
-            if first:
-                run.save_metrics(metrics)
-    except Preempted as stopped:
+    if first and is_over(run.dir):
+        return run.metrics.get(cfg.objective.metric)
+    with preemption(run.dir) as stop, run.recorded(cfg, overrides) if first else nullcontext():
+        metrics = _train(cfg, run, stop)
         if first:
-            saved = (run.dir / "checkpoints" / "last.ckpt").is_file()
-            what = f"go on with: python src/train.py resume={run.dir}" if saved else "no checkpoint was taken"
-            log.info("stopped by %s; %s", stopped.signal.name, what)
-            if stopped.signal in SLURM_SIGNALS:
-                requeue()
-        if in_worker() and not starts_again(stopped.signal):  # the worker goes on, and the sweep is told
-            raise RunFailed(f"stopped by {stopped.signal.name}") from None
-        raise
-    finally:
-        _release_ranks()
+            run.save_metrics(metrics)
     if first:
         told = {name: value for name, value in metrics.items() if not name.startswith("cost/")}
         log.info("%s", "  ".join(f"{name} {value:.4f}" for name, value in told.items()))
@@ -107,13 +89,11 @@ def build(
     own = {
         "callbacks": callbacks,
         "logger": loggers or False,
-        "plugins": [AtomicCheckpointIO()],
+        "plugins": [AtomicCheckpointIO(), *cluster_plugins(cfg.trainer)],
         "enable_checkpointing": keeps,
     }
     trainer = instantiate(cfg.trainer, **own)
     loop.install(trainer, stop or SignalHandler(), quick=cfg.quick_loop)
-    if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
-        trainer.strategy._launcher = Launcher(launcher, watchdog_of(trainer))
     return model, data, trainer
 
 
@@ -126,22 +106,18 @@ def _train(cfg: DictConfig, run: Record, stop: SignalHandler) -> dict[str, float
     if kept:
         _check_fit(kept, model, cfg, checkpoint)
         trainer.fit_loop.over = run.record.get("trained") == limits(cfg)  # type: ignore[attr-defined]
-    _lead_ranks_here(run, cfg, trainer)
     if trainer.global_rank:  # ranks begin with the same weights, and then draw their own dropout and noise
         torch.manual_seed(cfg.seed + trainer.global_rank)
-    if trainer.is_global_zero:
-        devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
-        run.note(devices=devices, threads=torch.get_num_threads())  # sums depend on both
-    watch = watchdog_of(trainer)
-    watch.at_end = lambda status, cause: run.finish(status, error=cause)
-    try:
-        metrics = _fit_and_test(cfg, run, model, data, trainer, checkpoint, stop)
-    except Exception as error:
-        if told := _out_of_memory(error, cfg):
-            error = RunFailed(told)
-        raise watch.blame(error) or error from error
-    finally:
-        watch.end()
+    with ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)):
+        if trainer.is_global_zero:
+            devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
+            run.note(devices=devices, threads=torch.get_num_threads())  # sums depend on both
+        try:
+            metrics = _fit_and_test(cfg, run, model, data, trainer, checkpoint, stop)
+        except Exception as error:
+            if told := _out_of_memory(error, cfg):
+                raise RunFailed(told) from error
+            raise
     for logger in trainer.loggers:
         log_hyperparameters(logger, cfg, metrics)
     return metrics
@@ -243,22 +219,3 @@ def compile_layers(model: pl.LightningModule) -> None:
         for layer in child if isinstance(child, nn.ModuleList) else [child]:  # a list is not called, its members are
             if not isinstance(layer, Metric | MetricCollection):
                 layer.compile()
-
-
-def _lead_ranks_here(run: Run, cfg: DictConfig, trainer: pl.Trainer) -> None:
-    """Gives the processes that are started for the other ranks this very job and directory."""
-    if HydraConfig.initialized() and isinstance(launcher := trainer.strategy.launcher, Launcher):
-        config = HydraConfig.get()
-        words = [word for word in raw_overrides(config.overrides.task) if not word.startswith("resume=")]
-        if cfg.resume:
-            words.append(f"resume={to_override(str(run.dir))}")
-        launcher.command = launch.command(config, words, run.dir)
-        launcher.cwd = config.runtime.cwd
-
-
-def _release_ranks() -> None:
-    """Ends the group of processes that were started, so that the next job of a sweep can start its own."""
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-        Launcher.release()

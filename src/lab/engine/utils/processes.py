@@ -4,7 +4,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process is sent when the one that started it is gone
 
@@ -23,3 +23,12 @@ def set_parent_death_signal(parent: int) -> Callable[[], None]:
                 os._exit(1)
 
     return prepare
+
+
+def is_rank_zero(environ: Mapping[str, str]) -> bool:
+    """Tells whether this process is the first of its run, before anything is loaded that knows."""
+    if rank := environ.get("RANK"):  # torchrun's, wherever it runs
+        return int(rank) == 0
+    # Of a task of srun or jsrun the former, of a process that rank 0 starts in a job the latter
+    names = ("SLURM_PROCID", "JSM_NAMESPACE_RANK", "LOCAL_RANK")
+    return all(int(environ.get(name) or 0) == 0 for name in names)
