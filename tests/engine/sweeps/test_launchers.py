@@ -152,10 +152,6 @@ def test_jobs_of_two_ranks(launcher: str, tmp_path: Path, data_dir: Path) -> Non
     assert [(one["job"], one["rank"], one["seed"], one["lr"]) for one in told] == [
         (str(job), rank, job, 1e-2) for job in (0, 1) for rank in (0, 1)
     ]
-    for job in (0, 1):
-        first, second = (one["words"] for one in told if one["job"] == str(job))
-        assert first == second
-        assert f"seed={job}" in first
     assert len({one["port"] for one in told if one["rank"] == 1}) == 2
 
 
