@@ -6,12 +6,10 @@ FAULT says which: KIND:RANK:BATCH, where KIND is raise, sleep, memory, kill, or 
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from lab.engine.runs import attach
 from lab.engine.utils.paths import ROOT
 from lab.models.mlp import MLP
 
@@ -41,6 +39,6 @@ def tested_step(self: MLP, batch: Any, batch_idx: int) -> Any:
 if __name__ == "__main__":
     MLP.training_step = training_step  # type: ignore[method-assign, assignment]
     MLP.test_step = tested_step  # type: ignore[method-assign, assignment]
-    attach.SCRIPT = Path(__file__)  # of the other ranks
+    os.environ["LAB_SCRIPT"] = __file__  # of the other ranks
     script = ROOT / "src" / "train.py"
     exec(compile(script.read_text(), script, "exec"))

@@ -47,7 +47,8 @@ def members(tmp_path: Path) -> dict[int, int]:
             variables = dict(v.partition("=")[::2] for v in (folder / "environ").read_bytes().decode().split("\0"))
         except (OSError, UnicodeDecodeError):
             continue
-        if f"paths.log_dir={tmp_path}/logs" in words and not any(word.endswith("torchrun.py") for word in words):
+        trains = any(f"={tmp_path}/logs" in word for word in words)  # by its log_dir, or the run that it attaches to
+        if trains and not any(word.endswith("torchrun.py") for word in words):
             found[int(variables.get("LOCAL_RANK") or 0)] = int(folder.name)
     return found
 

@@ -37,7 +37,6 @@ def watch(module: ModuleType, execute: Any) -> None:
             "job": Path(cfg.paths.run_dir).name,
             "seed": cfg.seed,
             "lr": cfg.optimizer.lr,
-            "words": list(module.HydraConfig.get().overrides.task),
             "port": os.environ.get("MASTER_PORT"),
         }
         Path(os.environ["WITNESS"], f"{told['job']}-{rank}.json").write_text(json.dumps(told))

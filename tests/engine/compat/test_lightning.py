@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from lab.engine.training.interim import Unstoppable
 from pytorch_lightning.demos.boring_classes import BoringDataModule, BoringModel, ManualOptimBoringModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lab.engine.compat.lightning import FitLoop, uses_no_batch_hooks
-from lab.engine.training.interim import Unstoppable
 from lab.engine.training.train import build
 from tests.conftest import SMALL, Compose
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.engine.checkpointing.files import read_checkpoint
-from lab.engine.distributed.watchdog import Watchdog
+from lab.engine.distributed.heartbeat import Heartbeat, Pulse, detect_failure
 from tests.conftest import SMALL
 from tests.processes import ENOUGH, await_end, await_epoch, begin, members, the_run
 
@@ -77,13 +77,25 @@ def test_a_signal_amid_the_test_stops_all(told: int, tmp_path: Path, data_dir: P
     assert {"train/loss", "val/acc", "test/acc"} <= set(the_run(tmp_path).metrics)
 
 
-def test_only_ranks_at_work_are_listened_to() -> None:
+def test_only_ranks_at_work_are_expected_to_be_heard() -> None:
     """Rank 0 may have things to do at the end that take it longer than the silence of one that is done."""
-    said = {"batches": 3, "waits": False, "where": "there"}
-    now = time.monotonic()
-    assert Watchdog()._judge({0: (now, 9, said), 1: (now - 99, -1, said | {"done": True})}, now) is None
-    judged = Watchdog()._judge({0: (now, 9, said), 1: (now - 99, 5, said)}, now)
-    assert judged == "rank 1 failed first: nothing has been heard of it for 15 s"
+    now = 100.0
+    well, silent = Pulse(Heartbeat(9, 3), now, now), Pulse(Heartbeat(5, 3), now - 99, now)
+    assert detect_failure({0: well, 1: Pulse(Heartbeat(-1, 3, done=True), now - 99, now)}, now, 600) is None
+    assert (
+        detect_failure({0: well, 1: silent}, now, 600) == "rank 1 failed first: nothing has been heard of it for 15 s"
+    )
+
+
+def test_of_ranks_that_do_not_come_further_the_one_that_waits_for_nobody_is_to_blame() -> None:
+    now = 100.0
+    waits = Pulse(Heartbeat(9, 3, "a.py:1 in f", waiting=True), now, now - 5)
+    works = Pulse(Heartbeat(9, 3, "b.py:2 in g"), now, now - 5)
+    assert detect_failure({0: waits, 1: works}, now, 6) is None
+    told = detect_failure({0: waits, 1: works}, now, 4)
+    assert told == "rank 1 failed first: it has not come further for 4 s (rank 1 at b.py:2 in g)"
+    not_begun = Pulse(Heartbeat(9, 0), now, now - 5)
+    assert detect_failure({0: not_begun, 1: not_begun}, now, 4) is None, "before the first batch data may be prepared"
 
 
 @pytest.mark.slow

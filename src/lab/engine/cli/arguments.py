@@ -4,9 +4,7 @@ What a run's or a sweep's directory holds is data, and comes into no argument: o
 sweep which of our sweepers and which file of configs/hydra/launcher it was begun with.
 """
 
-import getpass
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,6 +47,8 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
     """
     if directory := last_value(arguments, "attach"):
         return _attached(directory, arguments, environ)
+    if global_rank(environ):
+        return _attached(_directory_of_rank_zero(arguments), ["attach"], environ)
     if asked := last_value(arguments, "sweep.resume"):
         return _resumed_sweep(asked, arguments)
     asked = last_value(arguments, "resume")
@@ -56,11 +56,11 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
     if {*MULTIRUN} & {*rest}:
         if asked is not None:
             raise UserError(f"resume={asked} goes on with one run: leave out -m")
-        return [*rest, *_rank_directory(environ)]
+        return rest
     if asked == "auto":
         asked = _begun(last_value(rest, "hydra.run.dir"))
     asked = _interrupted_by_slurm(arguments, environ) or asked
-    return [*rest, *_rank_directory(environ)] if asked is None else _resumed_run(asked, rest, environ)
+    return rest if asked is None else _resumed_run(asked, rest)
 
 
 def _attached(directory: str, arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:
@@ -72,19 +72,20 @@ def _attached(directory: str, arguments: Sequence[str], environ: Mapping[str, st
     return [*found, f"hydra.job.name=rank_{rank}"] if rank else found
 
 
+def _directory_of_rank_zero(arguments: Sequence[str]) -> str:
+    """Waits for the run that rank 0 begins, in a rank that torchrun or srun has started with the same command line."""
+    if {*MULTIRUN} & {*arguments}:
+        raise UserError("a sweep starts the ranks of its jobs by itself: leave torchrun or srun out")
+    from lab.engine.distributed.rendezvous import await_run_dir  # torch loads here
+
+    return str(await_run_dir())
+
+
 def _inside(directory: str | Path) -> list[str]:
     return [f"hydra.run.dir={to_override(str(Path(directory).resolve()))}", "hydra.output_subdir=null"]
 
 
-def _rank_directory(environ: Mapping[str, str]) -> list[str]:
-    """Keeps a rank that torchrun or srun started beside rank 0 from making a run directory of its own: it writes
-    nothing but what Hydra insists on, elsewhere.
-    """
-    rank = global_rank(environ)
-    return _inside(Path(tempfile.gettempdir(), f"lab-{getpass.getuser()}", f"rank_{rank}")) if rank else []
-
-
-def _resumed_run(asked: str, rest: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+def _resumed_run(asked: str, rest: Sequence[str]) -> list[str]:
     """What is given anew goes along as data: it is merged into the saved config, and composes nothing."""
     if flags := [word for word in rest if word.startswith("-")]:
         raise UserError(f"resume={asked} takes no flags: leave out {flags[0]}")
@@ -101,7 +102,7 @@ def _resumed_run(asked: str, rest: Sequence[str], environ: Mapping[str, str]) ->
         *places,
         *given,
         f"resume={to_override(str(run.dir))}",
-        *(_rank_directory(environ) or _inside(run.dir)),
+        *_inside(run.dir),
     ]
 
 

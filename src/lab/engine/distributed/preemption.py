@@ -1,34 +1,62 @@
-"""Stopping without losing anything: a signal ends a run between two batches, with a checkpoint."""
+"""Stops a run without losing anything: a signal ends it between two batches, with a checkpoint."""
 
 import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
+from lab.engine.distributed import slurm
 from lab.engine.utils.errors import Preempted
 
 log = logging.getLogger(__name__)
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
-# Slurm's warning before the end of the time: Lightning's users ask for the first, submitit for the second.
-SLURM_SIGNALS = [signal.SIGUSR1, signal.SIGUSR2] if hasattr(signal, "SIGUSR1") else []
+
+
+@contextmanager
+def preemption(run_dir: Path) -> Iterator["SignalHandler"]:
+    """Listens to signals while a run is at work; when one has stopped it, rank 0 says how to go on with it.
+
+    A queue that has warned of the end of the time is asked to start the job again.
+
+    Args:
+        run_dir: of the run, where its checkpoints are.
+
+    Raises:
+        Preempted: in every rank, when any of them was sent a signal.
+    """
+    try:
+        with SignalHandler() as handler:
+            yield handler
+    except Preempted as stopped:
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            saved = (run_dir / "checkpoints" / "last.ckpt").is_file()
+            advice = f"go on with: python src/train.py resume={run_dir}" if saved else "no checkpoint was taken"
+            log.info("stopped by %s; %s", stopped.signal.name, advice)
+            if stopped.signal in slurm.WARNINGS:
+                slurm.requeue()
+        raise
 
 
 class SignalHandler:
-    """Listens to signals while a run is at work.
+    """Listens to signals, and tells the training loop when to stop.
 
-    The first one asks the training loop to stop: the loop finishes the step, or the validation that it is in, saves,
-    and raises `Preempted`. Outside of the loop there is nothing to save, and `Preempted` is raised at once. The second
-    signal ends the process where it stands. Slurm's warning does not count: the SIGTERM that it announces may come
-    while the run is still being saved, and only one more ends it there.
+    At the first signal the loop finishes the step, or the validation that it is in, saves, and raises `Preempted`.
+    Outside of the loop there is nothing to save, and `Preempted` is raised at once. The second signal ends the process
+    where it stands. Slurm's warning does not count: the SIGTERM that it announces may come while the run is still
+    being saved, and only one more ends it there.
 
-    With several ranks any one of them may be told. What each was told is summed while the next batch is worked on, so
-    that all stop after the same batch; waiting for the sum would cost each step as much as it takes to go round.
+    With several ranks any one of them may be sent the signal. The largest of what they were sent is found while the
+    next batch is worked on, so that all stop after the same batch and no step waits for the answer.
     """
 
     def __init__(self) -> None:
@@ -37,17 +65,16 @@ class SignalHandler:
         self._previous: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
         self._group: Any = None
-        self._told: Any = None  # a sum that is under way, and its value
+        self._pending: tuple[Any, torch.Tensor] | None = None  # an all-reduce that is under way, and its value
 
     def __enter__(self) -> "SignalHandler":
-        if threading.current_thread() is threading.main_thread():  # others cannot listen
-            queued = "SLURM_JOB_ID" in os.environ or os.environ.get("SUBMITIT_EXECUTOR") == "local"
-            slurm = SLURM_SIGNALS if queued else []
-            self._previous = {signum: signal.signal(signum, self._hear) for signum in [*SIGNALS, *slurm]}
+        if threading.current_thread() is threading.main_thread():  # Python lets no other listen
+            signals = [*SIGNALS, *slurm.warning_signals()]
+            self._previous = {signum: signal.signal(signum, self._receive) for signum in signals}
             self._pipe = os.pipe()
             os.set_blocking(self._pipe[1], False)
             self._previous_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-            threading.Thread(target=self._leave_at_the_second, args=[self._pipe[0]], daemon=True).start()
+            threading.Thread(target=self._exit_at_the_second, args=[self._pipe[0]], daemon=True).start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -57,26 +84,37 @@ class SignalHandler:
             signal.set_wakeup_fd(self._previous_pipe)
             os.close(self._pipe[1])  # the thread reads its end, and ends
 
+    def listen(self) -> None:
+        """Takes the signals back, where Lightning has registered handlers of its own."""
+        for signum in self._previous:
+            signal.signal(signum, self._receive)
+
+    def raise_if_received(self) -> None:
+        """Raises Preempted where a signal has come that the loop had no occasion to obey."""
+        if self.signum:
+            raise Preempted(self.signum)
+
     def asked(self) -> int:
-        """The signal that some rank was sent, 0 for none; the same on every rank. To be called between batches."""
+        """Returns the signal that some rank was sent, 0 for none; the same on every rank. Called between batches."""
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
             return self.signum
         if self._group is None:  # of its own, on the CPU: it must not wait for gradients, nor they for it
             self._group = distributed.new_group(backend="gloo")
-        if self._told is not None:
-            work, value = self._told
+        if self._pending is not None:
+            work, value = self._pending
             work.wait()
-            self._told = None
+            self._pending = None
             if value.item():
                 return int(value.item())
         value = torch.tensor(self.signum)
-        self._told = distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._group, async_op=True), value
+        work = distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._group, async_op=True)
+        self._pending = work, value
         return 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SignalHandler":
         return self  # there is one for each process
 
-    def _hear(self, signum: int, frame: FrameType | None) -> None:
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
             return
         self.signum = signum
@@ -86,11 +124,11 @@ class SignalHandler:
         name, more = signal.Signals(signum).name, "second signal" if signum in SIGNALS else "second SIGTERM or SIGINT"
         os.write(2, f"{name}: stopping after this step; a {more} ends at once\n".encode())
 
-    def _leave_at_the_second(self, pipe: int) -> None:
-        """Ends the process at the second signal, though its main thread be deep in something that hears none."""
-        heard = 0
+    def _exit_at_the_second(self, pipe: int) -> None:
+        """Ends the process at the second signal, even where its main thread never comes to handle it."""
+        received = 0
         while number := os.read(pipe, 1):
-            heard += number[0] in SIGNALS
-            if heard == 2:
+            received += number[0] in SIGNALS
+            if received == 2:
                 os._exit(128 + number[0])
         os.close(pipe)

@@ -1,5 +1,6 @@
 """Processes that take part in a run whose directory says all: other ranks, and the jobs of hydra/launcher=gpu_pool."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,12 +9,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from lab.engine.runs.recorder import save_config
 from lab.engine.utils.paths import ROOT
 
-SCRIPT = ROOT / "src" / "train.py"
-
 
 def attach_command(directory: Path) -> list[str]:
-    """Returns the command of a process that takes part in the run of `directory`, with the config saved there."""
-    return [sys.executable, str(SCRIPT), f"attach={directory}"]
+    """Returns the command of a process that takes part in the run of `directory`, with the config saved there.
+
+    `LAB_SCRIPT` may name another script than src/train.py; tests put faults there.
+    """
+    script = os.environ.get("LAB_SCRIPT", str(ROOT / "src" / "train.py"))
+    return [sys.executable, script, f"attach={directory.resolve()}"]
 
 
 def prepare(directory: Path, config: DictConfig) -> None:

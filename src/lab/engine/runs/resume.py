@@ -12,7 +12,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.engine.checkpointing.files import find_fault
 from lab.engine.config.changes import merge_changes
 from lab.engine.config.compose import get
 from lab.engine.config.identity import LENGTHS, check_fixed
@@ -57,26 +56,6 @@ def is_finished(cfg: DictConfig) -> bool:
     return bool(cfg.resume == "auto")
 
 
-def newest(run: Run) -> Path:
-    """Returns the checkpoint to go on from: the last one, or where that is damaged the newest that is whole.
-
-    Raises:
-        UserError: when there is none.
-    """
-    folder = run.dir / "checkpoints"
-    found = sorted(folder.glob("*.ckpt"), key=lambda path: (path.stem == "last", path.stat().st_mtime), reverse=True)
-    faults: list[str] = []
-    for path in found:
-        fault = find_fault(path)
-        if fault is None:
-            for line in faults:
-                log.warning("%s; going on from %s", line, path.name)
-            return path
-        faults.append(f"{path.name}: {fault}")
-    why = "\n".join(faults) or "it stopped before the first one was written, or was told to keep none"
-    raise UserError(f"{run.dir} has no checkpoint to go on from\n{why}\nbegin a new run, without resume=")
-
-
 def limits(cfg: DictConfig) -> dict[str, Any]:
     """Returns what says when training is over, as plain values."""
     raw: Any = OmegaConf.to_container(cfg, resolve=False)
@@ -96,7 +75,11 @@ def _resumed(cfg: DictConfig, run: Run) -> DictConfig:
     if global_rank() == 0:  # told before anything is loaded; once it is at work it holds the directory itself
         with Recorder(run.dir).locked():
             pass
-        newest(run)
+        if run.newest_checkpoint() is None:
+            raise UserError(
+                f"{run.dir} has no checkpoint to go on from\nit stopped before the first one was written, or was told to"
+                " keep none: begin a new run, without resume="
+            )
     changes, before = raw_overrides(cfg.changes), run.saved
     after = merge_changes(before, changes, run.choices) if changes else before
     check_fixed(before, after)

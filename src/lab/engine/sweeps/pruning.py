@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from lab.engine.runs.recorder import Record
+from lab.engine.runs.recorder import Recorder
 from lab.engine.sweeps.pruners import prunes
 from lab.engine.sweeps.study import Referee, load_trial, settings
 
@@ -59,7 +59,7 @@ class Pruning(pl.Callback):
         if trainer.strategy.broadcast(pruned):
             trainer.fit_loop.stop()  # type: ignore[attr-defined]
             if trainer.is_global_zero:
-                Record(self.directory).note(pruned=self.step)
+                Recorder(self.directory).update(pruned=self.step)
                 log.info("pruned after validation %d", self.step)
 
 

@@ -11,10 +11,12 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
-from lab.engine.compat.lightning import FitLoop, Stop
+from lab.engine.compat.lightning import FitLoop
 from lab.engine.config.instantiate import build_model, drop_unused_factories, instantiate, instantiate_each
-from lab.engine.runs.resume import limits
-from lab.engine.training.interim import Recorder, Unstoppable, preemption, ranks
+from lab.engine.distributed.preemption import SignalHandler, preemption
+from lab.engine.distributed.session import cluster_plugins, ranks
+from lab.engine.runs.recorder import Recorder
+from lab.engine.runs.resume import is_finished, limits
 from lab.engine.training.model import check_checkpoint, compile_layers, explain_memory
 from lab.engine.training.report import cost, gaps, hyperparameters, is_testable
 
@@ -30,14 +32,20 @@ def train(cfg: DictConfig) -> float | None:
     run = Recorder(Path(cfg.paths.run_dir))
     objective = (cfg.get("objective") or {}).get("metric")
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    if is_first and run.is_finished(cfg):
+    if is_finished(cfg):
         return run.metrics.get(objective)
     drop_unused_factories(cfg)
-    with preemption(run.dir) as stop, run.recorded(cfg) if is_first else nullcontext():
-        model, data, trainer = build(cfg, stop=stop)
-        with ranks(trainer, run), explain_memory(cfg):
+    with preemption(run.dir) as signals, run.recorded(cfg) if is_first else nullcontext():
+        model, data, trainer = build(cfg, signals)
+        with (
+            ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
+            explain_memory(cfg),
+        ):
+            if is_first:  # sums depend on both
+                devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
+                run.update(devices=devices, threads=torch.get_num_threads())
             metrics = fit(cfg, run, model, data, trainer) if cfg.fit else {}
-            stop.raise_if_asked()
+            signals.raise_if_received()
             if cfg.test and not trainer.fit_loop.stopped:  # type: ignore[attr-defined]
                 metrics |= test(model, data, trainer)
         if is_first:
@@ -60,7 +68,7 @@ def build(
     Args:
         cfg: the whole config.
         callbacks: more of them than the config names.
-        stop: what the training loop asks whether to stop; None for a run that nobody stops.
+        signals: tell the training loop when to stop; None for a run that nobody stops.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
@@ -68,15 +76,16 @@ def build(
     if cfg.compile:
         compile_layers(model)
     callbacks = [*instantiate_each(cfg.callbacks), *callbacks]
-    if stop is not None:  # Lightning registers handlers of its own before it tests
-        callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: stop.listen()))
+    if signals is not None:  # Lightning registers handlers of its own before it tests
+        callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: signals.listen()))
     trainer = instantiate(
         cfg.trainer,
         callbacks=callbacks,
         logger=instantiate_each(cfg.logger),
+        plugins=[*(instantiate(cfg.trainer.get("plugins")) or []), *cluster_plugins(cfg.trainer)],
         enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),  # else Lightning adds one
     )
-    trainer.fit_loop = FitLoop(trainer, stop or Unstoppable(), fast=cfg.quick_loop)
+    trainer.fit_loop = FitLoop(trainer, signals or SignalHandler(), fast=cfg.quick_loop)
     return model, data, trainer
 
 
@@ -86,11 +95,11 @@ def fit(cfg: DictConfig, run: Recorder, model: pl.LightningModule, data: Any, tr
     Returns:
         The figures at the best checkpoint, and what training cost.
     """
-    newest, steps = (run.newest_checkpoint() if cfg.resume or run.record.get("resumed") else None), 0
+    newest, steps, metrics = (run.newest_checkpoint() if cfg.resume else None), 0, dict[str, float]()
     if newest is not None:
         checkpoint = run.read_checkpoint(newest)
         check_checkpoint(checkpoint, newest, model, trainer)
-        steps, epoch = checkpoint["global_step"], checkpoint["epoch"] + 1
+        steps, epoch, metrics = checkpoint["global_step"], checkpoint["epoch"] + 1, checkpoint.get("metrics", metrics)
         log.info("going on from %s, after %d steps, in epoch %d", newest, steps, epoch)
         if run.record.get("trained") == limits(cfg):
             trainer.fit_loop.skip_training()  # type: ignore[attr-defined]
@@ -102,10 +111,10 @@ def fit(cfg: DictConfig, run: Recorder, model: pl.LightningModule, data: Any, tr
         torch.manual_seed(cfg.seed + trainer.global_rank)
     trainer.fit(model, datamodule=data, ckpt_path=newest, weights_only=True)
     if trainer.is_global_zero and not trainer.fit_loop.stopped:  # type: ignore[attr-defined]
-        run.note(trained=limits(cfg))  # a run that is stopped while it is tested is not trained on
+        run.update(trained=limits(cfg))  # a run that is stopped while it is tested is not trained on
 
     best = trainer.strategy.broadcast(getattr(trainer.checkpoint_callback, "best_model_path", ""))
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
     if best:  # and not by ckpt_path, where a moving average would be replaced by the weights that it averages
         checkpoint = run.read_checkpoint(Path(best))
         model.load_state_dict(checkpoint["state_dict"])

@@ -26,8 +26,9 @@ def set_parent_death_signal(parent: int) -> Callable[[], None]:
 
 
 def global_rank(environ: Mapping[str, str] = os.environ) -> int:
-    """Returns the rank of this process before anything is loaded that knows: torchrun's, srun's, or Lightning's."""
+    """Returns the rank of this process before anything is loaded that knows: torchrun's, srun's, or ours."""
     if rank := environ.get("RANK"):
         return int(rank)
-    # Of a task of srun the former, of a process that Lightning starts in a job the latter
-    return int(environ.get("SLURM_PROCID") or 0) or int(environ.get("LOCAL_RANK") or 0)
+    # Of a task of srun or jsrun the former, of a process that rank 0 starts in a job the latter
+    names = ("SLURM_PROCID", "JSM_NAMESPACE_RANK", "LOCAL_RANK")
+    return next((rank for name in names if (rank := int(environ.get(name) or 0))), 0)

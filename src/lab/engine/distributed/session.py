@@ -1,0 +1,73 @@
+"""Takes a run through its ranks: starts them, watches them, and lets go of them."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment
+from torch import distributed
+
+from lab.engine.distributed.environment import RankEnvironment, cluster_environment
+from lab.engine.distributed.launcher import start_ranks
+from lab.engine.distributed.rendezvous import announce_run_dir, open_store
+from lab.engine.distributed.watchdog import Watchdog
+
+FORKING = ("spawn", "fork", "notebook")  # strategies whose ranks Lightning makes out of this process
+
+
+def cluster_plugins(trainer: Mapping[str, Any]) -> list[ClusterEnvironment]:
+    """Makes the plugins that a trainer needs for `ranks`.
+
+    Args:
+        trainer: its config.
+    """
+    strategy = trainer.get("strategy")
+    method = strategy.get("start_method", "popen") if isinstance(strategy, Mapping) else str(strategy)
+    if any(word in method for word in FORKING):
+        return []
+    return [cluster_environment(trainer.get("num_nodes") or 1)]
+
+
+@contextmanager
+def ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str, str], Any]) -> Iterator[None]:
+    """Starts the other ranks of a run, ends all of them together, and raises what the first of them failed of.
+
+    Args:
+        trainer: built with `cluster_plugins`; nothing has been fitted with it yet.
+        run_dir: where the config is saved by now.
+        on_abort: is given the run's status and the cause, in rank 0, before the watchdog ends it.
+
+    Raises:
+        RunFailed: in rank 0, when another rank failed first.
+        Preempted: when another rank was stopped by a signal.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.world_size == 1 or environment is None or isinstance(environment, LightningEnvironment):
+        yield
+        return
+    if not trainer.is_global_zero:  # rank 0 tells what there is to tell
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.WARNING)
+    children = start_ranks(trainer, environment, run_dir) if isinstance(environment, RankEnvironment) else []
+    store = open_store(environment)
+    if trainer.is_global_zero:
+        announce_run_dir(store, run_dir)
+    watchdog = next((c for c in trainer.callbacks if isinstance(c, Watchdog)), Watchdog(float("inf")))  # type: ignore[attr-defined]
+    watchdog.start(store, trainer.global_rank, trainer.world_size, children, on_abort)
+    completed = False
+    try:
+        yield
+        completed = True
+    except Exception as error:
+        if (failure := watchdog.first_failure(error)) is not None:
+            raise failure from error
+        raise
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        watchdog.stop(completed)
+        if isinstance(environment, RankEnvironment):
+            environment.release()
