@@ -85,8 +85,9 @@ class Recorder(Run):
         else:
             record |= origin | {"seed": config.seed}
         (self.dir / ".hydra").mkdir(exist_ok=True)
+        composed: Any = HydraConfig.instance().cfg
         attached = config.get("attach") or config.get("resume")  # then the rest of `.hydra` is there already
-        save_config(self.dir, config, None if attached or not HydraConfig.initialized() else HydraConfig.instance().cfg)
+        save_config(self.dir, config, None if attached else composed)
         save_patch(self.dir / patch)
         self.write("run.json", record)
         link = Path(config.paths.log_dir) / "latest"
@@ -110,7 +111,7 @@ def save_config(directory: Path, config: DictConfig, composed: DictConfig | None
     for name in ASKED:
         saved[name] = [] if name == "changes" else None
     saved.paths.run_dir = RUN_DIR
-    files = {"config.yaml": saved}
+    files: dict[str, Any] = {"config.yaml": saved}
     if hydra is not None:
         typed = [word for word in raw_overrides(hydra.overrides.task) if override_key(word) not in ASKED]
         node = OmegaConf.to_container(hydra, resolve=False, enum_to_str=True)
