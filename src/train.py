@@ -11,21 +11,18 @@ from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.cli.errors import check_flags, user_errors
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.config.validate import validate
-from lab.engine.runs.resume import is_finished, resumed_config
-from lab.engine.runs.run import Run
-from lab.engine.sweeps.workers import worker_lives_on
+from lab.engine.runs.resume import resumed_config
+from lab.engine.sweeps.workers import outlive_job
 
 
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     given = cfg.changes if cfg.resume not in (None, "auto") or cfg.attach else HydraConfig.get().overrides.task
     cfg = resumed_config(cfg)
-    if is_finished(cfg):
-        return Run(cfg.paths.run_dir).metrics.get(cfg.objective.metric)
     validate(cfg, raw_overrides(given))
     from lab.engine.training.train import train  # torch and Lightning load here, once the config is known to be right
 
-    with worker_lives_on():
+    with outlive_job():
         return train(cfg)
 
 

@@ -10,8 +10,8 @@ from lab.engine.utils.errors import UserError
 
 ABSENT = object()
 
-# Where a run lives and how it was begun
-PLACE = ("hydra", "paths", "sweep", "resume", "attach", "changes")
+# Where a run lives, how it was begun, and which sweep it is part of
+PLACE = ("hydra", "paths", "sweep", "resume", "attach", "changes", "callbacks.pruning")
 # How batches are loaded, and what is shown and logged meanwhile
 SHOWN = (
     *("logger", "progress", "quick_loop", "trainer.enable_progress_bar", "data.num_workers", "data.eval_batch_size"),

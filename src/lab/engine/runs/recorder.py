@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab.engine.config.drawn import RUN_DIR, resolve_drawn
 from lab.engine.config.overrides import override_key, raw_overrides
 from lab.engine.runs.provenance import facts
-from lab.engine.runs.run import Run
+from lab.engine.runs.run import FINISHED, Run
 from lab.engine.utils.errors import Preempted
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.formats import FORMAT
@@ -49,6 +49,10 @@ class Recorder(Run):
                     self.finish("failed", error=f"{type(error).__name__}: {error}")
                 raise
             self.finish("pruned" if "pruned" in self.record else "completed")
+
+    def is_finished(self, config: DictConfig) -> bool:
+        """Tells whether nothing is left to do: `resume=auto` found the run at its end."""
+        return bool(config.get("resume") == "auto" and self.status in FINISHED)
 
     def update(self, **facts: Any) -> None:
         """Adds `facts` to `run.json`."""

@@ -52,11 +52,6 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     return _begun(run, cfg)
 
 
-def is_finished(cfg: DictConfig) -> bool:
-    """Tells whether the run of a config that `resumed_config` returned has come to its end before."""
-    return bool(cfg.resume == "auto")
-
-
 def newest(run: Run) -> Path:
     """Returns the checkpoint to go on from: the last one, or where that is damaged the newest that is whole.
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from lab.engine.config.compose import compose, options
 from lab.engine.config.drawn import is_drawn
-from lab.engine.config.identity import ABSENT, PLACE, differences
+from lab.engine.config.identity import ABSENT, PLACE, differences, is_under
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import broken
 from lab.engine.sweeps.sweep import Objective, Sweep
@@ -105,7 +105,7 @@ def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, A
     now: Any = OmegaConf.to_container(compose([f"experiment={name}"]), resolve=False)
     then: Any = OmegaConf.to_container(run.saved, resolve=False)
     found = differences(now, then)
-    return ((key, value) for key, new, value in found if key.split(".")[0] not in own and not is_drawn(new))
+    return ((key, value) for key, new, value in found if not is_under(key, own) and not is_drawn(new))
 
 
 def _put(content: dict[str, Any], key: str, value: Any) -> None:

@@ -18,22 +18,17 @@ from hydra.plugins.sweeper import Sweeper as Base
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from lab.engine.config.compose import compose
-from lab.engine.config.overrides import raw_overrides
-from lab.engine.config.security import authorize
 from lab.engine.runs.recorder import now
 from lab.engine.runs.run import FINISHED
 from lab.engine.sweeps import resume
 from lab.engine.sweeps.best import write_best
 from lab.engine.sweeps.sweep import Sweep
-from lab.engine.sweeps.validate_jobs import is_single
-from lab.engine.utils.errors import RunFailed
+from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.locks import directory_lock
 
 log = logging.getLogger(__name__)
 
-NO_OUTPUT = "hydra.output_subdir=null"
 ATTEMPTS = 2  # times that a job is started whose process was lost
 
 
@@ -78,6 +73,7 @@ class Sweeper(Base):
     kind: str
     config: DictConfig
     tries_again = True  # jobs that failed, when the sweep goes on
+    told: Sequence[str] = ()  # overrides that each job is given on top
     total: int | None = None  # jobs that there will be, where that is known
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -88,7 +84,6 @@ class Sweeper(Base):
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=self.config
         )
-        self._authorized: set[tuple[str, ...]] = set()
         self.serial = type(self.launcher).__name__ == "BasicLauncher"  # one job after the other, in this process
         self.outcomes: dict[int, Outcome] = {}
         self.gave_up = "its process ended without a word"
@@ -147,12 +142,12 @@ class Sweeper(Base):
         for job in batch:
             of = f" of {self.total}" if self.total else ""
             log.info("job %d%s: %s", job.number, of, " ".join(self._shown(job)))
-            self._authorize(job)
         # Each is told its directory: launchers count on from the first of a batch, and there may be holes. It goes on
         # with what that holds, in which Hydra is to write nothing over
-        told = [[*job.overrides, "resume=auto", f"hydra.sweep.subdir={job.number}", NO_OUTPUT] for job in batch]
+        where = ["resume=auto", "hydra.output_subdir=null"]
+        words = [[*job.overrides, *self.told, *where, f"hydra.sweep.subdir={job.number}"] for job in batch]
         try:
-            returns: Sequence[JobReturn] = self.launcher.launch(told, initial_job_idx=batch[0].number)
+            returns: Sequence[JobReturn] = self.launcher.launch(words, initial_job_idx=batch[0].number)
         except Exception as error:  # of joblib, submitit or ray: one process that dies takes all results along
             self.gave_up = f"the launcher gave up: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             log.warning("%s", self.gave_up)
@@ -164,14 +159,6 @@ class Sweeper(Base):
                 failed[job.number] = str(raised).strip() or type(raised).__name__
                 log.error("job %d failed: %s", job.number, failed[job.number], exc_info=_trace(raised))
         return failed
-
-    def _authorize(self, job: Job) -> None:
-        """Holds what Hydra would build from a job's config against the lists, once for each choice from the groups."""
-        chosen = tuple(word for word in job.overrides if not is_single(word))
-        if chosen not in self._authorized:
-            overrides = [*raw_overrides(self.config.hydra.overrides.hydra), *job.overrides]
-            authorize(compose(overrides, hydra=True), overrides)
-            self._authorized.add(chosen)
 
     def _outcome(self, job: Job, returned: dict[int, str]) -> Outcome:
         run = self.directory.job(job.number)
@@ -246,6 +233,4 @@ def _error(job: JobReturn) -> Any:
 
 def _trace(error: Any) -> Any:
     """The traceback of an error that is no user's mistake."""
-    from lab.engine.cli.errors import is_user_error
-
-    return None if not isinstance(error, Exception) or is_user_error(error) else error
+    return error if isinstance(error, Exception) and not isinstance(error, UserError | RunFailed) else None

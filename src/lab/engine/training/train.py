@@ -53,6 +53,8 @@ def train(cfg: DictConfig) -> float | None:
     """
     run = Recorder(Path(cfg.paths.run_dir))
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if run.is_finished(cfg):
+        return run.metrics.get(cfg.objective.metric)
     if not first:
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
