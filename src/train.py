@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.cli.command import check_command, resolve
 from lab.engine.cli.errors import user_errors
-from lab.engine.sweeps.workers import worker_lives_on
+from lab.engine.sweeps.workers import outlive_job
 
 
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")
@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> float | None:
     cfg = resolve(cfg)  # of a run that goes on, what it saved
     from lab.engine.training.train import train  # torch and Lightning load here, once the config is known to be right
 
-    with worker_lives_on():
+    with outlive_job():
         return train(cfg)
 
 

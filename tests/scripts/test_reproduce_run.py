@@ -147,7 +147,7 @@ def test_the_config_is_the_saved_one_but_for_what_is_given_and_what_is_drawn(run
     for directory in ("same", "other"):
         for name in ("hydra.yaml", "overrides.yaml"):
             assert (tmp_path / directory / ".hydra" / name).is_file()
-    with pytest.raises(UserError, match="did you mean optimizer.lr"):
+    with pytest.raises(UserError, match=r"did you mean optimizer\.lr"):
         copy_run(Run(run), tmp_path / "wrong", ["optimizer.lrr=1"])
     assert not (tmp_path / "wrong").exists()
 

@@ -105,7 +105,8 @@ class NeedsClosure(torch.optim.SGD):
 
     def step(self, closure: Any = None) -> Any:
         first, second = float(closure()), float(closure())
-        assert first == first and second == second
+        assert first == first
+        assert second == second
         super().step()
         return second
 

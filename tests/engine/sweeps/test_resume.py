@@ -42,7 +42,7 @@ def test_a_sweep_goes_on_with_what_it_recorded(tmp_path: Path) -> None:
     assert config.hydra.sweeper.sampler._target_ == "optuna.samplers.RandomSampler"
     assert check(sweep, config, overrides, asked=True)
     config, overrides = continued(sweep, "model=lenet")
-    with pytest.raises(UserError, match="model._target_"):
+    with pytest.raises(UserError, match=r"model\._target_"):
         check(sweep, config, overrides, asked=True)
     config, overrides = continued(sweep, "hydra/sweeper/sampler=tpe")
     with pytest.raises(UserError, match="RandomSampler then"):

@@ -26,6 +26,7 @@ def merge_changes(config: DictConfig, changes: Sequence[str], choices: Mapping[s
         UserError: for a key or a choice that is not there, several values, and what is Hydra's own.
     """
     merged = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    assert isinstance(merged, DictConfig)
     parsed = parse(changes)
     for override in parsed:
         if override.is_sweep_override():

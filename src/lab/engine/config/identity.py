@@ -10,19 +10,21 @@ from lab.engine.utils.errors import UserError
 
 ABSENT = object()
 
-# Where a run lives and how it was begun
-PLACE = ("hydra", "paths", "sweep", "resume", "attach", "changes")
+# Where a run lives, how it was begun, and which sweep it is part of
+PLACE = ("hydra", "paths", "sweep", "resume", "attach", "changes", "callbacks.pruning")
 # How batches are loaded, and what is shown and logged meanwhile
-SHOWN = ("logger", "progress", "quick_loop", "trainer.enable_progress_bar", "data.num_workers", "data.eval_batch_size")
-SHOWN += tuple(
-    f"callbacks.{name}" for name in ("progress", "watch", "summary", "learning_rate", "throughput", "pruning")
+SHOWN = (
+    *("logger", "progress", "quick_loop", "trainer.enable_progress_bar", "data.num_workers", "data.eval_batch_size"),
+    *(f"callbacks.{name}" for name in ("progress", "watch", "summary", "learning_rate", "throughput")),
 )
 # How long it trains
 LENGTHS = ("max_epochs", "max_steps", "max_time")
 # What is trained on what: it stays when a run is resumed. The rest of the config says how long, and under whose eyes
-FIXED = ("data", "model", "optimizer", "scheduler", "objective", "dims", "seed", "callbacks.ema")
-FIXED += tuple(f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"))
-FIXED += tuple(f"trainer.{key}" for key in ("precision", "limit_train_batches", "overfit_batches", "fast_dev_run"))
+FIXED = (
+    *("data", "model", "optimizer", "scheduler", "objective", "dims", "seed", "callbacks.ema"),
+    *(f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")),
+    *(f"trainer.{key}" for key in ("precision", "limit_train_batches", "overfit_batches", "fast_dev_run")),
+)
 
 # What makes no other result but for chance: runs that differ in it alone are one group of the report
 APART = {*PLACE, *SHOWN, "seed"} - {"paths"} | {f"paths.{name}" for name in ("root_dir", "log_dir", "run_dir")}

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab.engine.config.drawn import RUN_DIR, resolve_drawn
 from lab.engine.config.overrides import override_key, raw_overrides
 from lab.engine.runs.provenance import facts
-from lab.engine.runs.run import Run
+from lab.engine.runs.run import FINISHED, Run
 from lab.engine.utils.errors import Preempted
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.formats import FORMAT
@@ -49,6 +49,10 @@ class Recorder(Run):
                     self.finish("failed", error=f"{type(error).__name__}: {error}")
                 raise
             self.finish("pruned" if "pruned" in self.record else "completed")
+
+    def is_finished(self, config: DictConfig) -> bool:
+        """Tells whether nothing is left to do: `resume=auto` found the run at its end."""
+        return bool(config.get("resume") == "auto" and self.status in FINISHED)
 
     def update(self, **facts: Any) -> None:
         """Adds `facts` to `run.json`."""
@@ -85,8 +89,9 @@ class Recorder(Run):
         else:
             record |= origin | {"seed": config.seed}
         (self.dir / ".hydra").mkdir(exist_ok=True)
+        composed: Any = HydraConfig.instance().cfg
         attached = config.get("attach") or config.get("resume")  # then the rest of `.hydra` is there already
-        save_config(self.dir, config, None if attached or not HydraConfig.initialized() else HydraConfig.instance().cfg)
+        save_config(self.dir, config, None if attached else composed)
         save_patch(self.dir / patch)
         self.write("run.json", record)
         link = Path(config.paths.log_dir) / "latest"
@@ -110,7 +115,7 @@ def save_config(directory: Path, config: DictConfig, composed: DictConfig | None
     for name in ASKED:
         saved[name] = [] if name == "changes" else None
     saved.paths.run_dir = RUN_DIR
-    files = {"config.yaml": saved}
+    files: dict[str, Any] = {"config.yaml": saved}
     if hydra is not None:
         typed = [word for word in raw_overrides(hydra.overrides.task) if override_key(word) not in ASKED]
         node = OmegaConf.to_container(hydra, resolve=False, enum_to_str=True)

@@ -28,7 +28,7 @@ def copy_run(run: Run, directory: Path, changes: Sequence[str] = ()) -> None:
         UserError: for a change that does not fit the config.
     """
     config = run.saved
-    made = merge_changes(_drawn_anew(config, run), changes, run.choices) if changes else _drawn_anew(config, run)
+    made = merge_changes(_drawn_anew(config, run), changes, run.choices)
     (directory / ".hydra").mkdir(parents=True)
     for name in ("hydra.yaml", "overrides.yaml"):
         shutil.copy(run.dir / ".hydra" / name, directory / ".hydra" / name)
@@ -41,6 +41,8 @@ def _drawn_anew(config: DictConfig, run: Run) -> DictConfig:
     for key, value in leaves(compose(list(chosen(run.choices).values()))):
         if is_drawn(value) and key != "paths.run_dir" and OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, value)
+    if config.get("callbacks"):
+        config.callbacks.pop("pruning", None)  # of a sweep, of which the copy is no part
     return config
 
 

@@ -51,11 +51,6 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     return _begun(run, cfg)
 
 
-def is_finished(cfg: DictConfig) -> bool:
-    """Tells whether the run of a config that `resumed_config` returned has come to its end before."""
-    return bool(cfg.resume == "auto")
-
-
 def limits(cfg: DictConfig) -> dict[str, Any]:
     """Returns what says when training is over, as plain values."""
     raw: Any = OmegaConf.to_container(cfg, resolve=False)
@@ -77,8 +72,8 @@ def _resumed(cfg: DictConfig, run: Run) -> DictConfig:
             pass
         if run.newest_checkpoint() is None:
             raise UserError(
-                f"{run.dir} has no checkpoint to go on from\nit stopped before the first one was written, or was told to"
-                " keep none: begin a new run, without resume="
+                f"{run.dir} has no checkpoint to go on from\nit stopped before the first one was written, or was told"
+                " to keep none: begin a new run, without resume="
             )
     changes, before = raw_overrides(cfg.changes), run.saved
     after = merge_changes(before, changes, run.choices) if changes else before

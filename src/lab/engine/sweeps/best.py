@@ -105,7 +105,6 @@ def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, A
     now: Any = OmegaConf.to_container(compose([f"experiment={name}"]), resolve=False)
     then: Any = OmegaConf.to_container(run.saved, resolve=False)
     found = differences(now, then)
-    own = (*own, "callbacks.pruning")
     return ((key, value) for key, new, value in found if not is_under(key, own) and not is_drawn(new))
 
 

@@ -30,7 +30,6 @@ from lab.engine.utils.locks import directory_lock
 
 log = logging.getLogger(__name__)
 
-NO_OUTPUT = "hydra.output_subdir=null"
 ATTEMPTS = 2  # times that a job is started whose process was lost
 
 
@@ -147,10 +146,10 @@ class Sweeper(Base):
         # Each is told its directory: launchers count on from the first of a batch, and there may be holes. It goes on
         # with what that holds, in which Hydra is to write nothing over
         authorize_jobs(self.config, [job.overrides for job in batch])
-        place = ["resume=auto", NO_OUTPUT]
-        told = [[*job.overrides, *self.told, *place, f"hydra.sweep.subdir={job.number}"] for job in batch]
+        where = ["resume=auto", "hydra.output_subdir=null"]
+        words = [[*job.overrides, *self.told, *where, f"hydra.sweep.subdir={job.number}"] for job in batch]
         try:
-            returns: Sequence[JobReturn] = self.launcher.launch(told, initial_job_idx=batch[0].number)
+            returns: Sequence[JobReturn] = self.launcher.launch(words, initial_job_idx=batch[0].number)
         except Exception as error:  # of joblib, submitit or ray: one process that dies takes all results along
             self.gave_up = f"the launcher gave up: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             log.warning("%s", self.gave_up)

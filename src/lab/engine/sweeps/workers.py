@@ -49,7 +49,7 @@ class Workers(Callback):
 
 
 @contextmanager
-def worker_lives_on() -> Iterator[None]:
+def outlive_job() -> Iterator[None]:
     """Turns the stop of a job into its failure in a worker, which so lives on for the next one and tells the sweep.
 
     A job that whoever stopped it will start again stays one that was stopped.

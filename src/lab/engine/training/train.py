@@ -16,7 +16,7 @@ from lab.engine.config.instantiate import build_model, drop_unused_factories, in
 from lab.engine.distributed.preemption import SignalHandler, preemption
 from lab.engine.distributed.session import cluster_plugins, ranks
 from lab.engine.runs.recorder import Recorder
-from lab.engine.runs.resume import is_finished, limits
+from lab.engine.runs.resume import limits
 from lab.engine.training.model import check_checkpoint, compile_layers, explain_memory
 from lab.engine.training.report import cost, gaps, hyperparameters, is_testable
 
@@ -32,11 +32,11 @@ def train(cfg: DictConfig) -> float | None:
     run = Recorder(Path(cfg.paths.run_dir))
     objective = (cfg.get("objective") or {}).get("metric")
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    if is_finished(cfg):
+    if run.is_finished(cfg):
         return run.metrics.get(objective)
     drop_unused_factories(cfg)
     with preemption(run.dir) as signals, run.recorded(cfg) if is_first else nullcontext():
-        model, data, trainer = build(cfg, signals)
+        model, data, trainer = build(cfg, signals=signals)
         with (
             ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
             explain_memory(cfg),
@@ -61,7 +61,7 @@ def train(cfg: DictConfig) -> float | None:
 
 
 def build(
-    cfg: DictConfig, callbacks: Sequence[pl.Callback] = (), stop: Stop | None = None
+    cfg: DictConfig, callbacks: Sequence[pl.Callback] = (), signals: SignalHandler | None = None
 ) -> tuple[pl.LightningModule, Any, pl.Trainer]:
     """Seeds, then builds the model, the data and the trainer of `cfg`.
 
