@@ -23,6 +23,7 @@ from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.paths import ROOT
 
 TRAIN = [sys.executable, str(ROOT / "src" / "train.py")]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"} | os.environ
 QUIET = ["callbacks.progress=null", "callbacks.summary=null", "trainer.enable_progress_bar=false", "logger=none"]
 SHORT = ["model=mlp", "trainer.max_epochs=1", "trainer.limit_train_batches=20", "trainer.limit_val_batches=1", *QUIET]
 WITHIN = 5e-4  # 0.05 points of accuracy
@@ -31,7 +32,9 @@ WITHIN = 5e-4  # 0.05 points of accuracy
 def train(*words: str, timeout: float = 7200) -> float:
     """Seconds that a command line takes."""
     start = time.perf_counter()
-    done = subprocess.run([*TRAIN, *words], capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        [*TRAIN, *words], capture_output=True, text=True, timeout=timeout, check=False, env=ONE_THREAD
+    )
     if done.returncode:
         sys.exit(done.stderr)
     return time.perf_counter() - start
@@ -100,7 +103,9 @@ def memory(paths: list[str], jobs: int) -> None:
     """Resident memory of one process after each job."""
     with tempfile.TemporaryDirectory() as folder:
         words = [*SHORT, "model=lenet", f"paths.log_dir={folder}", *paths]
-        process = subprocess.Popen([*TRAIN, "-m", f"seed=range({jobs})", *words[1:]], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*TRAIN, "-m", f"seed=range({jobs})", *words[1:]], stdout=subprocess.DEVNULL, env=ONE_THREAD
+        )
         sizes: dict[int, int] = {}
         while process.poll() is None:
             done = len(list(Path(folder).glob("sweeps/*/*/*/metrics.json")))
@@ -131,7 +136,7 @@ def comparing(paths: list[str], repeats: int, runs: int) -> None:
         times = []
         for _ in range(repeats):
             start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True, timeout=300)
+            subprocess.run(command, check=True, capture_output=True, timeout=300, env=ONE_THREAD)
             times.append(time.perf_counter() - start)
         groups = len((Path(folder) / "report" / "table.csv").read_text().splitlines()) - 1
     print(f"comparing: {statistics.median(times):.2f} s for {runs} runs in {groups} groups, the page included")
@@ -146,7 +151,6 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="repeats at a time, where epochs are counted")
     parser.add_argument("--data-dir", default="", help="where MNIST lies")
     args = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     paths = [f"paths.data_dir={args.data_dir}"] if args.data_dir else []
     if args.what == "pruning":
         pruning(paths, args.repeats, args.trials or 27, args.epochs, args.jobs)

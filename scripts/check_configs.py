@@ -209,10 +209,8 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="print what was refused, and why")
     args = parser.parse_args()
     start = time.perf_counter()
-    # As if this machine had whatever a config may ask for
-    machine.count_gpus = lambda: 2
-    machine.has_package = lambda name: True
     with (
+        machine.pretended(gpus=2),
         tempfile.TemporaryDirectory() as scratch,
         initialize_config_dir(str(args.configs.resolve()), version_base="1.3"),
     ):
