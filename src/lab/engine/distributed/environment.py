@@ -3,7 +3,7 @@
 import os
 import socket
 
-from pytorch_lightning.plugins.environments import (
+from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
     ClusterEnvironment,
     LSFEnvironment,
     MPIEnvironment,
@@ -46,7 +46,8 @@ class RankEnvironment(ClusterEnvironment):
         self.is_started = "LOCAL_RANK" in os.environ  # by rank 0 or by a user: this process starts no other
         self.is_served = self.is_started or num_nodes > 1  # whoever started the ranks has told them where to meet
         self._store: TCPStore | None = None
-        self._rank, self._world_size = 0, 1
+        # Until Lightning has counted: zero for the first rank alone
+        self._rank, self._world_size = self.node_rank() + self.local_rank(), 1
 
     @property
     def main_address(self) -> str:

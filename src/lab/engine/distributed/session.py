@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment  # type: ignore[attr-defined]
 from torch import distributed
 
 from lab.engine.distributed.environment import RankEnvironment, cluster_environment
