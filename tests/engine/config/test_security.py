@@ -73,7 +73,7 @@ CONFIGURED: dict[str, Any] = {
     "an import of torch's": {"_target_": "torch.optim.optimizer.warnings.sys.modules.pop", "_args_": ["lab"]},
     "a class that torch imports": {"_target_": "torch.optim.optimizer.OrderedDict"},
     "a function of ours": {"_target_": "lab.engine.training.train.train", "cfg": {}},
-    "a function that loads": {"_target_": "lab.engine.config.compose.project_settings"},
+    "a function that loads": {"_target_": "lab.engine.utils.project.project_settings"},
     "a private function": {"_target_": "lab.engine.runs.run._git"},
     "a private factory": {"_target_": "lab.optim.optimizers._build", "algorithm": OPEN},
     "ourselves": {"_target_": "lab.engine.config.instantiate.instantiate", "config": OPEN, "_recursive_": False},

@@ -2,11 +2,9 @@
 
 import math
 import secrets
-import tomllib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -23,18 +21,11 @@ from lab.engine.config.security import authorize
 from lab.engine.utils.console import ignore_known_warnings
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
+from lab.engine.utils.project import project_settings
 
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), use_cache=True, replace=True)
-
-
-@cache
-def project_settings() -> dict[str, Any]:
-    """Reads `[tool.lab]` of pyproject.toml: what this checkout adds to the engine."""
-    path = ROOT / "pyproject.toml"
-    settings: dict[str, Any] = tomllib.loads(path.read_text()).get("tool", {}).get("lab", {}) if path.is_file() else {}
-    return settings
 
 
 def _resolver(target: str) -> Callable[..., Any]:

@@ -15,9 +15,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.engine.config.compose import project_settings
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import ROOT
+from lab.engine.utils.project import project_settings
 
 # Packages whose public classes a config may name, or single classes: these, every package of this checkout's src/, and
 # `allow` of [tool.lab] in pyproject.toml. Not pytorch_lightning.cli, which would read another command line; nor
