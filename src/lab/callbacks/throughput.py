@@ -1,6 +1,7 @@
 """Logs training speed."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytorch_lightning as pl
@@ -25,10 +26,8 @@ class Throughput(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        try:
+        with suppress(MisconfigurationException):
             self._samples += extract_batch_size(batch)
-        except MisconfigurationException:
-            pass
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":

@@ -64,6 +64,7 @@ class Unstoppable(Handler):
 
 @contextmanager
 def preemption(run_dir: Path) -> Iterator[Handler]:
+    """Listens to signals, and ends a run that was told to stop."""
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if not first:
         for handler in logging.getLogger().handlers:
@@ -90,6 +91,7 @@ def preemption(run_dir: Path) -> Iterator[Handler]:
 
 @contextmanager
 def ranks(trainer: pl.Trainer, run: Record) -> Iterator[None]:
+    """Starts the other ranks, and watches them."""
     if isinstance(launcher := trainer.strategy.launcher, _SubprocessScriptLauncher):
         trainer.strategy._launcher = launcher = Launcher(launcher, watchdog_of(trainer))
         if HydraConfig.initialized():

@@ -45,6 +45,5 @@ def is_testable(model: pl.LightningModule, data: Any) -> bool:
     """Whether the model has a `test_step`, and the data, or the model itself, something to test on."""
     return is_overridden("test_step", model) and (
         is_overridden("test_dataloader", model)
-        or isinstance(data, pl.LightningDataModule)
-        and is_overridden("test_dataloader", data)
+        or (isinstance(data, pl.LightningDataModule) and is_overridden("test_dataloader", data))
     )
