@@ -78,9 +78,8 @@ def test_least_squares_is_that_of_numpy(standardize: bool) -> None:
     np.testing.assert_allclose(np.append(weights.numpy(), bias), expected[:, 0], rtol=1e-9)
     x, y = (t.double().numpy() for t in split(data, "test"))
     assert data.optimal_metrics == {"test/mse": pytest.approx(np.mean((x @ expected[:-1] + expected[-1] - y) ** 2))}
-    assert data.optimal_metrics["test/mse"] == pytest.approx(
-        1.0, abs=0.12
-    )  # the noise's variance; four standard errors
+    # the noise's variance; four standard errors
+    assert data.optimal_metrics["test/mse"] == pytest.approx(1.0, abs=0.12)
     if not standardize:
         assert (weights - data.weights).abs().max() < 0.12  # four standard errors: 4 / sqrt(1600), and some
         assert abs(bias - data.bias) < 0.12

@@ -193,7 +193,7 @@ def test_samples_come_from_the_average_in_the_datas_own_scale() -> None:
 
 def test_a_resumed_run_draws_what_the_straight_one_does(cfg: Compose, tmp_path: Path) -> None:
     def fit(name: str, epochs: int, resume: Path | None = None) -> dict[str, Tensor]:
-        more = ["scheduler=none", "model.loss=wgan_gp", "logger=none", "callbacks.quality=null"]
+        more = ["scheduler=none", "model.loss=wgan_gp", "logger=none", "callbacks.quality=null", "objective=null"]
         there = f"paths.run_dir={tmp_path}/{name}"
         module, data, trainer = build(cfg(*TINY, *more, there, f"trainer.max_epochs={epochs}"))
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)

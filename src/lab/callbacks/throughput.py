@@ -26,7 +26,7 @@ class Throughput(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        with suppress(MisconfigurationException):  # of a batch without any tensor
+        with suppress(MisconfigurationException):
             self._samples += extract_batch_size(batch)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -232,7 +232,7 @@ def test_what_configs_name_is_built() -> None:
 def test_a_package_of_ones_own_is_added_to_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text("import os\nclass Thing:\n    pass\ndef make():\n    return Thing()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match=r"mine.Thing is not allowed\n.*ALLOWED in lab/engine/config/instantiate.py"):
+    with pytest.raises(UserError, match=r"mine.Thing is not allowed\n.*allow in \[tool.lab\] of pyproject.toml"):
         instantiate({"_target_": "mine.Thing"})
     monkeypatch.setattr(instantiation, "ALLOWED", [*instantiation.ALLOWED, "mine"])
     assert type(instantiate({"_target_": "mine.Thing"})).__name__ == "Thing"

@@ -26,7 +26,7 @@ BASE = [
 ]
 CLASSIFIER = [*BASE, "model=mlp", "model.dropout=0.2", "data.augment=true", "optimizer.lr=3e-3"]
 VAE = [*BASE, "model=vae", "model.nll_samples=2"]
-GAN = [*BASE, "model=gan", "callbacks.quality=null"]
+GAN = [*BASE, "model=gan", "callbacks.quality=null", "objective=null"]
 WORDS = ["model=gpt", "data=text", "data.num_tokens=20000", "model.dropout=0.1", "trainer.max_epochs=2"]
 PLATEAU = ["scheduler=plateau", "scheduler.scheduler.patience=0", "+scheduler.scheduler.threshold=0.9"]
 IMPATIENT = [f"callbacks.early_stopping.{option}" for option in ("patience=1", "min_delta=0.9")]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ BORING = {
 CONFIGS = {
     "model/net.yaml": """
         # @package _global_
-        model: {_target_: mine.net.Net, hidden: 8, lr: 0.01}
+        model: {_target_: mine.net.Net, hidden: 8, lr: 0.01, pause: 0.0}
         objective: {metric: val_loss, mode: min}
     """,
     "data/rows.yaml": """
@@ -96,9 +97,7 @@ RUN = ["model=net", "data=rows", "trainer=cpu", "trainer.max_epochs=4"]
 def write(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(
-            "\n".join(line.removeprefix(" " * 8) for line in text.strip("\n").splitlines()) + "\n"
-        )
+        (folder / name).write_text(textwrap.dedent(text).lstrip("\n"))
 
 
 @pytest.fixture(scope="module")

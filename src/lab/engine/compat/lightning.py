@@ -101,6 +101,10 @@ class FitLoop(_FitLoop):
         epoch = self.epoch_progress.current  # Lightning's own takes every run with max_steps for one amid an epoch
         _Loop.restarting.fset(self, restarting and epoch.processed < epoch.started)  # type: ignore[attr-defined]
 
+    def forget_restart(self) -> None:
+        """Has a resumed epoch go on with its next batch: nothing is left to do of the one before."""
+        self.restarting = False
+
     def on_advance_end(self) -> None:
         super().on_advance_end()
         self.epoch_loop.on_step_boundary(end_of_epoch=True)
@@ -127,10 +131,9 @@ class TrainingEpochLoop(_TrainingEpochLoop):
         super().on_run_start(data_fetcher)
         trainer = self.trainer
         module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
-        trainer.fit_loop.restarting = False  # nothing is left of the batch before
-        self._fast = (
-            self.fast and uses_no_batch_hooks(trainer) and not isinstance(data_fetcher, _DataLoaderIterDataFetcher)
-        )
+        trainer.fit_loop.forget_restart()  # type: ignore[attr-defined]
+        takes_iterator = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
+        self._fast = self.fast and uses_no_batch_hooks(trainer) and not takes_iterator
         self._transfers = trainer.strategy.root_device.type != "cpu" or any(
             _overrides(owner, base, TRANSFER_HOOKS)
             for owner, base in ((module, pl.LightningModule), (data, pl.LightningDataModule))

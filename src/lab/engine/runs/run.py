@@ -186,9 +186,8 @@ class Run:
         from lab.engine.config.instantiate import build_model
 
         config, checkpoint = self.config, self.read_checkpoint(which)
-        saved = {
-            k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k in config.model and k != "_target_"
-        }
+        arguments = {key for key in map(str, config.model) if not key.startswith("_")}
+        saved = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key in arguments}
         model = build_model(config, **saved | changes)
         try:
             model.load_state_dict(checkpoint["state_dict"])

@@ -78,7 +78,7 @@ def mismatch(config: DictConfig, key: str, value: Any) -> str | None:
     What the class says of its argument goes before what its default looks like: `trainer.devices=[0, 1]` may replace a
     number. Where it says nothing, numbers replace numbers, and lists lists.
     """
-    if value is None and key in ("objective", "dims"):
+    if value is None and key == "dims":
         return "keys and their values"
     if value == "???" or (key, value) == ("trainer.deterministic", "warn"):
         return None
