@@ -16,8 +16,10 @@ import torch
 from omegaconf import OmegaConf
 
 from lab.engine.config.instantiate import instantiate
+from lab.engine.runs.resume import resumed_config
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.paths import ROOT
 from lab.models.lenet import LeNet
 from lab.models.resnet import ResNet
@@ -202,3 +204,26 @@ def test_every_file_is_loaded_as_data() -> None:
                 assert keywords.get("weights_only") == "True", f"{path}:{node.lineno}"
                 calls += 1
     assert calls >= 4
+
+
+@pytest.mark.parametrize("argument", ["resume", "attach"])
+def test_a_hostile_config_is_not_trained_with(argument: str, run: Run, canary: Path, tmp_path: Path) -> None:
+    torch.save(checkpoint(), run.dir / "checkpoints" / "last.ckpt")
+    run.write("run.json", {"format": FORMAT, "status": "preempted"})
+    path = run.dir / ".hydra" / "config.yaml"
+    config = OmegaConf.load(path)
+    OmegaConf.update(config, "callbacks.evil", fill(OPEN, tmp_path), force_add=True)
+    OmegaConf.save(config, path)
+    answer = run_script("src/train.py", f"{argument}={run.dir}", timeout=120)
+    refused(answer.returncode, answer.stderr, "is not allowed")
+
+
+@pytest.mark.parametrize("choice", ["../../evil", "no_such_file", "[digits,{a:b}]"])
+def test_a_choice_that_is_recorded_is_one_of_ours(choice: str, run: Run, cfg: Compose) -> None:
+    """Choices compose nothing but to see what another one would change."""
+    torch.save(checkpoint(), run.dir / "checkpoints" / "last.ckpt")
+    run.write("run.json", {"format": FORMAT, "status": "preempted"})
+    node = {"hydra": {"runtime": {"choices": {"data": "digits", "model": "lenet", "trainer": choice}}}}
+    OmegaConf.save(OmegaConf.create(node), run.dir / ".hydra" / "hydra.yaml")
+    with pytest.raises(UserError, match="configs/ has it no longer"):
+        resumed_config(cfg(f"resume={run.dir}", "changes=['callbacks=none']"))
