@@ -131,9 +131,10 @@ class CSV(TableDataModule):
         batches = []
         for path in paths:
             check_file(path, "in")
-            features, known = self.read(str(path), "in")
-            if known is not None and self.classes is None:
-                known = [_number(word) for word in known]
+            features, words = self.read(str(path), "in")
+            known: list[Any] | None = words
+            if words is not None and self.classes is None:
+                known = [_number(word) for word in words]
             for start in range(0, len(features), self.eval_batch_size):
                 rows = slice(start, start + self.eval_batch_size)
                 batches.append((features[rows].float(), None if known is None else known[rows]))
