@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from lab.engine.training.interim import Unstoppable
 from pytorch_lightning.demos.boring_classes import BoringDataModule, BoringModel, ManualOptimBoringModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lab.engine.compat.lightning import FitLoop, uses_no_batch_hooks
+from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.training.train import build
 from tests.conftest import SMALL, Compose
 
@@ -133,7 +133,7 @@ def test_anybodys_model_on_plain_loaders_trains_to_the_bit_as_lightning_trains_i
             accelerator="cpu", max_epochs=3, log_every_n_steps=2, enable_model_summary=False, **options
         )
         if fast is not None:
-            trainer.fit_loop = FitLoop(trainer, Unstoppable(), fast=fast)
+            trainer.fit_loop = FitLoop(trainer, SignalHandler(), fast=fast)
         model = MODELS[name]()
         with warnings.catch_warnings():  # Lightning's advice about workers, and about steps that are skipped
             warnings.simplefilter("ignore")
@@ -151,7 +151,7 @@ def test_anybodys_model_on_plain_loaders_trains_to_the_bit_as_lightning_trains_i
 
 def test_manual_optimization_is_left_to_lightning() -> None:
     trainer = pl.Trainer(accelerator="cpu", fast_dev_run=True, enable_model_summary=False, enable_progress_bar=False)
-    trainer.fit_loop = FitLoop(trainer, Unstoppable())
+    trainer.fit_loop = FitLoop(trainer, SignalHandler())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(ManualOptimBoringModel(), BoringDataModule())
@@ -175,7 +175,7 @@ def test_a_fit_that_is_told_to_stop_ends_after_the_batch(fast: bool) -> None:
     stopper.boundaries = []
     options: dict[str, Any] = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
     trainer = pl.Trainer(accelerator="cpu", max_epochs=3, enable_model_summary=False, callbacks=[stopper], **options)
-    trainer.fit_loop = FitLoop(trainer, Unstoppable(), fast=fast)
+    trainer.fit_loop = FitLoop(trainer, SignalHandler(), fast=fast)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(BoringModel(), BoringDataModule())

@@ -11,7 +11,7 @@ import torch
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.config.overrides import to_override
 from lab.engine.runs.recorder import Recorder
-from lab.engine.runs.resume import newest, resumed_config
+from lab.engine.runs.resume import resumed_config
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
 from tests.conftest import SMALL, Compose, run_script
@@ -111,7 +111,7 @@ def test_a_truncated_last_checkpoint_falls_back_to_the_newest_that_is_whole(run:
     content = last.read_bytes()
     last.unlink()
     last.write_bytes(content[: len(content) // 2])
-    assert newest(run) == best
+    assert run.newest_checkpoint() == best
     status, said = resume(run, "trainer.max_epochs=3")
     assert status == 0, said
     assert "last.ckpt: no complete checkpoint" in said
