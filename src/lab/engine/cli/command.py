@@ -114,7 +114,7 @@ def _with_search_path(overrides: Sequence[Override], config_dir: str | None, pri
         return lines
     given = [o.value() for o in overrides if o.get_key_element() == "hydra.searchpath"]
     own = OmegaConf.select(OmegaConf.load(primary), "hydra.searchpath") if primary.is_file() else None
-    searched = [f"file://{os.path.abspath(config_dir)}", *(given[0] if given else own or [])]
+    searched: Any = [f"file://{os.path.abspath(config_dir)}", *((given[0] if given else own) or [])]  # type: ignore[misc]
     rest = [line for line in lines if not line.startswith("hydra.searchpath=")]
     return [f"hydra.searchpath={to_override(searched)}", *rest]
 
