@@ -115,7 +115,8 @@ def _with_search_path(overrides: Sequence[Override], config_dir: str | None, pri
         return lines
     given = [o.value() for o in overrides if o.get_key_element() == "hydra.searchpath"]
     own = OmegaConf.select(OmegaConf.load(primary), "hydra.searchpath") if primary.is_file() else None
-    searched: Any = [f"file://{os.path.abspath(config_dir)}", *((given[0] if given else own) or [])]
+    others: Any = given[0] if given else own
+    searched = [f"file://{os.path.abspath(config_dir)}", *(others or [])]
     rest = [line for line in lines if not line.startswith("hydra.searchpath=")]
     return [f"hydra.searchpath={to_override(searched)}", *rest]
 
