@@ -4,6 +4,7 @@ import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -102,7 +103,8 @@ def _with_search_path(overrides: Sequence[Override], config_dir: str | None, pri
         return lines
     given = [o.value() for o in overrides if o.get_key_element() == "hydra.searchpath"]
     own = OmegaConf.select(OmegaConf.load(primary), "hydra.searchpath") if primary.is_file() else None
-    searched = [f"file://{os.path.abspath(config_dir)}", *(given[0] if given else own or [])]
+    others: Any = given[0] if given else own
+    searched = [f"file://{os.path.abspath(config_dir)}", *(others or [])]
     rest = [line for line in lines if not line.startswith("hydra.searchpath=")]
     return [f"hydra.searchpath={to_override(searched)}", *rest]
 
