@@ -5,11 +5,11 @@
 
 import socket
 
-from lab.engine.cli.arguments import parse_arguments
 from lab.engine.cli.errors import script
 from lab.engine.sweeps.storage import open_storage
 from lab.engine.sweeps.study import settings
 from lab.engine.sweeps.sweep import Sweep
+from lab.engine.utils.arguments import parse_arguments
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.machine import has_package
 from lab.engine.utils.paths import ROOT

@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from hydra.utils import get_object
 
+from lab.engine.compat.lightning import precisions
 from lab.engine.config.checks.limits import CHOICES
 from lab.engine.utils.errors import UserError
 
@@ -50,14 +51,13 @@ def parameters(target: Any) -> set[str] | None:
 
 def lists() -> Iterator[str]:
     """Where the lists of `lab.engine.config.checks.limits` are not those of Lightning."""
-    from lightning_fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
     from pytorch_lightning.accelerators import AcceleratorRegistry
     from pytorch_lightning.strategies import StrategyRegistry
 
     theirs = {
         "trainer.strategy": {"auto", *StrategyRegistry.available_strategies()},
         "trainer.accelerator": {"auto", "gpu", *AcceleratorRegistry.available_accelerators()},
-        "trainer.precision": {*get_args(_PRECISION_INPUT_STR), *get_args(_PRECISION_INPUT_STR_ALIAS)},
+        "trainer.precision": precisions(),
     }
     for key, names in theirs.items():
         for name in sorted(names ^ set(CHOICES[key])):

@@ -11,11 +11,11 @@ import re
 import subprocess
 from secrets import token_hex
 
-from lab.engine.cli.arguments import parse_arguments
 from lab.engine.cli.errors import script
 from lab.engine.runs.attach import attach_command
 from lab.engine.runs.reproduce import copy_run, obstacles
 from lab.engine.runs.run import Run
+from lab.engine.utils.arguments import parse_arguments
 from lab.engine.utils.errors import RunFailed, UserError
 
 SPEED = re.compile(r"per_second|seconds|throughput")

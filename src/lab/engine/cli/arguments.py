@@ -1,4 +1,4 @@
-"""Arguments: of scripts, and what Hydra sees of those of `src/train.py`.
+"""What Hydra sees of the arguments of `src/train.py`.
 
 What a run's or a sweep's directory holds is data, and comes into no argument: of a run its path is given, and of a
 sweep which of our sweepers and which file of configs/hydra/launcher it was begun with.
@@ -19,20 +19,6 @@ from lab.engine.utils.redaction import redact
 
 MULTIRUN = ("-m", "--multirun")
 SWEEPERS = ("grid", "optuna")  # that a `sweep.json` may name
-
-
-def parse_arguments(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Splits a script's words into its own arguments, over their `defaults`, and overrides of the run's config."""
-    own, overrides = dict(defaults), []
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"{word!r} is no argument: write key=value, such as {next(iter(defaults))}=…")
-        if name in defaults:
-            own[name] = value
-        else:
-            overrides.append(word)
-    return own, overrides
 
 
 def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:

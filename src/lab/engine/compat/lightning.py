@@ -8,9 +8,10 @@ The public wish: a hook `on_step_boundary` of callbacks, a method that ends a fi
 turned off.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import pytorch_lightning as pl
+from lightning_fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
 from pytorch_lightning.loops.fetchers import _DataLoaderIterDataFetcher
 from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.loops.loop import _Loop
@@ -19,6 +20,7 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.trainer.call import _call_callback_hooks, _call_strategy_hook
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
@@ -148,10 +150,6 @@ class TrainingEpochLoop(_TrainingEpochLoop):
             and trainer._val_check_time_interval is None
             and not any(c.reduce_on_plateau and c.interval == "step" for c in trainer.lr_scheduler_configs)
         )
-        self._starting, self._ending = (
-            [c for c in trainer.callbacks if _overrides(c, pl.Callback, (hook,))]
-            for hook in ("on_train_batch_start", "on_train_batch_end")
-        )
         self._at_boundaries = [c for c in trainer.callbacks if hasattr(c, "on_step_boundary")]
 
     def advance(self, data_fetcher: Any) -> None:
@@ -169,11 +167,9 @@ class TrainingEpochLoop(_TrainingEpochLoop):
             batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         progress.increment_ready()
         connector.on_batch_start(batch)
-        module._current_fx_name = "on_train_batch_start"
-        for callback in self._starting:
-            callback.on_train_batch_start(trainer, module, batch, batch_idx)
+        _call_callback_hooks(trainer, "on_train_batch_start", batch, batch_idx)
         progress.increment_started()
-        outputs = self._step(batch, batch_idx)
+        outputs = {} if batch is None else self._step(batch, batch_idx)
         progress.increment_processed()
 
         for config in trainer.lr_scheduler_configs:
@@ -184,10 +180,7 @@ class TrainingEpochLoop(_TrainingEpochLoop):
         if self._num_ready_batches_reached():
             self.update_lr_schedulers("epoch", update_plateau_schedulers=False)
 
-        module._current_fx_name = "on_train_batch_end"
-        for callback in self._ending:
-            callback.on_train_batch_end(trainer, module, outputs, batch, batch_idx)
-        module._current_fx_name = None
+        _call_callback_hooks(trainer, "on_train_batch_end", outputs, batch, batch_idx)
         progress.increment_completed()
         if connector.should_update_logs or trainer.fast_dev_run:  # what was logged for this step reaches the loggers
             connector.on_batch_end()
@@ -195,13 +188,13 @@ class TrainingEpochLoop(_TrainingEpochLoop):
 
     def _step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One step of the optimizer, which is given a closure as Lightning gives it one: what `training_step` made."""
-        module, progress = self.trainer.lightning_module, self.automatic_optimization.optim_progress.optimizer
+        progress = self.automatic_optimization.optim_progress.optimizer
         [optimizer] = self.trainer.optimizers
         arguments = (batch, batch_idx) if self._takes_index else (batch,)
 
         def forward() -> ClosureResult:
-            module._current_fx_name = "training_step"
-            return ClosureResult.from_training_step_output(module.training_step(*arguments))
+            output = _call_strategy_hook(self.trainer, "training_step", *arguments)
+            return ClosureResult.from_training_step_output(output)
 
         def zero_grad() -> None:
             progress.zero_grad.increment_ready()
@@ -264,3 +257,8 @@ def uses_no_batch_hooks(trainer: pl.Trainer) -> bool:
 
 def _overrides(owner: Any, base: type, hooks: tuple[str, ...]) -> bool:
     return any(getattr(getattr(owner, hook), "__func__", None) is not getattr(base, hook) for hook in hooks)
+
+
+def precisions() -> set[str]:
+    """Returns every `trainer.precision` that Lightning takes by name. The public wish: a registry, as of strategies."""
+    return {*get_args(_PRECISION_INPUT_STR), *get_args(_PRECISION_INPUT_STR_ALIAS)}

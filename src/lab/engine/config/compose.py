@@ -25,7 +25,7 @@ from lab.engine.utils.project import project_settings
 
 OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("product", lambda *factors: math.prod(factors), replace=True)
-OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("unique", lambda *scope: secrets.token_hex(4), use_cache=True, replace=True)
 
 
 def _resolver(target: str) -> Callable[..., Any]:

@@ -29,6 +29,9 @@ def write_best(sweep: Sweep) -> Path | None:
     Returns:
         The file; None where there is no winner.
     """
+    if not sweep.objectives:
+        log.info("no winner: the model's config names no objective")
+        return None
     objective = sweep.objectives[0]
     ranked = rank(sweep, objective)
     if not ranked:

@@ -58,6 +58,10 @@ class Search(Sweeper):
         node: Any = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
         self.settings = node
         self.seeds: list[int | None] = node.get("seeds") or [None]
+        if not self.objectives() and not self.config.objective:
+            raise UserError(
+                "nothing to search for: give 'hydra.sweeper.objectives={METRIC: min}', or the model an objective"
+            )
         objectives = self.objectives() or [{"metric": str(self.config.objective.metric)}]
         check_pruner(node.get("pruner"), node.get("seeds"), [one["metric"] for one in objectives])
         self.space = Space.parse(self.overrides, node["params"] or {}, node["when"] or {})

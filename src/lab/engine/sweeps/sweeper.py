@@ -183,13 +183,13 @@ class Sweeper(Base):
             record = self.directory.record
             self.directory.update(resumed=[*record.get("resumed", []), now()], finished=None, error=None, **facts)
             return
-        objective: Any = OmegaConf.to_container(self.config.objective)
+        objective: Any = OmegaConf.to_container(self.config).get("objective")  # type: ignore[union-attr]
         self.directory.update(
             format=FORMAT,
             started=now(),
             name=self.config.sweep.name,
             sweeper=self.kind,
-            objectives=self.objectives() or [objective],
+            objectives=self.objectives() or ([objective] if objective else []),
             **resume.facts(self.config, self.overrides),
             **facts,
         )
