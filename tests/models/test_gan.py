@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lab.data.tensors import generator
+from lab.engine.training.metrics import TrainMetrics
 from lab.engine.training.train import build
 from lab.models.gan import GAN, gradient_penalty_of
 from tests.conftest import SMALL, Command, Compose
@@ -150,7 +151,7 @@ def test_a_step_is_one_of_each_player_down_its_own_loss(cfg: Compose) -> None:
 @pytest.mark.parametrize("loss", ["non_saturating", "hinge", "wgan_gp"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 def test_every_loss_trains(loss: str, precision: str, cfg: Compose) -> None:
-    module, data, trainer = build(cfg(*BARE, f"model.loss={loss}", f"trainer.precision={precision}"))
+    module, data, trainer = build(cfg(*BARE, f"model.loss={loss}", f"trainer.precision={precision}"), [TrainMetrics()])
     before = deepcopy(module.state_dict())
     trainer.fit(module, datamodule=data)
     assert trainer.global_step == 10, "a batch is one step, whatever the number of players"

@@ -8,6 +8,7 @@ import pytest
 
 from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.config.compose import parse
+from lab.engine.distributed import rendezvous
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.formats import FORMAT
 from tests.conftest import Command
@@ -132,7 +133,6 @@ def test_a_command_that_slurm_starts_again_goes_on_with_what_it_had_begun(run: P
     put(run / "run.json", **begun)
     again = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
     assert values(hydra_arguments(words, again))["resume"] == str(run)
-    assert values(hydra_arguments(words, again | {"SLURM_PROCID": "1"}))["hydra.run.dir"] != str(run)
     for other in ({"SLURM_JOB_ID": "8"}, {"SLURM_RESTART_COUNT": "0"}):
         assert "resume" not in values(hydra_arguments(words, again | other))
     assert "resume" not in values(hydra_arguments([*words, "seed=1"], again))
@@ -140,10 +140,15 @@ def test_a_command_that_slurm_starts_again_goes_on_with_what_it_had_begun(run: P
     assert "resume" not in values(hydra_arguments(words, again)), "another rank has begun it this time"
 
 
-def test_a_rank_beside_the_first_makes_no_run_directory() -> None:
-    seen = values(hydra_arguments(["seed=1"], {"RANK": "3", "WORLD_SIZE": "4"}))
-    assert seen["hydra.output_subdir"] is None
-    assert "rank_3" in seen["hydra.run.dir"]
+def test_a_rank_beside_the_first_waits_for_its_directory(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "await_run_dir", lambda: run)
+    for environ in ({"RANK": "3", "WORLD_SIZE": "4"}, {"SLURM_PROCID": "3"}):
+        seen = values(hydra_arguments(["seed=1"], environ))
+        assert seen["hydra.output_subdir"] is None
+        assert seen["hydra.run.dir"] == seen["attach"] == str(run)
+        assert seen["hydra.job.name"] == "rank_3"
+    with pytest.raises(UserError, match="torchrun"):
+        hydra_arguments(["-m", "seed=1,2"], {"RANK": "1"})
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])

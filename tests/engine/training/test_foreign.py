@@ -83,7 +83,7 @@ class Rows(pl.LightningDataModule):
         self.rows = [{"x": row, "y": row.sum(0, keepdim=True)} for row in x]
 
     def train_dataloader(self):
-        return DataLoader(self.rows, batch_size=8)
+        return DataLoader(self.rows, batch_size=8, shuffle=True)
 
     def val_dataloader(self):
         return DataLoader(self.rows, batch_size=16)

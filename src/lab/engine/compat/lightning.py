@@ -16,6 +16,7 @@ from pytorch_lightning.loops.fetchers import _DataLoaderIterDataFetcher
 from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.loops.loop import _Loop
 from pytorch_lightning.loops.optimization.automatic import Closure, ClosureResult
+from pytorch_lightning.loops.progress import _BatchProgress
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.profilers import PassThroughProfiler
@@ -86,6 +87,11 @@ class FitLoop(_FitLoop):
     def done(self) -> bool:
         return self.stopped or self._skipped or super().done
 
+    @property
+    def is_resuming(self) -> bool:
+        """Never: the first epoch of a resumed run makes its batches anew, from the random state that was restored."""
+        return False
+
     def run(self) -> None:
         self.epoch_loop.stop.listen()
         super().run()
@@ -112,6 +118,14 @@ class FitLoop(_FitLoop):
         self.epoch_loop.on_step_boundary(end_of_epoch=True)
 
 
+class BatchProgress(_BatchProgress):
+    """Lightning's counts of batches."""
+
+    def note_last(self, is_last: bool) -> None:
+        """Says whether the batch that is counted now is the last of its epoch."""
+        self.is_last_batch = is_last
+
+
 class TrainingEpochLoop(_TrainingEpochLoop):
     """Lightning's loop over the batches of an epoch, with a point between two of them and a shorter way through one.
 
@@ -122,6 +136,7 @@ class TrainingEpochLoop(_TrainingEpochLoop):
 
     def __init__(self, trainer: pl.Trainer, min_steps: int | None, max_steps: int, stop: Stop, fast: bool) -> None:
         super().__init__(trainer, min_steps, max_steps)
+        self.batch_progress = BatchProgress()
         self.stop = stop
         self.fast = fast
 
@@ -161,7 +176,7 @@ class TrainingEpochLoop(_TrainingEpochLoop):
 
         batch, _, _ = next(data_fetcher)
         batch_idx = self.batch_idx + 1
-        progress.is_last_batch = data_fetcher.done
+        progress.note_last(data_fetcher.done)
         if self._transfers:
             batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
             batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)

@@ -54,7 +54,6 @@ class PredictionData(pl.LightningDataModule):
             self.data.prepare_data()
 
     def setup(self, stage: str) -> None:
-        self.data.trainer = self.trainer
         if not self.paths:
             self.data.setup(STAGES[self.split])
 

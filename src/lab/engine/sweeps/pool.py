@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -168,26 +169,33 @@ def _in_child(cores: Sequence[int]) -> Callable[[], None]:
     return prepare
 
 
+class PoolReturn(JobReturn):
+    """What a process that has ended came to."""
+
+    def end(self, status: JobStatus, value: Any) -> None:
+        """Says how it ended: its figure, or the error."""
+        self.status, self.return_value = status, value
+
+
 def _end(each: Running) -> JobReturn:
     """What a process that has ended came to; of one that was killed, the ranks that it had started end, too."""
     job, status = each.job, each.process.returncode
     seconds = time.monotonic() - each.began
-    done = JobReturn(overrides=job.overrides, working_dir=str(job.directory), task_name="train")
+    done = PoolReturn(overrides=job.overrides, working_dir=str(job.directory), task_name="train")
     if status:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(each.process.pid, signal.SIGKILL)
         cause = _cause(each)
         log.info("job %s failed after %.0f s: %s; see %s", job.number, seconds, cause, job.directory / "output.log")
-        done.return_value = RunFailed(cause)
-        if status > 0:  # else it stays unknown: whoever killed it, the job may go on
-            done.status = JobStatus.FAILED
+        # Of one that was killed it stays unknown: whoever killed it, the job may go on
+        done.end(JobStatus.FAILED if status > 0 else JobStatus.UNKNOWN, RunFailed(cause))
         return done
     run = Run(job.directory)
     name = str(OmegaConf.select(run.saved, "objective.metric"))
     score = run.metrics.get(name)
     told = "" if score is None else f": {name} {score:.4f}"
     log.info("job %s %s%s, %.0f s", job.number, run.status, told, seconds)
-    done.status, done.return_value = JobStatus.COMPLETED, score
+    done.end(JobStatus.COMPLETED, score)
     return done
 
 

@@ -116,7 +116,7 @@ def _signature(module: str, node: Definition) -> Signature:
         above = bases(module, node) if isinstance(node, ast.ClassDef) else []
         for place, base in above:
             signature.add(_signature(place, base), given)
-        signature.open |= not above and init is not None
+        signature.open |= isinstance(node, ast.ClassDef) and len(above) < len(node.bases)  # of another package
     elif call:  # a function passes them on to another, and what it hands over to be called
         heirs = [find(module, n.id) for n in [call.func, *call.args] if isinstance(n, ast.Name)]
         for heir in filter(None, heirs):
