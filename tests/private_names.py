@@ -62,11 +62,12 @@ def _attributes(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Attributes, also by `getattr`, that nothing in the file defines."""
     own = _defined(tree)
     for node in ast.walk(tree):
-        name = ""
         if isinstance(node, ast.Attribute):
             name = node.attr
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "setattr", "delattr"):
-            name = node.args[1].value if isinstance(node.args[1], ast.Constant) else ""
+            name = str(node.args[1].value) if isinstance(node.args[1], ast.Constant) else ""
+        else:
+            continue
         if is_private(name) and name not in own and ast.unparse(node) not in DOCUMENTED:
             yield node.lineno, ast.unparse(node)
 

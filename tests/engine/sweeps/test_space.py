@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
+from lab.engine.compat.optuna import AskTellStudy
 from lab.engine.config.compose import compose, parse
 from lab.engine.sweeps.best import rank
 from lab.engine.sweeps.constraints import check_constraints, numbers, parse_constraints
@@ -180,10 +181,11 @@ def test_every_sampler_draws_from_the_space(sampler: str) -> None:
     sweeper = compose(["hydra/sweeper=optuna", f"hydra/sweeper/sampler={sampler}"], hydra=True).hydra.sweeper
     check_optuna(sweeper, space)
     directions: Any = ["maximize"] if sampler == "cmaes" else ["maximize", "minimize"]
-    study = optuna.create_study(directions=directions)
+    storage = optuna.storages.InMemoryStorage()
+    optuna.create_study(study_name="study", storage=storage, directions=directions)
     seen = []
     for number in range(12):
-        study.sampler = build_sampler(sweeper.sampler, space, number)
+        study = AskTellStudy("study", storage, sampler=build_sampler(sweeper.sampler, space, number))
         trial = study.ask()
         seen.append(tuple(space.suggest(trial)))
         for name, distribution in trial.distributions.items():

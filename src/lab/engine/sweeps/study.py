@@ -62,7 +62,7 @@ def open_study(
     optuna.logging.enable_propagation()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     opened = open_storage(directory, storage)
-    directions = [{"min": "minimize", "max": "maximize"}[mode] for mode in modes]
+    directions: Any = [{"min": "minimize", "max": "maximize"}[mode] for mode in modes]
     optuna.create_study(study_name=directory.name, storage=opened, directions=directions, load_if_exists=True)
     study = AskTellStudy(
         directory.name,
