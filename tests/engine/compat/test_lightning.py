@@ -86,7 +86,7 @@ class Plain(pl.LightningModule):
         self.log("val_loss", (self.net(batch["x"]) - batch["y"]).square().mean())
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.parameters(), lr=0.01)
+        optimizer = self.optimizer(self.parameters(), lr=0.01)  # type: ignore[call-arg]
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
 
 

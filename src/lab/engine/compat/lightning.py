@@ -172,7 +172,7 @@ class TrainingEpochLoop(_TrainingEpochLoop):
             super().advance(data_fetcher)
             return
         trainer, module, connector = self.trainer, self.trainer.lightning_module, self.trainer._logger_connector
-        progress = self.batch_progress
+        progress: Any = self.batch_progress
 
         batch, _, _ = next(data_fetcher)
         batch_idx = self.batch_idx + 1

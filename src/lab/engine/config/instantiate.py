@@ -56,8 +56,8 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
         return None
     # Interpolations are resolved once, here: what is looked at is what is built
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-    for node in targets(plain):
-        _check_arguments(node, kwargs if node is plain else {})
+    for target in targets(plain):
+        _check_arguments(target, kwargs if target is plain else {})
     node: Any = OmegaConf.create(plain, flags={"allow_objects": True})  # type: ignore[call-overload]
     try:
         return hydra_instantiate(node, _convert_="all", **kwargs)

@@ -22,6 +22,10 @@ class TrainMetrics(pl.Callback):
         RunFailed: when a training or validation loss is NaN or infinite, before a checkpoint could hold it.
     """
 
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._reset()
 
@@ -71,8 +75,7 @@ class TrainMetrics(pl.Callback):
             _check(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()})
 
     def _reset(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._sums, self._counts = {}, {}
 
     def _means(self, trainer: pl.Trainer) -> dict[str, float]:
         """Returns the averages so far, over all ranks."""

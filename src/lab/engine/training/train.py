@@ -30,7 +30,7 @@ def train(cfg: DictConfig) -> float | None:
         The objective at the best checkpoint, for a sweeper; None where nothing was validated.
     """
     run = Recorder(Path(cfg.paths.run_dir))
-    objective = (cfg.get("objective") or {}).get("metric")
+    objective = str((cfg.get("objective") or {}).get("metric"))
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if run.is_finished(cfg):
         return run.metrics.get(objective)
@@ -53,6 +53,7 @@ def train(cfg: DictConfig) -> float | None:
     for logger in trainer.loggers:
         if hasattr(logger, "log_final_metrics"):
             logger.log_final_metrics(metrics)
+        logger.save()
     if is_first:
         shown = [f"{name} {value:.4f}" for name, value in metrics.items() if not name.startswith("cost/")]
         log.info("%s", "  ".join(shown))
@@ -62,7 +63,7 @@ def train(cfg: DictConfig) -> float | None:
 
 def build(
     cfg: DictConfig, callbacks: Sequence[pl.Callback] = (), signals: SignalHandler | None = None
-) -> tuple[pl.LightningModule, Any, pl.Trainer]:
+) -> tuple[Any, Any, pl.Trainer]:
     """Seeds, then builds the model, the data and the trainer of `cfg`.
 
     Args:

@@ -31,4 +31,4 @@ def global_rank(environ: Mapping[str, str] = os.environ) -> int:
         return int(rank)
     # Of a task of srun or jsrun the former, of a process that rank 0 starts in a job the latter
     names = ("SLURM_PROCID", "JSM_NAMESPACE_RANK", "LOCAL_RANK")
-    return next((rank for name in names if (rank := int(environ.get(name) or 0))), 0)
+    return next((int(environ[name]) for name in names if int(environ.get(name) or 0)), 0)
