@@ -82,7 +82,7 @@ class Recorder(Run):
         patch = "code.patch"
         if config.get("resume"):
             before = {name: fact for name, fact in self.record.items() if name not in ("finished", "error", "signal")}
-            changed = [word for word in raw_overrides(config.get("changes") or []) if word not in self.overrides]
+            changed = [word for word in _changes(config) if word not in self.overrides]
             resumed = [*before.get("resumed", []), {"started": record["started"], "changed": changed} | origin]
             patch = f"code-{len(resumed)}.patch"
             record = before | {"status": "running", "pid": os.getpid(), "resumed": resumed}
@@ -120,11 +120,17 @@ def save_config(directory: Path, config: DictConfig, composed: DictConfig | None
         typed = [word for word in raw_overrides(hydra.overrides.task) if override_key(word) not in ASKED]
         node = OmegaConf.to_container(hydra, resolve=False, enum_to_str=True)
         files |= {"overrides.yaml": OmegaConf.create(typed), "hydra.yaml": OmegaConf.create({"hydra": node})}
-    elif changes := raw_overrides(config.get("changes") or []):
+    elif changes := _changes(config):
         files["overrides.yaml"] = OmegaConf.create(_replace(Run(directory).overrides, changes))
     for name, content in files.items():
         with atomic_write(directory / ".hydra" / name) as partial:
             OmegaConf.save(content, partial)
+
+
+def _changes(config: DictConfig) -> list[str]:
+    """What the command line gave anew, beside resume=."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return plain.get("changes") or []
 
 
 def _replace(overrides: Sequence[str], changes: Sequence[str]) -> list[str]:

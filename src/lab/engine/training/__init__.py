@@ -1,5 +1,11 @@
 """Trains one run."""
 
+import pytorch_lightning as _  # noqa: F401, which sets the variable below to 1
+
 from lab.engine.utils.console import ignore_known_warnings
+from lab.engine.utils.environment import set_variables
 
 ignore_known_warnings()
+# Lightning asks for this so that a process can fork after it looked for GPUs. None forks here, and every step of Adam
+# looks for GPUs: asking the driver anew costs it 50 microseconds.
+set_variables(PYTORCH_NVML_BASED_CUDA_CHECK="0")

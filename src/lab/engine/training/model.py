@@ -7,7 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
@@ -46,8 +45,12 @@ def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.Lightning
 
 
 @contextmanager
-def explain_memory(cfg: DictConfig) -> Iterator[None]:
+def explain_memory(batch_size: int | None, accumulate: int) -> Iterator[None]:
     """Says what to do about a batch that does not fit into memory.
+
+    Args:
+        batch_size: of the data, where it has one.
+        accumulate: batches of an optimizer step.
 
     Raises:
         RunFailed: in place of torch's own error.
@@ -58,11 +61,11 @@ def explain_memory(cfg: DictConfig) -> Iterator[None]:
         # Of the CPU's allocator the message alone tells what it was
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        size, accumulate = cfg.data.get("batch_size"), cfg.trainer.accumulate_grad_batches
         lines = [f"out of memory: {(str(error) or type(error).__name__).splitlines()[0]}"]
-        if isinstance(size, int):
+        if isinstance(batch_size, int):
             lines.append(
-                f"the same steps with half of data.batch_size={size} at a time: data.batch_size={max(1, size // 2)}"
+                f"the same steps with half of data.batch_size={batch_size} at a time:"
+                f" data.batch_size={max(1, batch_size // 2)}"
                 f" trainer.accumulate_grad_batches={2 * accumulate}"
             )
         lines.append("or trainer.precision=bf16-mixed, or smaller batches of validation if it was that")
