@@ -113,8 +113,10 @@ def train_command(tmp_path: Path, data_dir: Path) -> Command:
     """`python src/train.py …` in a process of its own, its paths under `tmp_path`."""
 
     def run(*overrides: str, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
-        paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs"]
-        return run_script("src/train.py", *overrides, *paths, timeout=timeout)
+        paths = {"paths.data_dir": data_dir, "paths.log_dir": f"{tmp_path}/logs"}
+        given = {override.partition("=")[0] for override in overrides}
+        added = [f"{key}={path}" for key, path in paths.items() if key not in given]
+        return run_script("src/train.py", *overrides, *added, timeout=timeout)
 
     return run
 

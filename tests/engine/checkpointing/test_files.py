@@ -128,11 +128,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_step(
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], timeout=10, check=True)
     done = train_command(*SMALL, "model=mlp", f"paths.log_dir={small_disk}/logs", timeout=60)
     assert done.returncode == 2
-    assert str(small_disk) in done.stderr
-    assert "Read-only file system" in done.stderr
+    assert f"{small_disk} cannot be written to" in done.stderr
     assert "Traceback" not in done.stderr
     done = train_command(*SMALL, "model=mlp", f"callbacks.checkpoint.dirpath={checkpoint_dir}", timeout=60)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert str(checkpoint_dir) in done.stderr
     assert "epoch 1" not in done.stdout
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], timeout=10, check=True)
