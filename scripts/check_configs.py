@@ -222,7 +222,8 @@ def main() -> int:
             pass  # noted as a fault
         for _, name in checker.choices("sweep"):
             space = compose("train", [f"sweep={name}"], return_hydra_config=True).hydra.sweeper.params
-            known = {key for key, _ in leaves(compose("train"))}
+            models = [name for _, name in checker.choices("model")]  # a key may be of one of them only
+            known = {key for model in models for key, _ in leaves(compose("train", [f"model={model}"]))}
             checker.faults |= {f"sweep={name}: {key}: no such key": None for key in space if key not in known}
     checker.faults |= dict.fromkeys(lists())
     for fault in checker.faults:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lab.engine.config.compose import compose, get, leaves, options, parse
 from lab.engine.config.identity import ABSENT, PLACE, differences, is_under
-from lab.engine.config.overrides import is_hydras, last_value, override_key, raw_overrides
+from lab.engine.config.overrides import is_hydras, override_key, raw_overrides
 from lab.engine.config.security import SHELL
 from lab.engine.sweeps.space import Space
 from lab.engine.sweeps.sweep import FILE, Sweep
@@ -34,7 +34,7 @@ def asks(override: str) -> bool:
 
 def begun_sweep(config: DictConfig) -> Sweep | None:
     """Returns the sweep that the command line asks to go on with; None for a new one."""
-    if not last_value(raw_overrides(config.hydra.overrides.task), "sweep.resume"):
+    if not config.sweep.resume:
         return None
     sweep = Sweep(Path(config.hydra.sweep.dir).resolve())
     check_format(sweep.record, sweep.dir / FILE)
