@@ -78,7 +78,8 @@ def build_model(cfg: DictConfig, **known: Any) -> Any:
         **known: arguments that stand in for the config's; passed as they are, nothing in them is built.
     """
     takes = parameters(locate(cfg.model._target_))
-    more = {name: instantiate(cfg[name]) for name in ("optimizer", "scheduler") if name in takes} | known
+    factories = {"optimizer": cfg.optimizer, "scheduler": cfg.scheduler}
+    more = {name: instantiate(node) for name, node in factories.items() if name in takes} | known
     node = {key: _plain(cfg.model[key]) for key in map(str, cfg.model) if key not in known}
     _check_arguments(node, more)
     return instantiate(node | {"_partial_": True})(**more)
