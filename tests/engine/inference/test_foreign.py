@@ -130,6 +130,7 @@ class Data(pl.LightningDataModule):
         return [DataLoader(Pairs(), batch_size=4), DataLoader(Pairs(), batch_size=3)]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        assert self.trainer is not None
         return batch | {"pixels": batch["pixels"] + 1}
 
 
@@ -141,18 +142,6 @@ class Sums(pl.LightningModule):
 class Named(Sums):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         return {"name": batch["meta"]["name"], "sum": batch["pixels"].sum((1, 2))}
-
-
-@pytest.mark.xfail(
-    strict=True, reason="PredictionData stands between the trainer and the data, and does not pass it on"
-)
-def test_the_data_knows_the_trainer() -> None:
-    class Asking(Data):
-        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-            assert self.trainer is not None
-            return batch
-
-    predict(Sums(), PredictionData(Asking()))
 
 
 def test_batches_of_any_nesting_and_several_loaders() -> None:

@@ -27,8 +27,8 @@ class Loader:
         return len(self.loader)  # type: ignore[arg-type]  # TypeError where it has none, as Lightning expects
 
 
-class PredictionData(pl.LightningDataModule):
-    """Gives a part of a datamodule to `Trainer.predict`; all else, such as moving batches, that datamodule does itself.
+class PredictionData:
+    """What to predict: a part of a datamodule, or files.
 
     Args:
         data: the datamodule.
@@ -38,41 +38,43 @@ class PredictionData(pl.LightningDataModule):
     """
 
     def __init__(self, data: pl.LightningDataModule, split: str = "test", paths: Sequence[Any] = ()) -> None:
-        super().__init__()
         self.data = data
         self.split = split
         self.paths = paths
         self.row_names: Columns = {}
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "data":  # not there yet
-            raise AttributeError(name)
-        return getattr(self.data, name)  # such as the names of classes
+    def datamodule(self) -> pl.LightningDataModule:
+        """Returns a datamodule of the data's own class, and with its state, that predicts this part.
 
-    def prepare_data(self) -> None:
+        So its hooks run as they were written, and know the trainer.
+        """
+        asked, data = self, self.data
+
+        class Part(type(data)):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self.__dict__ = vars(data)  # shared: what the trainer or `setup` sets, both have
+
+            def prepare_data(self) -> None:
+                if not asked.paths:
+                    data.prepare_data()
+
+            def setup(self, stage: str) -> None:
+                if not asked.paths:
+                    data.setup(STAGES[asked.split])
+
+            def predict_dataloader(self) -> list[Loader]:
+                return asked.loaders()
+
+        return Part()
+
+    def loaders(self) -> list[Loader]:
+        """Returns what is gone through, once the data is set up."""
         if not self.paths:
-            self.data.prepare_data()
-
-    def setup(self, stage: str) -> None:
-        if not self.paths:
-            self.data.setup(STAGES[self.split])
-
-    def predict_dataloader(self) -> list[Loader]:
+            return [Loader(loader) for loader in _several(split_loaders(self.data, self.split))]
         data: Any = self.data
-        if not self.paths:
-            return [Loader(loader) for loader in _several(split_loaders(data, self.split))]
         loader = data.predict_inputs(self.paths)
         self.row_names = getattr(loader, "row_names", {})
         return [Loader(loader)]
-
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        return self.data.transfer_batch_to_device(batch, device, dataloader_idx)
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return self.data.on_before_batch_transfer(batch, dataloader_idx)
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return self.data.on_after_batch_transfer(batch, dataloader_idx)
 
 
 class Forward(pl.LightningModule):
@@ -130,7 +132,7 @@ def predict(model: pl.LightningModule, data: PredictionData) -> tuple[Columns, l
             enable_model_summary=False, callbacks=[rows],
         )  # fmt: skip
         own = type(model).predict_step is not pl.LightningModule.predict_step
-        trainer.predict(model if own else Forward(model), datamodule=data, return_predictions=False)
+        trainer.predict(model if own else Forward(model), datamodule=data.datamodule(), return_predictions=False)
     if not rows.columns:
         raise UserError("nothing to predict: the data has no batch")
     number = len(rows.columns[rows.answers[0]])
