@@ -1,0 +1,14 @@
+"""Ranges for signatures: `dropout: Probability = 0.0` says what a config may hold, and `config.schema` reads it."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Interval
+
+PositiveInt = Annotated[int, Ge(1)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+InnerFraction = Annotated[float, Interval(gt=0, lt=1)]  # neither none nor all
+Probability = Annotated[float, Interval(ge=0, lt=1)]  # of leaving something out, so not all
+Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]  # what numpy takes
