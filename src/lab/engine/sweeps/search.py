@@ -20,6 +20,7 @@ from lab.engine.sweeps.study import Referee, mean, open_study
 from lab.engine.sweeps.sweeper import Job, Outcome, Sweeper
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
+from lab.engine.utils.ranges import Fraction, PositiveFloat, PositiveInt, Seed
 
 if TYPE_CHECKING:
     from optuna import Trial  # takes half a second: imported when the first trial is asked for
@@ -40,14 +41,30 @@ class Search(Sweeper):
     trained since its config breaks a constraint; FAIL where a run failed, or has no such figure. All of them count.
 
     Args:
-        settings: the keys of `hydra.sweeper`; see configs/hydra/sweeper/optuna.yaml.
+        params: and the other keys of `hydra.sweeper`; configs/hydra/sweeper/optuna.yaml says what each is.
     """
 
     kind = "optuna"
     tries_again = False  # the study has learnt from them
 
-    def __init__(self, **settings: Any) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        params: dict[str, Any] | None = None,
+        when: dict[str, Any] | None = None,
+        constraints: list[str] | None = None,
+        objectives: dict[str, str] | None = None,
+        n_trials: PositiveInt = 20,
+        timeout: PositiveFloat | None = None,
+        max_failure_rate: Fraction = 0.5,
+        n_jobs: PositiveInt | None = None,
+        storage: str | None = None,
+        seed: Seed = 0,
+        seeds: list[Seed] | None = None,
+        max_batch_size: PositiveInt | None = None,
+        sampler: dict[str, Any] | None = None,
+        pruner: dict[str, Any] | None = None,
+    ) -> None:
+        self.settings: dict[str, Any] = {"objectives": objectives}  # the rest is read from the config when it begins
 
     def objectives(self) -> list[dict[str, str]]:
         given = self.settings.get("objectives") or {}
