@@ -307,7 +307,7 @@ def test_what_a_sampler_needs_is_named(package: str, words: list[str], monkeypat
 @pytest.mark.parametrize("overrides", RIGHT, ids=" ".join)
 def test_right_command_lines_pass(overrides: list[str], cfg: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "count_gpus", lambda: 2)
-    validate(cfg(*overrides), overrides)
+    validate(cfg(*overrides))
 
 
 def test_without_optuna_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """JSON Schema of what a class takes, read from its real signature: the one source of types, choices and ranges."""
 
+import dis
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -25,8 +26,8 @@ OBJECTS = (BaseModel, Enum, date, time, timedelta, bytes, complex)
 def class_schema(target: Callable[..., Any]) -> Schema:
     """Makes the JSON Schema of the keyword arguments that a class or a function takes.
 
-    Arguments behind `**kwargs` are those of the base classes; where these end in `**kwargs` too, any name is let
-    through. An argument whose annotation JSON cannot hold takes everything; of a union the other branches count.
+    Arguments behind `**kwargs` are those of the base classes, where `super().__init__` is given them; else any name is
+    let through. An argument whose annotation JSON cannot hold takes everything; of a union the other branches count.
 
     Args:
         target: imported; its annotations may be strings, which are evaluated where they stand.
@@ -49,7 +50,8 @@ def class_schema(target: Callable[..., Any]) -> Schema:
 def annotation_schema(annotation: Any) -> Schema:
     """Makes the JSON Schema of one annotation; an empty one where JSON cannot hold what it means."""
     reduced = _reduce(annotation)
-    return {} if reduced is None else TypeAdapter(reduced).json_schema()
+    schema = {} if reduced is None else TypeAdapter(reduced).json_schema()
+    return {} if {} in schema.get("anyOf", []) else schema
 
 
 def source_files(target: Callable[..., Any]) -> list[str]:
@@ -60,7 +62,7 @@ def source_files(target: Callable[..., Any]) -> list[str]:
 
 
 def _signatures(target: Callable[..., Any]) -> Iterator[tuple[Any, Mapping[str, inspect.Parameter]]]:
-    """Yields what runs when `target` is called: as long as `**kwargs` are taken, that of the next base as well."""
+    """Yields what runs when `target` is called; as long as `**kwargs` are passed on, that of the next base as well."""
     bases = inspect.getmro(target) if inspect.isclass(target) else ()
     inits = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)]
     if inits[:1] in ([], [object.__init__]):  # a function, or a class that is made by its `__new__` or in C
@@ -73,8 +75,19 @@ def _signatures(target: Callable[..., Any]) -> Iterator[tuple[Any, Mapping[str, 
         if inspect.isclass(target) and function is not target:
             del parameters[next(iter(parameters), "")]  # self
         yield function, parameters
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()) or not _passes_on(function):
             return
+
+
+def _passes_on(init: Callable[..., Any]) -> bool:
+    """Tells whether a constructor gives its `**kwargs` to `super().__init__`, and to nobody else."""
+    called, loaded = [], ""
+    for step in dis.get_instructions(inspect.unwrap(init)) if hasattr(inspect.unwrap(init), "__code__") else ():
+        if step.opname == "CALL_FUNCTION_EX":
+            called.append(loaded)
+        elif step.opname.startswith(("LOAD_GLOBAL", "LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER", "LOAD_DEREF")):
+            loaded = str(step.argval)
+    return called == ["__init__"]
 
 
 def _resolve(annotation: Any, owner: Any) -> Any:

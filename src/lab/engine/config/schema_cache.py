@@ -6,7 +6,7 @@
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -62,22 +62,24 @@ def full_name(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
-def configured_targets() -> set[str]:
-    """Returns every class that a file of configs/ names."""
-    return {
-        target
-        for path in CONFIGS.rglob("*.yaml")
-        for target in re.findall(r"_target_: *([\w.]+)", path.read_text(encoding="utf-8"))
-    }
+def configured_classes(texts: Iterable[str]) -> dict[str, Callable[..., Any]]:
+    """Imports every class that a file of this checkout's configs/ names, given their texts."""
+    found = {}
+    for target in sorted({name for text in texts for name in re.findall(r"_target_: *([\w.]+)", text)}):
+        module, _, name = target.rpartition(".")
+        with suppress(ImportError, AttributeError):  # of an extra that is not installed, or wrong: a run will tell
+            found[target] = getattr(import_module(module), name)
+    return found
 
 
-def public_classes(module: str) -> dict[str, type]:
-    """Imports a module, and returns its package's classes that it offers, by their full names."""
-    package = module.partition(".")[0]
+def public_classes(module: str) -> dict[str, Callable[..., Any]]:
+    """Imports a module, and returns the classes that it defines, by their full names; none of no module."""
+    if not module:
+        return {}
     return {
         f"{module}.{name}": value
         for name, value in vars(import_module(module)).items()
-        if inspect.isclass(value) and not name.startswith("_") and value.__module__.startswith(package)
+        if inspect.isclass(value) and not name.startswith("_") and value.__module__.startswith(module)
     }
 
 
@@ -87,7 +89,7 @@ def _entries() -> dict[str, dict[str, Any]]:
         entries: dict[str, dict[str, Any]] = json.loads(PATH.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return entries
+    return entries if isinstance(entries, dict) else {}
 
 
 @cache
@@ -105,9 +107,6 @@ def _stamp(file: str) -> list[int]:
 
 if __name__ == "__main__":
     found: dict[str, Any] = {full_name(function): function for function in NODES.values()}
-    for name in sorted(configured_targets()):
-        with suppress(ImportError, AttributeError):  # of an extra that is not installed, or wrong: a run will tell
-            found[name] = getattr(import_module(name.rpartition(".")[0]), name.rpartition(".")[2])
     for name in MODULES:
         found |= public_classes(name)
-    renew(found)
+    renew(found | configured_classes(path.read_text(encoding="utf-8") for path in CONFIGS.rglob("*.yaml")))

@@ -40,6 +40,7 @@ def validate(cfg: DictConfig) -> None:
     if isinstance(path := cfg.data.get("path"), str):
         check_file(Path(path))  # before dims, which may be read from it
     _check_dims(cfg)
+    check_nodes(nodes(cfg, literal=True))  # a wrong value is told by its own key, and not by one that reads it
     check_nodes(nodes(cfg))
     for rule in RULES:
         rule(cfg)
@@ -73,18 +74,22 @@ def check_nodes(found: Iterable[tuple[str, Node]], allowed: Sequence[str] | None
             check_arguments(key, node, schemas[node["_target_"]])
 
 
-def nodes(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Node]]:
-    """Yields every node below that is built, by its key, interpolations resolved."""
+def nodes(node: DictConfig, prefix: str = "", literal: bool = False) -> Iterator[tuple[str, Node]]:
+    """Yields every node below that is built, by its key, interpolations resolved; or left out, with `literal`."""
     for name in ("callbacks", "logger") if not prefix else ():
         for inner, part in (node.get(name) or {}).items():
             if part is not None and not (isinstance(part, DictConfig) and "_target_" in part):
                 raise UserError(f"{name}.{inner} has no _target_, the class that it is built from")
     if "_target_" in node:
-        yield prefix, {str(name): resolved(node, name, f"{prefix}.{name}") for name in node}
+        yield prefix, {str(name): _value(node, name, f"{prefix}.{name}", literal) for name in node}
     for name in map(str, node):
         child = None if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name) else node[name]
         if isinstance(child, DictConfig):
-            yield from nodes(child, f"{prefix}.{name}" if prefix else name)
+            yield from nodes(child, f"{prefix}.{name}" if prefix else name, literal)
+
+
+def _value(node: DictConfig, name: Any, key: str, literal: bool) -> Any:
+    return UNKNOWN if literal and OmegaConf.is_interpolation(node, name) else resolved(node, name, key)
 
 
 def resolved(node: DictConfig, name: Any, key: str) -> Any:
