@@ -184,7 +184,7 @@ def test_equal_values_have_scale_one(tmp_path: Path) -> None:
 
 def test_dims_reach_the_model(cfg: Compose, iris: str, diabetes: str) -> None:
     composed = cfg("data=csv", f"data.path={iris}", "data.target=species", "data.drop=[a]", "model=mlp")
-    validate(composed, ["data=csv", f"data.path={iris}", "data.target=species", "data.drop=[a]", "model=mlp"])
+    validate(composed)
     assert composed.dims == {"features": 3, "classes": 3}
     assert (composed.model.in_features, composed.model.num_classes) == (3, 3)
     data = instantiate(composed.data)

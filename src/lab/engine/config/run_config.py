@@ -1,5 +1,6 @@
 """The keys of a run's config that belong to no class, as signatures."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from lab.engine.utils.ranges import PositiveInt, Seed
@@ -52,4 +53,4 @@ def sweep(*, name: str, resume: str | None) -> None:
     """Which sweep a run is part of."""
 
 
-NODES = {"": run, "objective": objective, "scheduler": scheduler, "sweep": sweep}
+NODES: dict[str, Callable[..., None]] = {"": run, "objective": objective, "scheduler": scheduler, "sweep": sweep}

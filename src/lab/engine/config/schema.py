@@ -114,7 +114,7 @@ def _reduce(annotation: Any) -> Any:
         return None if inner is None else _holdable(Annotated[inner, *arguments[1:]]) or inner
     if inspect.isclass(origin) and arguments and origin is not type and not issubclass(origin, Callable):  # type: ignore[arg-type]
         inner = tuple(one if one is ... else Any if (part := _reduce(one)) is None else part for one in arguments)
-        return _holdable(origin[inner])
+        return _holdable(origin[inner])  # type: ignore[index]
     return _holdable(annotation)
 
 

@@ -19,8 +19,10 @@ from lab.engine.utils.paths import CONFIGS, ROOT
 
 PATH = ROOT / ".schema" / "classes.json"
 # Whose public classes are in it beside those that configs/ name
-MODULES = ("torch.optim", "torch.optim.lr_scheduler")
-MODULES += tuple(f"pytorch_lightning.{name}" for name in ("callbacks", "loggers", "strategies", "profilers"))
+MODULES = [
+    *("torch.optim", "torch.optim.lr_scheduler"),
+    *(f"pytorch_lightning.{name}" for name in ("callbacks", "loggers", "strategies", "profilers")),
+]
 
 Schema = dict[str, Any]
 
@@ -45,7 +47,7 @@ def renew(classes: Mapping[str, Callable[..., Any]]) -> dict[str, Schema]:
     """Makes, caches and returns the schemas of imported classes, by the names that configs give them."""
     from lab.engine.config.schema import class_schema, source_files  # pydantic loads here
 
-    made = {}
+    made: dict[str, dict[str, Any]] = {}
     for target, found in classes.items():
         files = {file: _stamp(file) for file in [inspect.getfile(class_schema), *source_files(found)]}
         made[target] = {"files": files, "newest": _newest_source(), "schema": class_schema(found)}

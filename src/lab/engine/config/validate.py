@@ -79,9 +79,9 @@ def nodes(node: DictConfig, prefix: str = "", literal: bool = False) -> Iterator
     for name in ("callbacks", "logger") if not prefix else ():
         for inner, part in (node.get(name) or {}).items():
             if part is not None and not (isinstance(part, DictConfig) and "_target_" in part):
-                raise UserError(f"{name}.{inner} has no _target_, the class that it is built from")
+                raise UserError(f"{name}.{inner!s} has no _target_, the class that it is built from")
     if "_target_" in node:
-        yield prefix, {str(name): _value(node, name, f"{prefix}.{name}", literal) for name in node}
+        yield prefix, {str(name): _value(node, name, f"{prefix}.{name!s}", literal) for name in node}
     for name in map(str, node):
         child = None if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name) else node[name]
         if isinstance(child, DictConfig):
@@ -114,7 +114,7 @@ def _plain_nodes(cfg: DictConfig) -> Iterator[tuple[str, Node]]:
     for key, function in NODES.items():
         node = OmegaConf.select(cfg, key) if key else cfg
         if isinstance(node, DictConfig):
-            inner = {str(name): _shallow(node, str(name), f"{key}.{name}".lstrip(".")) for name in node}
+            inner = {str(name): _shallow(node, str(name), f"{key}.{name!s}".lstrip(".")) for name in node}
             yield key, {**inner, "_target_": full_name(function)}
 
 

@@ -26,7 +26,7 @@ def validate_sweep(config: DictConfig) -> None:
     check_groups(parse(overrides))
     space = read_space(sweeper, [*search_path(config), *overrides])
     constraints = check_optuna(sweeper, space) if is_optuna(sweeper) else []
-    made = []
+    made: list[DictConfig] = []
     for job, words in jobs(space):
         if not made:
             check_overrides(words, job)
