@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from hydra.core.override_parser.overrides_parser import create_functions
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -12,6 +13,8 @@ from yaml import MarkedYAMLError
 
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
+
+E = TypeVar("E", bound=BaseException)
 
 SHOW = "`python src/train.py --cfg job` shows every key"
 
@@ -45,7 +48,7 @@ def composition_errors(known_keys: Callable[[], Sequence[str]] = tuple) -> Itera
     except MarkedYAMLError as error:
         raise UserError(f"a config file is no YAML: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        if told := user_error_behind(error):
+        if told := behind(error, UserError):
             raise told from None
         cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
@@ -55,12 +58,12 @@ def composition_errors(known_keys: Callable[[], Sequence[str]] = tuple) -> Itera
         raise UserError(": ".join(dict.fromkeys(filter(None, lines)))) from error
 
 
-def user_error_behind(error: BaseException) -> UserError | None:
-    """Finds the UserError that a resolver raised, which OmegaConf wraps, twice or more."""
-    behind: BaseException | None = error
-    while behind is not None and not isinstance(behind, UserError):
-        behind = behind.__cause__ or behind.__context__
-    return behind
+def behind(error: BaseException, kind: type[E]) -> E | None:
+    """Finds the error of a kind that a resolver raised, which OmegaConf wraps, twice or more."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, kind):
+        inner = inner.__cause__ or inner.__context__
+    return inner
 
 
 def _missing_config(error: MissingConfigException) -> UserError:

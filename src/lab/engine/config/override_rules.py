@@ -1,13 +1,15 @@
 """What a composed config cannot tell of the overrides that made it."""
 
+import re
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.compose import get, leaves, options, parse
-from lab.engine.config.run_config import NODES
+from lab.engine.config.run_config import NODES, run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
@@ -28,7 +30,9 @@ def check_overrides(overrides: Sequence[str], cfg: DictConfig) -> None:
     check_groups(parsed)
     for override in parsed:
         key = override.key_or_group
-        if (override.is_add() or override.is_force_add()) and not (override.is_hydra_override() or is_read(key, cfg)):
+        is_new = override.is_add() or override.is_force_add()
+        is_choice = isinstance(override.value(), str) and OmegaConf.is_dict(get(cfg, key))  # of a group of one's own
+        if is_new and not (override.is_hydra_override() or is_choice or is_read(key, cfg)):
             known = [name for name, _ in leaves(cfg) if name != key]
             raise UserError(
                 f"+{key}: nobody reads this key{nearest(key, known)}\n`python src/train.py --cfg job` shows all"
@@ -38,12 +42,14 @@ def check_overrides(overrides: Sequence[str], cfg: DictConfig) -> None:
 def is_read(key: str, cfg: DictConfig) -> bool:
     """Tells whether a key of a config is an argument, is judged elsewhere or interpolated, or chose a file."""
     parts = key.split(".")
+    if parts[0] in NAMED or key in signature(run).parameters:
+        return True
     above = [get(cfg, ".".join(parts[:i])) for i in range(1, len(parts))]
-    if parts[0] in NAMED or any(isinstance(node, DictConfig) and "_target_" in node for node in above):
+    if any(isinstance(node, DictConfig) and "_target_" in node for node in above):
         return True
     is_choice = "/" in key or OmegaConf.select(cfg, key, throw_on_resolution_failure=False) is None
     text = str(OmegaConf.to_container(cfg, resolve=False))
-    return is_choice or f"${{{key}" in text or f":{key}" in text
+    return is_choice or re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text) is not None
 
 
 def check_groups(overrides: Sequence[Override]) -> None:

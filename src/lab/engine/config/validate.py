@@ -12,7 +12,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, Unsu
 
 from lab.engine.config.arguments import UNKNOWN, check_arguments
 from lab.engine.config.compose import get, leaves
-from lab.engine.config.composition_errors import user_error_behind
+from lab.engine.config.composition_errors import behind
 from lab.engine.config.instantiate import authorize_names, locate
 from lab.engine.config.rules import RULES
 from lab.engine.config.run_config import NODES
@@ -104,8 +104,10 @@ def resolved(node: DictConfig, name: Any, key: str) -> Any:
     except (InterpolationKeyError, UnsupportedInterpolationType) as error:
         raise UserError(f"{key}: {str(error).partition(chr(10))[0]}") from error
     except OmegaConfBaseException as error:
-        if told := user_error_behind(error):
+        if told := behind(error, UserError):
             raise told from None
+        if absent := behind(error, KeyError):  # a variable of the environment
+            raise UserError(f"{key}: {absent.args[0]}") from error
         return UNKNOWN
 
 
