@@ -219,6 +219,12 @@ class HandsThemOver(DataclassCallback):
         self.kept = dict(**kwargs)
 
 
+class Mixes(DataclassCallback):
+    def __init__(self, own: int = 1, *names: str, **kwargs: Any) -> None:
+        super().__init__(names=[*names], **kwargs)
+        self.joined = max(*[own, 2])
+
+
 class Wrapped:
     @functools.wraps(ReturnsEarly.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
@@ -259,6 +265,7 @@ def test_what_is_right_is_never_refused(target: Callable[..., Any], given: dict[
         (Anything, {"first": "x"}, "first"),
         (PassesOn, {"evry": 2}, "evry"),
         (NoInit, {"whatever": 1}, "whatever"),
+        (Mixes, {"evry": 2}, "evry"),
         (ReturnsEarly, {}, "size"),
         (Marked, {"rate": 1, "drop": 1}, "drop"),
         (Marked, {"rate": 1, "drop": float("nan")}, "drop"),

@@ -6,7 +6,7 @@ A config may come from elsewhere: it can choose among these classes, and cannot 
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -77,7 +77,7 @@ def build_model(cfg: DictConfig, **known: Any) -> Any:
         cfg: the whole config.
         **known: arguments that stand in for the config's; passed as they are, nothing in them is built.
     """
-    takes = _takes(cfg.model._target_)
+    takes = parameters(locate(cfg.model._target_))
     factories = {"optimizer": cfg.optimizer, "scheduler": cfg.scheduler}
     more = {name: instantiate(node) for name, node in factories.items() if name in takes} | known
     node = {key: _plain(cfg.model[key]) for key in map(str, cfg.model) if key not in known}
@@ -92,7 +92,7 @@ def drop_unused_factories(cfg: DictConfig) -> None:
     Raises:
         UserError: when one was chosen on the command line.
     """
-    takes = _takes(cfg.model._target_)
+    takes = parameters(locate(cfg.model._target_))
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for name in ("optimizer", "scheduler"):
         if name in takes or cfg[name] is None:
@@ -107,10 +107,17 @@ def drop_unused_factories(cfg: DictConfig) -> None:
             cfg[name] = None
 
 
-def _takes(target: Any) -> set[str]:
-    from lab.engine.config.schema import class_schema  # pydantic loads here
-
-    return set(class_schema(locate(target))["properties"])
+def parameters(target: Callable[..., Any]) -> set[str]:
+    """Returns the names of what a class takes; where its constructor passes on **kwargs, its bases' as well."""
+    names: set[str] = set()
+    for owner in inspect.getmro(target) if inspect.isclass(target) else [target]:
+        if inspect.isclass(owner) and "__init__" not in vars(owner):
+            continue
+        taken = inspect.signature(owner).parameters.values()
+        names |= {p.name for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in taken):
+            break
+    return names
 
 
 def targets(plain: Any) -> Iterator[dict[str, Any]]:

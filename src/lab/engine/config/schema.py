@@ -83,7 +83,7 @@ def _passes_on(init: Callable[..., Any]) -> bool:
     """Tells whether a constructor gives its `**kwargs` to `super().__init__`, and to nobody else."""
     called, loaded = [], ""
     for step in dis.get_instructions(inspect.unwrap(init)) if hasattr(inspect.unwrap(init), "__code__") else ():
-        if step.opname == "CALL_FUNCTION_EX":
+        if step.opname == "DICT_MERGE":  # `**` in a call
             called.append(loaded)
         elif step.opname.startswith(("LOAD_GLOBAL", "LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER", "LOAD_DEREF")):
             loaded = str(step.argval)
