@@ -1,5 +1,6 @@
 """Every combination of values: `python src/train.py -m model=mlp,lenet 'seed=range(5)'`."""
 
+from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
@@ -23,7 +24,7 @@ class GridSweeper(Sweeper):
 
     kind = "grid"
 
-    def __init__(self, params: dict[str, Any] | None = None, max_batch_size: PositiveInt | None = None) -> None:
+    def __init__(self, params: Mapping[str, Any] | None = None, max_batch_size: PositiveInt | None = None) -> None:
         pass  # they are read from the config, which for a sweep that goes on is what it recorded
 
     def run(self, overrides: list[str]) -> None:

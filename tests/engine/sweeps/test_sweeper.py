@@ -158,8 +158,9 @@ def test_a_sweep_is_killed_ten_times(sweeper: str, tmp_path: Path, data_dir: Pat
         process = begin(tmp_path, data_dir, *words)
         try:
             folders = list((tmp_path / "logs").glob("sweeps/*/*"))
-            # From the first words of Hydra to a few trials later; a third of them once training is under way
-            _sleep_or_end(process, moments.uniform(0.2, 12.0))
+            # From the first words of Hydra to a few trials later; a third of them once training is under way. However
+            # fast the machine is, the last trial is not begun before the last kill
+            _sleep_or_end(process, moments.uniform(0.2, 12.0), tmp_path / "logs", most=kill + 2)
             assert process.poll() is None, "it came to its end before it could be killed"
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -188,9 +189,10 @@ def test_a_sweep_is_killed_ten_times(sweeper: str, tmp_path: Path, data_dir: Pat
         _assert_journal_agrees(sweep)
 
 
-def _sleep_or_end(process: "subprocess.Popen[str]", seconds: float) -> None:
+def _sleep_or_end(process: "subprocess.Popen[str]", seconds: float, logs: Path, most: int) -> None:
+    """Sleeps until the time is over, the process is, or `most` jobs have begun."""
     over = time.monotonic() + seconds
-    while time.monotonic() < over and process.poll() is None:
+    while time.monotonic() < over and process.poll() is None and len(list(logs.glob("sweeps/*/*/*/run.json"))) < most:
         time.sleep(0.02)
 
 
