@@ -89,7 +89,7 @@ def inputs(model: Any) -> torch.Tensor:
 @pytest.mark.parametrize("kind", by_hand("models"))
 def test_a_model_is_made_by_hand(kind: type[pl.LightningModule]) -> None:
     model = kind()
-    x = torch.randn(2, model.hparams.latent_size) if kind.__name__ == "GAN" else inputs(model)
+    x = torch.randn(2, model.hparams["latent_size"]) if kind.__name__ == "GAN" else inputs(model)
     with torch.no_grad():
         found = model.eval()(x)
     assert all(part.isfinite().all() for part in (found if isinstance(found, tuple) else [found]))

@@ -23,7 +23,7 @@ FEW = [*SMALL, "model=vae", "model.nll_samples=20", "model.nll_images=100"]
 def make(seed: int = 0, scale: float = 1.0, **options: Any) -> VAE:
     """A small VAE with weights of its own seed, `scale` times as large as they come."""
     torch.manual_seed(seed)
-    model = VAE(**({"image": [1, 4, 4], "hidden_sizes": [8], "latent_size": 3} | options))
+    model = VAE(**({"image": [1, 4, 4], "pixels": [0.0, 1.0], "hidden_sizes": [8], "latent_size": 3} | options))
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(scale)

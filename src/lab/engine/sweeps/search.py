@@ -64,8 +64,8 @@ class Search(Sweeper):
     def __init__(
         self,
         params: Mapping[str, Any] | None = None,
-        when: Mapping[str, str | Sequence[str]] | None = None,
-        constraints: Sequence[str] = (),
+        when: Mapping[str, str] | None = None,
+        constraints: Sequence[str] | None = (),
         objectives: Mapping[str, str] | None = None,
         n_trials: PositiveInt = 20,
         timeout: PositiveFloat | None = None,
