@@ -5,14 +5,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from textwrap import wrap
+from textwrap import TextWrapper
 
 import yaml
 
 from lab.engine.utils.paths import CONFIGS, ROOT
 
 USAGE = """\
-lab trains any model on any dataset that fits it: one run, or a sweep of many.
+lab trains any model on any dataset that fits it.
 
   python src/train.py [FLAG ...] [GROUP=CHOICE ...] [KEY=VALUE ...]
 """
@@ -67,9 +67,7 @@ def help_text(width: int = 80, config_dir: Path | None = None) -> str:
         if names != {chosen.get(group)}  # else there is nothing to choose
     }
     of_sweeps = {group: names for group, names in groups.items() if group.startswith("hydra/")}
-    pages = {
-        path.relative_to(ROOT).as_posix(): _first_line(path).lstrip("# ") for path in sorted(ROOT.glob("docs/*.md"))
-    }
+    pages = {f"docs/{path.name}": _first_line(path).lstrip("# ") for path in sorted(ROOT.glob("docs/*.md"))}
     tables = {
         "Choices, one of each group: model=cnn": {g: names for g, names in groups.items() if g not in of_sweeps},
         "Choices of a sweep: hydra/sweeper=optuna": of_sweeps,
@@ -78,9 +76,7 @@ def help_text(width: int = 80, config_dir: Path | None = None) -> str:
         "Scripts: each has a --help of its own": _scripts(),
         "Documentation": {"README.md": "training, sweeps, results, how to add a model or a dataset"} | pages,
     }
-    return "\n".join(
-        [USAGE, EXAMPLES, *(line for title, rows in tables.items() for line in _table(title, rows, width))]
-    )
+    return "\n".join([USAGE, EXAMPLES, *(_table(title, rows, width) for title, rows in tables.items())])
 
 
 def _choices(folders: Sequence[Path], chosen: Mapping[str, str | None]) -> dict[str, set[str]]:
@@ -98,9 +94,8 @@ def _default_choices() -> Iterator[tuple[str, str | None]]:
     """Yields each group with its default, as the defaults lists of train.yaml and of Hydra's own groups say."""
     for path in (CONFIGS / "train.yaml", *sorted(CONFIGS.glob("hydra/**/*.yaml"))):
         parent = path.parent.relative_to(CONFIGS)
-        for entry in yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)).get(
-            "defaults", []
-        ):
+        content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        for entry in content.get("defaults", []):
             for key, choice in entry.items() if isinstance(entry, dict) else []:  # else _self_, or a file's name
                 group = key.removeprefix("override ").partition("@")[0]
                 yield group.removeprefix("/") if group.startswith("/") else (parent / group).as_posix(), choice
@@ -121,14 +116,11 @@ def _first_line(path: Path) -> str:
         return file.readline().strip()
 
 
-def _table(title: str, rows: Mapping[str, str], width: int) -> Iterator[str]:
-    """Yields the lines of a section: a title, and rows whose second column is wrapped."""
-    yield from wrap(title, width)
+def _table(title: str, rows: Mapping[str, str], width: int) -> str:
+    """Returns a section: a title, and rows whose second column is wrapped."""
     column = 4 + max(map(len, rows))
-    for name, text in rows.items():
-        line = f"  {name}".ljust(column) + text
-        yield from wrap(line, width, subsequent_indent=" " * column, break_long_words=False, break_on_hyphens=False)
-    yield ""
+    layout = TextWrapper(width, subsequent_indent=" " * column, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([title, *(layout.fill(f"  {name}".ljust(column) + text) for name, text in rows.items()), ""])
 
 
 def _config_dir(arguments: Sequence[str]) -> Path | None:
