@@ -51,6 +51,10 @@ types: setup ## check types
 check-configs: setup ## compose every config group with every other, and hold all keys against signatures
 	$(BIN)/python scripts/check_configs.py $(ARGS)
 
+.PHONY: completion
+completion: setup ## complete `python src/train.py …` by Tab: adds a line to your shell's start file
+	$(BIN)/python -m lab.engine.cli.completion $(ARGS)
+
 .PHONY: tensorboard
 tensorboard: setup ## watch all runs at http://localhost:6006
 	$(BIN)/tensorboard --logdir logs --host 127.0.0.1
