@@ -56,6 +56,10 @@ check-configs: setup ## compose every config group with every other, and hold al
 schema: setup ## let editors complete keys and choices of configs while you type
 	$(BIN)/python -m lab.engine.config.editors
 
+.PHONY: completion
+completion: setup ## complete `python src/train.py …` by Tab: adds a line to your shell's start file
+	$(BIN)/python -m lab.engine.cli.completion $(ARGS)
+
 .PHONY: tensorboard
 tensorboard: setup ## watch all runs at http://localhost:6006
 	$(BIN)/tensorboard --logdir logs --host 127.0.0.1
