@@ -14,7 +14,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from lab.engine.cli.arguments import hydra_arguments
+from lab.engine.cli.command import check_command
+from lab.engine.cli.errors import report
 from lab.engine.runs.run import Run
+from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
 
 SMALL = ["data.num_samples=600", "data.num_val=100"]  # of digits: drawn in a blink
@@ -119,6 +123,19 @@ def train_command(tmp_path: Path, data_dir: Path) -> Command:
         return run_script("src/train.py", *overrides, *added, timeout=timeout)
 
     return run
+
+
+def accepted(*words: str) -> None:
+    """Asks what `src/train.py …` asks before it trains, in this process."""
+    check_command(hydra_arguments(words, {}))
+
+
+def refusal(*words: str) -> str:
+    """What a wrong command line is answered before anything is written, in this process; its exit status is 2."""
+    with pytest.raises(UserError) as told:
+        accepted(*words)
+    assert report(told.value) == 2
+    return str(told.value)
 
 
 @pytest.fixture
