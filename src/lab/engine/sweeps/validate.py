@@ -34,6 +34,9 @@ def validate_sweep(config: DictConfig) -> None:
             validate(job)
         except UserError as error:
             drawn = [word for word in words if word not in space.fixed]
+            for key, parameter in space.parameters.items():
+                if str(error).startswith(f"{key}=") and parameter.is_interval and "whole number" in str(error):
+                    raise UserError(f"{error}\nwrite {key}=int({parameter.text})") from error
             raise UserError(f"{error}\nin the job {' '.join(drawn)}" if drawn else str(error)) from error
         made.append(job)
     check_constraints(constraints, made)
