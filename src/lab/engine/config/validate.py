@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
+from omegaconf.errors import OmegaConfBaseException
 
 from lab.engine.config.arguments import UNKNOWN, check_arguments
 from lab.engine.config.compose import get, leaves
@@ -109,14 +109,15 @@ def resolved(node: DictConfig, name: Any, key: str) -> Any:
     try:
         value = node[name]
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    except (InterpolationKeyError, UnsupportedInterpolationType) as error:
-        raise UserError(f"{key}: {str(error).partition(chr(10))[0]}") from error
     except OmegaConfBaseException as error:
+        inner: BaseException = error
+        while inner.__cause__ or inner.__context__:
+            inner = inner.__cause__ or inner.__context__  # type: ignore[assignment]
         if told := behind(error, UserError):
             raise told from None
-        if absent := behind(error, KeyError):  # a variable of the environment
-            raise UserError(f"{key}: {absent.args[0]}") from error
-        return UNKNOWN
+        if "HydraConfig" in str(inner):  # it knows the job when there is one
+            return UNKNOWN
+        raise UserError(f"{key}: {str(inner).partition(chr(10))[0]}") from error
 
 
 def _plain_nodes(cfg: DictConfig) -> Iterator[tuple[str, Node]]:
