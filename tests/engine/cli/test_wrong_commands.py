@@ -74,7 +74,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("+callbacks.mine.patience=1", "callbacks.mine", ""),
     ("+logger.mine.name=x", "logger.mine", ""),
     (f"{CALLBACK}=lab.callbacks.progress.Progres", "lab.callbacks.progress.Progres", "Progress"),
-    (f"{CALLBACK}=pytorch_lightning.callbacks.EarlyStoping", "EarlyStoping", "EarlyStopping"),
+    (f"{CALLBACK}=pytorch_lightning.callbacks.EarlyStoping", "pytorch_lightning.callbacks.EarlyStoping", "EarlyStopping"),
     (f"{CALLBACK}=nowhere.Callback", "nowhere.Callback", ""),
     ("model._target_=lab.models.mlp.MPL", "lab.models.mlp.MPL", "MLP"),
     # what is required, and what a run needs
@@ -295,7 +295,7 @@ WRONG: list[tuple[str, str, str]] = [
     (f"{OPTUNA} seed=0,1 hydra.sweeper.pruner._target_=os.system", "os.system", ""),
     (f"{OPTUNA} hydra/sweeper/sampler=grid 'optimizer.lr=interval(0,1)'", "optimizer.lr", "range"),
     (f"{OPTUNA} hydra/sweeper/sampler=grid sweep=architecture optimizer.lr=1", "model", "random"),
-    (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{val/acc:maxx}}", "hydra.sweeper.objectives", "max"),
+    (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{val/acc:maxx}}", "hydra.sweeper.objectives.val/acc", "max"),
     (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{cost/epoch:min}}", "hydra.sweeper.objectives.cost/epoch",
      "cost/epochs"),
     (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{val/acc:max,cost/epochs:min}}", "SuccessiveHalvingPruner",
