@@ -13,6 +13,7 @@ from lab.engine.utils.paths import ROOT
 from tests.conftest import Compose, refusal, run_script
 
 OPTUNA = "-m hydra/sweeper=optuna"
+EARLY_STOPING = "pytorch_lightning.callbacks.EarlyStoping"
 CALLBACK = "+callbacks.mine._target_"
 
 # What is typed, the key that the answer names, and what it offers: the nearest right name, a choice, a remedy
@@ -74,7 +75,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("+callbacks.mine.patience=1", "callbacks.mine", ""),
     ("+logger.mine.name=x", "logger.mine", ""),
     (f"{CALLBACK}=lab.callbacks.progress.Progres", "lab.callbacks.progress.Progres", "Progress"),
-    (f"{CALLBACK}=pytorch_lightning.callbacks.EarlyStoping", "pytorch_lightning.callbacks.EarlyStoping", "EarlyStopping"),
+    (f"{CALLBACK}={EARLY_STOPING}", EARLY_STOPING, "EarlyStopping"),
     (f"{CALLBACK}=nowhere.Callback", "nowhere.Callback", ""),
     ("model._target_=lab.models.mlp.MPL", "lab.models.mlp.MPL", "MLP"),
     # what is required, and what a run needs
