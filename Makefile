@@ -15,6 +15,7 @@ help: ## this list
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m lab.engine.config.schema_cache
 	@touch $@
 
 .PHONY: setup
@@ -50,6 +51,14 @@ types: setup ## check types
 .PHONY: check-configs
 check-configs: setup ## compose every config group with every other, and hold all keys against signatures
 	$(BIN)/python scripts/check_configs.py $(ARGS)
+
+.PHONY: schema
+schema: setup ## let editors complete keys and choices of configs while you type
+	$(BIN)/python -m lab.engine.config.editors
+
+.PHONY: completion
+completion: setup ## complete `python src/train.py …` by Tab: adds a line to your shell's start file
+	$(BIN)/python -m lab.engine.cli.completion $(ARGS)
 
 .PHONY: tensorboard
 tensorboard: setup ## watch all runs at http://localhost:6006

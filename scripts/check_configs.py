@@ -2,8 +2,8 @@
 
 Every choice of a group meets every choice of each other group in some composition, and every experiment every trainer,
 logger, callback set and debugging run. What does not go together must be refused in words. Everything else must
-resolve, miss nothing, and hold no key that its target does not take or that nobody reads. Signatures are the real ones:
-here all is imported, and optimizers and schedules are built. Exits with 1 where something is wrong.
+resolve, miss nothing, and hold no key that its target does not take or that nobody reads. Exits with 1 where something
+is wrong.
 """
 
 import argparse
@@ -20,12 +20,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from real_signatures import hold, lists
 
-from lab.engine.config.checks.arguments import check_arguments, check_node, targets
-from lab.engine.config.checks.limits import check_every_limit
 from lab.engine.config.compose import leaves
-from lab.engine.config.validate import validate_composed
+from lab.engine.config.validate import check_nodes, nodes, validate
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
@@ -85,15 +82,15 @@ class Checker:
         self.compositions += 1
         try:
             cfg = compose("train", [*words, *self._needed(dict(chosen))])
-            for check in (check_every_limit, check_arguments):  # of files alone: what they refuse is a file's fault
-                try:
-                    check(cfg)
-                except UserError as fault:
-                    self._fault(" ".join(words), str(fault).splitlines()[0])
-            validate_composed(cfg)
+            validate(cfg)
         except UserError as refusal:
-            if not any(fault.endswith(str(refusal).splitlines()[0]) for fault in self.faults):
-                return str(refusal)
+            try:
+                check_nodes(nodes(cfg))
+            except UserError as fault:
+                if str(fault) == str(refusal):  # what a class does not take is a file's fault
+                    self._fault(" ".join(words), str(fault).splitlines()[0])
+                    return None
+            return str(refusal)
         except (HydraException, OmegaConfBaseException) as error:
             self._fault(" ".join(words), f"{type(error).__name__}: {error}")
             return None
@@ -110,17 +107,9 @@ class Checker:
         except OmegaConfBaseException as error:
             self._fault(words, str(error).splitlines()[0])
         inside = []
-        for key, node in targets(cfg):
+        for key, node in nodes(cfg):
             inside.append(key)
-            shape = (key, str(node["_target_"]), *sorted(node), str(node.get("_partial_")))
-            if shape in self.nodes:
-                continue
-            self.nodes.add(shape)
-            try:
-                check_node(key, node)
-                hold(key, node)
-            except (UserError, ValueError, TypeError, ImportError, AttributeError) as error:
-                self._fault(words, f"{key}: {error}" if not str(error).startswith(key) else str(error))
+            self.nodes.add((key, str(node["_target_"]), *sorted(node), str(node.get("_partial_"))))
         for key, value in leaves(cfg):
             built = any(key == node or key.startswith(f"{node}.") for node in inside)
             if not (built or isinstance(value, dict) or key in LIGHTNINGS or self.read.fullmatch(key)):
@@ -225,7 +214,6 @@ def main() -> int:
             models = [name for _, name in checker.choices("model")]  # a key may be of one of them only
             known = {key for model in models for key, _ in leaves(compose("train", [f"model={model}"]))}
             checker.faults |= {f"sweep={name}: {key}: no such key": None for key in space if key not in known}
-    checker.faults |= dict.fromkeys(lists())
     for fault in checker.faults:
         print(f"fault: {fault}")
     if args.verbose:

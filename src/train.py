@@ -3,6 +3,11 @@
 import os
 import sys
 
+from lab.engine.cli.help import answer_help
+
+if __name__ == "__main__":
+    answer_help(sys.argv[1:])  # at once: Hydra loads below
+
 import hydra
 from omegaconf import DictConfig
 

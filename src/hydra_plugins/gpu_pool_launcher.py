@@ -8,6 +8,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from lab.engine.utils.ranges import NonNegativeInt, PositiveInt
+
 if TYPE_CHECKING:
     from lab.engine.sweeps.pool import Pool
 
@@ -24,10 +26,10 @@ class GpuPoolLauncher(Launcher):
 
     def __init__(
         self,
-        jobs_per_device: int = 1,
-        devices: Sequence[int] | None = None,
-        devices_per_job: int = 1,
-        cores_per_job: int = 1,
+        jobs_per_device: PositiveInt = 1,
+        devices: Sequence[NonNegativeInt] | None = None,
+        devices_per_job: PositiveInt = 1,
+        cores_per_job: PositiveInt = 1,
     ) -> None:
         self.sizes = jobs_per_device, devices, devices_per_job, cores_per_job
         self.pool: Pool | None = None

@@ -1,15 +1,17 @@
 """Every combination of values: `python src/train.py -m model=mlp,lenet 'seed=range(5)'`."""
 
+from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from lab.engine.config.compose import parse
 from lab.engine.config.overrides import override_key
 from lab.engine.sweeps.resume import check_stored
 from lab.engine.sweeps.space import written
 from lab.engine.sweeps.sweeper import Job, Sweeper
+from lab.engine.utils.ranges import PositiveInt
 
 
 class GridSweeper(Sweeper):
@@ -22,7 +24,7 @@ class GridSweeper(Sweeper):
 
     kind = "grid"
 
-    def __init__(self, params: DictConfig | None = None, max_batch_size: int | None = None) -> None:
+    def __init__(self, params: Mapping[str, Any] | None = None, max_batch_size: PositiveInt | None = None) -> None:
         pass  # they are read from the config, which for a sweep that goes on is what it recorded
 
     def run(self, overrides: list[str]) -> None:

@@ -163,8 +163,3 @@ def test_judging_leaves_the_runs_randomness_alone(cfg: Compose, tmp_path: Path) 
     before = torch.get_rng_state()
     judge(cfg, tmp_path, lambda images, labels: images, num_test_samples=100)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_no_covariance_of_one_sample(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="num_val_samples=1"):
-        GenerativeMetrics(str(tmp_path), num_val_samples=1)

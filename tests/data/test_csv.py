@@ -184,7 +184,7 @@ def test_equal_values_have_scale_one(tmp_path: Path) -> None:
 
 def test_dims_reach_the_model(cfg: Compose, iris: str, diabetes: str) -> None:
     composed = cfg("data=csv", f"data.path={iris}", "data.target=species", "data.drop=[a]", "model=mlp")
-    validate(composed, ["data=csv", f"data.path={iris}", "data.target=species", "data.drop=[a]", "model=mlp"])
+    validate(composed)
     assert composed.dims == {"features": 3, "classes": 3}
     assert (composed.model.in_features, composed.model.num_classes) == (3, 3)
     data = instantiate(composed.data)
@@ -218,7 +218,6 @@ BAD = [
     (GOOD, {"drop": ["y"]}, "y is the target"),
     (GOOD, {"drop": ["x", "w"]}, "no column to learn from"),
     ("y\nu\nv\nu\nv\n", {}, "no column to learn from"),
-    (GOOD, {"task": "regresion"}, "data.task=regresion: no such choice; did you mean regression?"),
     (GOOD, {"task": "regression"}, "data.target=y holds words in table.csv, such as 'u'"),
     ("x,y\n1,u\n2,u\n", {}, "'u' in every row"),
     ("x,y\n1,\n2,NA\n", {}, "no row of table.csv has a value"),
@@ -247,8 +246,6 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
 
 
 def test_shares_that_leave_nothing_are_refused(iris: str) -> None:
-    with pytest.raises(ValueError, match=r"val_share=0\.0 is no share"):
-        CSV(iris, "species", val_share=0.0, batch_size=8)
     with pytest.raises(ValueError, match="nothing is left to train on"):
         CSV(iris, "species", val_share=0.5, test_share=0.5, batch_size=8)
 

@@ -149,13 +149,9 @@ def test_the_seed_decides(make: object) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: adding(length=1), "length=1"),
         (lambda: adding(length=5, min_length=6), "min_length=6"),
         (lambda: adding(num_val=500), "num_val=500"),
         (lambda: recall(num_pairs=9, num_keys=8), "num_pairs=9, num_keys=8"),
-        (lambda: recall(num_test=0), "num_test=0"),
-        (lambda: text(num_symbols=1), "num_symbols=1"),
-        (lambda: text(concentration=0.0), r"concentration=0\.0"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(make: object, said: str) -> None:

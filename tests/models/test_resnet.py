@@ -73,8 +73,6 @@ def test_other_weights_are_refused(weights: Path, tmp_path: Path) -> None:
         ValueError, match=r"model\.weights=IMAGENET1K_V9: neither a file nor one of DEFAULT, IMAGENET1K_V1"
     ):
         ResNet([3, 64, 64], 10, weights="IMAGENET1K_V9")
-    with pytest.raises(ValueError, match="frozen_epochs=-1"):
-        ResNet([3, 64, 64], 10, frozen_epochs=-1)
 
 
 class Learning(pl.Callback):

@@ -134,9 +134,6 @@ def test_units_of_an_lstm_begin_with_memories_of_all_lengths() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"hidden_size": 0}, "hidden_size=0"),
-        ({"num_layers": 0}, "num_layers=0"),
-        ({"dropout": 1.0}, "dropout=1.0"),
         ({"dropout": 0.5}, "num_layers=1"),
         ({"cell": "gru", "memory": 100}, "memory=100, cell=gru"),
     ],

@@ -23,7 +23,7 @@ FEW = [*SMALL, "model=vae", "model.nll_samples=20", "model.nll_images=100"]
 def make(seed: int = 0, scale: float = 1.0, **options: Any) -> VAE:
     """A small VAE with weights of its own seed, `scale` times as large as they come."""
     torch.manual_seed(seed)
-    model = VAE(**({"image": [1, 4, 4], "hidden_sizes": [8], "latent_size": 3} | options))
+    model = VAE(**({"image": [1, 4, 4], "pixels": [0.0, 1.0], "hidden_sizes": [8], "latent_size": 3} | options))
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(scale)
@@ -234,15 +234,7 @@ def test_nll_counts_the_first_images_alone(cfg: Compose) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: VAE(latent_size=0), r"latent_size=0"),
-        (lambda: VAE(num_samples=0), r"num_samples=0"),
-        (lambda: VAE(nll_samples=0), r"nll_samples=0"),
-        (lambda: VAE(nll_images=0), r"nll_images=0"),
-        (lambda: VAE(chunk_size=0), r"chunk_size=0"),
-        (lambda: VAE(hidden_sizes=[200, 0]), r"hidden_sizes=\[200, 0\]"),
         (lambda: VAE(image=[1, 30, 28], network="conv"), r"image=\[1, 30, 28\]"),
-        (lambda: VAE(channels=[8], network="conv"), r"channels=\[8\]"),
-        (lambda: VAE(beta=-1.0), r"beta=-1.0"),
         (lambda: VAE(beta=2.0, num_samples=5), r"num_samples=5, beta=2.0"),
     ],
 )

@@ -1,12 +1,32 @@
 """The end of training when the objective no longer gets better."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pytorch_lightning.callbacks import EarlyStopping as Base
 
+from lab.engine.utils.ranges import NonNegativeFloat, NonNegativeInt
+
 
 class EarlyStopping(Base):
-    """Lightning's own; a run that goes on with another patience has that one, and not the one that it had saved."""
+    """Lightning's own; a run that goes on with another patience has that one, and not the one that it had saved.
+
+    Args:
+        monitor: the metric.
+        mode: whether `min` or `max` of it is best.
+        patience: validations without gain that are borne.
+        min_delta: the least change that is a gain.
+        **options: of `pytorch_lightning.callbacks.EarlyStopping`.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        patience: NonNegativeInt = 5,
+        min_delta: NonNegativeFloat = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(monitor, min_delta, patience, mode=mode, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict | {"patience": self.patience})

@@ -14,7 +14,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from lab.data.tensors import Batch, Batches
-from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import AtLeastTwo, Seed
 from lab.models.lenet import LeNet
 
 log = logging.getLogger(__name__)
@@ -78,17 +78,17 @@ class GenerativeMetrics(pl.Callback):
         num_test_samples: drawn at test, no more than there are training images.
         seed: of the samples: the same latents every time.
 
-    Raises:
-        UserError: for fewer than two samples.
-
     Source: Heusel et al., GANs Trained by a Two Time-Scale Update Rule, 2017; Salimans et al., Improved Techniques for
     Training GANs, 2016.
     """
 
-    def __init__(self, folder: str, num_val_samples: int = 2000, num_test_samples: int = 10_000, seed: int = 0) -> None:
-        for name, number in (("num_val_samples", num_val_samples), ("num_test_samples", num_test_samples)):
-            if number < 2:
-                raise UserError(f"{name}={number}: a covariance needs at least two samples")
+    def __init__(
+        self,
+        folder: str = "data/judges",
+        num_val_samples: AtLeastTwo = 2000,
+        num_test_samples: AtLeastTwo = 10_000,
+        seed: Seed = 0,
+    ) -> None:
         self.folder = Path(folder)
         self.num_val_samples = num_val_samples
         self.num_test_samples = num_test_samples
@@ -148,7 +148,8 @@ def find_judge(folder: Path, data: Any, splits: dict[str, Batch], device: torch.
     path = folder / f"{type(data).__name__.lower()}-{digest[:12]}.pt"
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
-    judge = LeNet(image=list(images.shape[1:]), num_classes=int(labels.max()) + 1).to(device)
+    channels, height, width = images.shape[1:]
+    judge = LeNet(image=(channels, height, width), num_classes=int(labels.max()) + 1).to(device)
     with FileLock(path.with_suffix(".lock")):  # a second process waits here, and then finds the file
         if not path.exists():
             train_judge(judge, data, splits["train"], device)

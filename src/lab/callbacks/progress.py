@@ -10,6 +10,8 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from lab.engine.utils.ranges import PositiveFloat
+
 log = logging.getLogger(__name__)
 
 
@@ -22,7 +24,7 @@ class Progress(ProgressBar):
         interval: seconds between two updates of the bar.
     """
 
-    def __init__(self, interval: float = 0.2) -> None:
+    def __init__(self, interval: PositiveFloat = 0.2) -> None:
         super().__init__()
         self.interval = interval
         self._enabled = True

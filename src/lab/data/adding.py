@@ -6,6 +6,7 @@ import torch
 
 from lab.data.tensors import Batch, GeneratedDataModule
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import AtLeastTwo
 
 
 class Adding(GeneratedDataModule):
@@ -15,7 +16,7 @@ class Adding(GeneratedDataModule):
     of the two marked numbers is the target. Whoever always answers 1 has a squared error of 1/6; the least is 0.
 
     Args:
-        length: T, at least 2.
+        length: T.
         min_length: shorter sequences, of lengths drawn between the two and padded with zeros, where it is below
             `length`; null for none.
         **generated: see `GeneratedDataModule`.
@@ -26,17 +27,15 @@ class Adding(GeneratedDataModule):
 
     def __init__(
         self,
-        length: int = 100,
-        min_length: int | None = None,
+        length: AtLeastTwo = 100,
+        min_length: AtLeastTwo | None = None,
         **generated: Any,
     ) -> None:
         super().__init__(**generated)
         if min_length is None:
             min_length = length
-        if not 2 <= min_length <= length:
-            raise UserError(
-                f"length={length}, min_length={min_length}: two steps are marked, so give 2 <= min_length <= length"
-            )
+        if min_length > length:
+            raise UserError(f"length={length}, min_length={min_length}: give min_length <= length")
         self.length = length
         self.min_length = min_length
 

@@ -7,14 +7,15 @@ from torch import Tensor
 
 from lab.data.tables import GeneratedTable
 from lab.data.tensors import Batch, generator
-from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import AtLeastTwo, NonNegativeFloat, PositiveInt
 
 
 class Blobs(GeneratedTable):
     """A mixture of `num_classes` Gaussians with covariance I and equal weights: features (B, D), labels (B,).
 
     Args:
-        num_classes: at least two.
+        num_features: D.
+        num_classes: K.
         separation: root mean square distance of two class means, in standard deviations of a cloud. The default makes a
             Bayes error of about 5 % with 10 classes of 100 features.
         **table: see `GeneratedTable` and `TableDataModule`.
@@ -23,12 +24,14 @@ class Blobs(GeneratedTable):
         means: (num_classes, D), float64, of the features before `standardize`; drawn by `seed` from a Gaussian.
     """
 
-    def __init__(self, num_classes: int = 10, separation: float = 4.8, **table: Any) -> None:
-        super().__init__(**table)
-        if num_classes < 2:
-            raise UserError(f"num_classes={num_classes}: give at least two")
-        if separation < 0:
-            raise UserError(f"separation={separation} is a distance: give 0 or more")
+    def __init__(
+        self,
+        num_features: PositiveInt = 100,
+        num_classes: AtLeastTwo = 10,
+        separation: NonNegativeFloat = 4.8,
+        **table: Any,
+    ) -> None:
+        super().__init__(num_features=num_features, **table)
         shape = num_classes, self.num_features
         drawn = torch.randn(shape, dtype=torch.float64, generator=generator(self.seed, 3))
         self.means = drawn * separation / (2 * self.num_features) ** 0.5

@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lab.data.encode import read_rows, read_targets
-from lab.data.files import Source, names, read_table
+from lab.data.files import Source, Task, names, read_table
 from lab.data.frames import check_columns
 from lab.data.tables import TableDataModule
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import check_file
+from lab.engine.utils.ranges import InnerFraction, PositiveInt
 
 
 class CSV(TableDataModule):
@@ -31,6 +32,7 @@ class CSV(TableDataModule):
         drop: names of the columns to leave out.
         val_share: of the rows, held out for validation.
         test_share: of the rows, held out to test on.
+        batch_size: training rows of one step, over all ranks together.
         **table: see `TableDataModule`.
 
     Attributes:
@@ -46,17 +48,15 @@ class CSV(TableDataModule):
     def __init__(
         self,
         path: str,
-        target: str,
-        task: Literal["auto", "classification", "regression"] = "auto",
-        drop: Sequence[str] = (),
-        val_share: float = 0.15,
-        test_share: float = 0.15,
+        target: str | int,
+        task: Task = "auto",
+        drop: Sequence[str | int] = (),
+        val_share: InnerFraction = 0.15,
+        test_share: InnerFraction = 0.15,
+        batch_size: PositiveInt = 32,
         **table: Any,
     ) -> None:
-        super().__init__(**table)
-        for name, share in (("val_share", val_share), ("test_share", test_share)):
-            if not 0 < share < 1:
-                raise UserError(f"{name}={share} is no share: give a number between 0 and 1")
+        super().__init__(batch_size=batch_size, **table)
         if val_share + test_share >= 1:
             raise UserError(f"val_share={val_share}, test_share={test_share}: nothing is left to train on")
         self.path = path

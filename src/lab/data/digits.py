@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lab.data.images import ImageDataModule
 from lab.data.tensors import Batch, generator
-from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import cached_by_mtime
+from lab.engine.utils.ranges import AtLeastTwo
 
 log = logging.getLogger(__name__)
 
@@ -121,21 +121,16 @@ class Digits(ImageDataModule):
     Args:
         data_dir: the images lie in its folder digits.
         num_samples: training images, validation included; 10,000 test images come on top.
-        num_val: training images held out.
-        seed: of the images and of the split.
-        **images: see `ImageDataModule`.
+        **images: see `ImageDataModule`; `seed` is that of the images too.
     """
 
+    mean, std = 0.15, 0.319
     image_shape = (1, 28, 28)
 
-    def __init__(
-        self, data_dir: str, num_samples: int = 60_000, num_val: int = 5000, seed: int = 0, **images: Any
-    ) -> None:
-        super().__init__(mean=0.15, std=0.319, num_val=num_val, seed=seed, **images)
-        if num_samples < 2:
-            raise UserError(f"num_samples={num_samples}: at least two are needed, one to train on and one to validate")
+    def __init__(self, data_dir: str = "data", num_samples: AtLeastTwo = 60_000, **images: Any) -> None:
+        super().__init__(**images)
         self.num_samples = num_samples
-        self.path = Path(data_dir) / "digits" / f"v1-{num_samples}-{seed}.pt"
+        self.path = Path(data_dir) / "digits" / f"v1-{num_samples}-{self.seed}.pt"
 
     def prepare_data(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

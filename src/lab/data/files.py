@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from lab.data.frames import check_columns, read_frame
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.names import nearest
 
-TASKS = ("auto", "classification", "regression")
+Task = Literal["auto", "classification", "regression"]
 MOST_WORDS = 50  # different words of a column that is one-hot encoded
 MOST_INTEGERS = 20  # different whole numbers that task=auto still takes for classes
 
@@ -52,7 +51,7 @@ def names(sources: Sequence[Source]) -> list[str]:
     ]
 
 
-def dims(path: Any, target: Any, task: str, drop: Sequence[Any]) -> dict[str, int]:
+def dims(path: Any, target: Any, task: Task, drop: Sequence[Any]) -> dict[str, int]:
     """Returns the `dims` of a file: how many `features`, and how many `classes` or `targets`; see `read_table`."""
     file = Path(str(path))
     changed = file.stat().st_mtime_ns if file.is_file() else 0
@@ -60,13 +59,13 @@ def dims(path: Any, target: Any, task: str, drop: Sequence[Any]) -> dict[str, in
 
 
 @cache
-def _dims(path: str, changed: int, target: str, task: str, drop: tuple[str, ...]) -> dict[str, int]:
+def _dims(path: str, changed: int, target: str, task: Task, drop: tuple[str, ...]) -> dict[str, int]:
     table = read_table(path, target, task, drop)
     outputs = {"targets": 1} if table.classes is None else {"classes": len(table.classes)}
     return {"features": len(table.columns), **outputs}
 
 
-def read_table(path: str, target: str, task: str = "auto", drop: Sequence[str] = ()) -> Table:
+def read_table(path: str, target: str, task: Task = "auto", drop: Sequence[str] = ()) -> Table:
     """Reads a CSV file with a header: separated by commas, semicolons or tabs, whichever its header has most of.
 
     Numbers stay, booleans become 0 and 1, a column of words becomes one column of 0 and 1 for each of them, in sorted
@@ -82,8 +81,6 @@ def read_table(path: str, target: str, task: str = "auto", drop: Sequence[str] =
     Raises:
         UserError: when the file is not there, cannot be read, or holds nothing to learn from.
     """
-    if task not in TASKS:
-        raise UserError(f"data.task={task}: no such choice{nearest(task, TASKS)}\nchoices: {', '.join(TASKS)}")
     frame = read_frame(Path(path))
     name = Path(path).name
     for key, column in [("target", target), *(("drop", column) for column in drop)]:
@@ -127,7 +124,7 @@ def features(frame: pl.DataFrame, sources: Sequence[Source]) -> NDArray[np.float
 
 
 def _target(
-    column: pl.Series, task: str, name: str
+    column: pl.Series, task: Task, name: str
 ) -> tuple[list[str] | None, NDArray[np.int64] | NDArray[np.float64]]:
     """The classes and targets of a table, see `Table`."""
     known = column.drop_nulls()

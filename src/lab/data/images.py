@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lab.data.pictures import read_image
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import PositiveInt, Seed
 
 
 def random_affine(
@@ -56,34 +57,32 @@ class ImageDataModule(TensorDataModule):
     """Images kept as bytes (N, C, H, W) with labels (N,); batches are floats normalised by the training statistics.
 
     Args:
-        mean: of the training pixels in [0, 1].
-        std: likewise.
         num_val: training images held out for validation.
         augment: whether each training image passes through `random_affine`.
         seed: of the split.
         **loading: see `TensorDataModule`.
 
     Attributes:
+        mean: of the training pixels in [0, 1]; a dataset says it, like `std`.
+        std: likewise.
         image_shape: (C, H, W) that image files are read as; None where none are read.
     """
 
+    mean: float
+    std: float
     image_shape: tuple[int, int, int] | None = None
     predict_suffixes = (".png", ".jpg", ".jpeg")
 
-    def __init__(
-        self, mean: float, std: float, num_val: int, augment: bool = False, seed: int = 0, **loading: Any
-    ) -> None:
+    def __init__(self, num_val: PositiveInt = 5_000, augment: bool = False, seed: Seed = 0, **loading: Any) -> None:
         super().__init__(**loading)
-        self.mean = mean
-        self.std = std
         self.num_val = num_val
         self.augment = augment
         self.seed = seed
 
     def split(self, images: Tensor, labels: Tensor) -> dict[str, Batch]:
         """Holds `num_val` of (N, C, H, W) images and (N,) labels out as `val`, at random; the rest is `train`."""
-        if not 0 < self.num_val < len(images):
-            raise UserError(f"num_val={self.num_val}: give a number between 0 and the {len(images)} training images")
+        if self.num_val >= len(images):
+            raise UserError(f"num_val={self.num_val} of {len(images)} training images leaves none to train on")
         order = torch.randperm(len(images), generator=generator(self.seed))
         val, train = order[: self.num_val], order[self.num_val :]
         return {"train": (images[train], labels[train]), "val": (images[val], labels[val])}

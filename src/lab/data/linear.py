@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lab.data.tables import GeneratedTable
 from lab.data.tensors import Batch, generator
-from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import NonNegativeFloat, Probability
 
 
 class Linear(GeneratedTable):
@@ -18,7 +18,7 @@ class Linear(GeneratedTable):
 
     Args:
         noise: standard deviation of the noise, not its variance.
-        collinearity: correlation of neighbouring features, in [0, 1).
+        collinearity: correlation of neighbouring features.
         **table: see `GeneratedTable` and `TableDataModule`.
 
     Attributes:
@@ -26,12 +26,8 @@ class Linear(GeneratedTable):
         bias: b
     """
 
-    def __init__(self, noise: float = 1.0, collinearity: float = 0.0, **table: Any) -> None:
+    def __init__(self, noise: NonNegativeFloat = 1.0, collinearity: Probability = 0.0, **table: Any) -> None:
         super().__init__(**table)
-        if noise < 0:
-            raise UserError(f"noise={noise} is a standard deviation: give 0 or more")
-        if not 0 <= collinearity < 1:
-            raise UserError(f"collinearity={collinearity}: give a correlation from 0 to below 1")
         self.noise = noise
         self.collinearity = collinearity
         drawn = torch.randn(self.num_features + 1, dtype=torch.float64, generator=generator(self.seed, 3))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lab.data.tables import GeneratedTable
 from lab.data.tensors import Batch, generator
-from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import NonNegativeFloat
 
 
 class Logistic(GeneratedTable):
@@ -23,10 +23,8 @@ class Logistic(GeneratedTable):
         bias: b, standard normal.
     """
 
-    def __init__(self, signal: float = 3.0, **table: Any) -> None:
+    def __init__(self, signal: NonNegativeFloat = 3.0, **table: Any) -> None:
         super().__init__(**table)
-        if signal < 0:
-            raise UserError(f"signal={signal} is a standard deviation: give 0 or more")
         drawn = torch.randn(self.num_features + 1, dtype=torch.float64, generator=generator(self.seed, 3))
         self.weights, self.bias = signal * F.normalize(drawn[:-1], dim=0), float(drawn[-1])
 

@@ -18,6 +18,7 @@ from lab.data.images import ImageDataModule
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.files import atomic_write, cached_by_mtime
+from lab.engine.utils.ranges import PositiveFloat
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ FILES = {
     ),
 }
 
-
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
 LIMIT = 16 << 20  # bytes: the longest of the four has 9.9 million
 
 
@@ -54,7 +55,6 @@ class MNIST(ImageDataModule):
         data_dir: the files lie in its folder MNIST/raw, where torchvision puts them too.
         mirrors: addresses (`https://`, `http://`, `file://`) of folders with the four .gz files, tried in turn after
             MNIST_MIRROR from the environment.
-        num_val: training images held out.
         timeout: seconds that a mirror may stay silent.
         deadline: seconds that a mirror has for one file, all attempts together.
         **images: see `ImageDataModule`.
@@ -65,18 +65,18 @@ class MNIST(ImageDataModule):
     Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits.
     """
 
+    mean, std = 0.1307, 0.3081  # over the 60,000 training images
     image_shape = (1, 28, 28)
 
     def __init__(
         self,
-        data_dir: str,
-        mirrors: Sequence[str] = (),
-        num_val: int = 5000,
-        timeout: float = 30.0,
-        deadline: float = 600.0,
+        data_dir: str = "data",
+        mirrors: Sequence[str] = MIRRORS,
+        timeout: PositiveFloat = 30.0,
+        deadline: PositiveFloat = 600.0,
         **images: Any,
     ) -> None:
-        super().__init__(mean=0.1307, std=0.3081, num_val=num_val, **images)  # over the 60,000 training images
+        super().__init__(**images)
         self.data_dir = Path(data_dir)
         self.mirrors = list(mirrors)
         self.timeout = timeout

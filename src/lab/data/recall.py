@@ -6,6 +6,7 @@ import torch
 
 from lab.data.tensors import IGNORED, Batch, GeneratedDataModule
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import PositiveInt
 
 
 class Recall(GeneratedDataModule):
@@ -18,6 +19,7 @@ class Recall(GeneratedDataModule):
         num_pairs: P.
         num_keys: K, at least P; as many values.
         num_val: of the samples to train on, held out.
+        eval_batch_size: samples of one evaluation batch on each rank.
         **generated: see `GeneratedDataModule`.
 
     Source: Arora et al. 2023 (Zoology), section 3.2, with every key asked for; > 0.99 counts as solved.
@@ -25,16 +27,15 @@ class Recall(GeneratedDataModule):
 
     def __init__(
         self,
-        num_pairs: int = 8,
-        num_keys: int = 32,
-        num_val: int = 2_000,
+        num_pairs: PositiveInt = 8,
+        num_keys: PositiveInt = 32,
+        num_val: PositiveInt = 2_000,
+        eval_batch_size: PositiveInt = 1_000,
         **generated: Any,
     ) -> None:
-        super().__init__(num_val=num_val, **generated)
-        if not 1 <= num_pairs <= num_keys:
-            raise UserError(
-                f"num_pairs={num_pairs}, num_keys={num_keys}: keys differ, so give 1 <= num_pairs <= num_keys"
-            )
+        super().__init__(num_val=num_val, eval_batch_size=eval_batch_size, **generated)
+        if num_pairs > num_keys:
+            raise UserError(f"num_pairs={num_pairs}, num_keys={num_keys}: keys differ, so give num_pairs <= num_keys")
         self.num_pairs = num_pairs
         self.num_keys = num_keys
 

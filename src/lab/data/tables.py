@@ -11,6 +11,7 @@ from torch import Tensor
 from lab.data.prepare import Standardizer, clean, gap_filler, stratified_split
 from lab.data.tensors import Batch, TensorDataModule, generator
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import PositiveInt, Probability, Seed
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +41,10 @@ class TableDataModule(TensorDataModule):
         missing: Literal["drop", "mean", "median"] = "median",
         duplicates: Literal["drop", "keep"] = "drop",
         standardize: bool = True,
-        seed: int = 0,
+        seed: Seed = 0,
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
-        for name, value, choices in (
-            ("missing", missing, ("drop", "mean", "median")),
-            ("duplicates", duplicates, ("drop", "keep")),
-        ):
-            if value not in choices:
-                raise UserError(f"{name}={value}: choose one of {', '.join(choices)}")
         self.missing = missing
         self.duplicates = duplicates
         self.standardize = standardize
@@ -132,30 +127,27 @@ class GeneratedTable(TableDataModule):
         num_samples: rows to train on, validation included.
         num_val: rows held out for validation.
         num_test: rows that come on top.
-        dirty: share in [0, 1) of the features that are made missing or infinite, and of rows that are there twice,
+        dirty: share of the features that are made missing or infinite, and of rows that are there twice,
             all but the test rows, so that there is something to clean.
         standardize: see `TableDataModule`.
+        eval_batch_size: rows of one evaluation batch on each rank.
         **table: see `TableDataModule`.
     """
 
     def __init__(
         self,
-        num_features: int,
-        num_samples: int,
-        num_val: int,
-        num_test: int = 10_000,
-        dirty: float = 0.0,
+        num_features: PositiveInt = 20,
+        num_samples: PositiveInt = 20_000,
+        num_val: PositiveInt = 2_000,
+        num_test: PositiveInt = 10_000,
+        dirty: Probability = 0.0,
         standardize: bool = False,
+        eval_batch_size: PositiveInt = 10_000,
         **table: Any,
     ) -> None:
-        super().__init__(standardize=standardize, **table)
-        for name, size in (("num_features", num_features), ("num_test", num_test)):
-            if size < 1:
-                raise UserError(f"{name}={size}: give at least one")
-        if not 0 < num_val < num_samples:
-            raise UserError(f"num_val={num_val}: give a number between 0 and num_samples={num_samples}")
-        if not 0 <= dirty < 1:
-            raise UserError(f"dirty={dirty} is no share: give a number from 0 to below 1")
+        super().__init__(standardize=standardize, eval_batch_size=eval_batch_size, **table)
+        if num_val >= num_samples:
+            raise UserError(f"num_val={num_val} is a part of num_samples={num_samples}, and leaves none to train on")
         self.num_features = num_features
         self.num_samples = num_samples
         self.num_val = num_val

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import NonNegativeInt, PositiveInt, Seed
 
 IGNORED = -100  # a target that no loss or metric counts, as torch's cross-entropy has it
 
@@ -27,13 +28,10 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed))
 
 
-def sizes(num_samples: int, num_val: int, num_test: int) -> dict[str, int]:
+def sizes(num_samples: PositiveInt, num_val: PositiveInt, num_test: PositiveInt) -> dict[str, int]:
     """How many samples each split of a generated dataset has."""
-    if not 0 < num_val < num_samples or num_test < 1:
-        raise UserError(
-            f"num_samples={num_samples}, num_val={num_val}, num_test={num_test}: every split needs a sample, and"
-            " num_val is a part of num_samples"
-        )
+    if num_val >= num_samples:
+        raise UserError(f"num_val={num_val} is a part of num_samples={num_samples}, and leaves none to train on")
     return {"train": num_samples - num_val, "val": num_val, "test": num_test}
 
 
@@ -171,12 +169,13 @@ class TensorDataModule(pl.LightningDataModule):
     """
 
     def __init__(
-        self, batch_size: int, eval_batch_size: int = 2500, shuffle_seed: int = 0, num_workers: int = 0
+        self,
+        batch_size: PositiveInt = 128,
+        eval_batch_size: PositiveInt = 2500,
+        shuffle_seed: NonNegativeInt = 0,
+        num_workers: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
-        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if size < 1:
-                raise UserError(f"{name}={size}: a batch needs at least one sample")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.shuffle_seed = shuffle_seed
@@ -244,7 +243,12 @@ class GeneratedDataModule(TensorDataModule):
     """
 
     def __init__(
-        self, num_samples: int = 60_000, num_val: int = 5_000, num_test: int = 10_000, seed: int = 0, **loading: Any
+        self,
+        num_samples: PositiveInt = 60_000,
+        num_val: PositiveInt = 5_000,
+        num_test: PositiveInt = 10_000,
+        seed: Seed = 0,
+        **loading: Any,
     ) -> None:
         super().__init__(**loading)
         self.sizes = sizes(num_samples, num_val, num_test)

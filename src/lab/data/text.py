@@ -2,14 +2,16 @@
 
 import logging
 from bisect import bisect
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from torch import Tensor
 
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import PositiveFloat, PositiveInt, Seed
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +31,11 @@ class Text(TensorDataModule):
     Args:
         context: T, tokens that a model sees.
         path: of a text of your own, of which every byte is a token.
-        num_symbols: characters of the source, at least 2.
+        num_symbols: characters of the source.
         concentration: of the Dirichlet distribution; the smaller, the more predictable the text.
         num_tokens: length of the text that the source makes.
         seed: of the matrix and the text.
+        eval_batch_size: windows of one evaluation batch on each rank.
         **loading: see `TensorDataModule`.
 
     Attributes:
@@ -43,19 +46,16 @@ class Text(TensorDataModule):
 
     def __init__(
         self,
-        context: int = 64,
+        context: PositiveInt = 64,
         path: str | None = None,
-        num_symbols: int = 27,
-        concentration: float = 0.3,
-        num_tokens: int = 2_000_000,
-        seed: int = 0,
+        num_symbols: Annotated[int, Interval(ge=2, le=len(SYMBOLS))] = 27,
+        concentration: PositiveFloat = 0.3,
+        num_tokens: PositiveInt = 2_000_000,
+        seed: Seed = 0,
+        eval_batch_size: PositiveInt = 500,
         **loading: Any,
     ) -> None:
-        super().__init__(**loading)
-        if not 2 <= num_symbols <= len(SYMBOLS):
-            raise UserError(f"num_symbols={num_symbols}: give a number from 2 to {len(SYMBOLS)}")
-        if context < 1 or concentration <= 0:
-            raise UserError(f"context={context}, concentration={concentration}: give numbers above 0")
+        super().__init__(eval_batch_size=eval_batch_size, **loading)
         self.context = context
         self.path = path
         self.num_symbols = num_symbols

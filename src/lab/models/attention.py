@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import PositiveInt, Probability
 
 Rotation = Tensor | Sequence[Tensor]  # cosines and sines (T, d/2)
 
@@ -39,15 +40,15 @@ class Attention(nn.Module):
     Args:
         width: D, a multiple of `num_heads`.
         num_heads: H.
-        dropout: probability of dropping an attention weight, in [0, 1).
+        dropout: probability of dropping an attention weight.
         causal: whether a token sees only itself and those before it.
 
     Source: Vaswani et al. 2017, section 3.2.
     """
 
-    def __init__(self, width: int, num_heads: int, dropout: float, causal: bool) -> None:
+    def __init__(self, width: PositiveInt, num_heads: PositiveInt, dropout: Probability, causal: bool) -> None:
         super().__init__()
-        if num_heads < 1 or width % num_heads:
+        if width % num_heads:
             raise UserError(f"width={width}, num_heads={num_heads}: the width must be a multiple of the heads")
         self.num_heads = num_heads
         self.dropout = dropout
@@ -102,11 +103,11 @@ class Block(nn.Module):
     Args:
         width: D.
         num_heads: see `Attention`.
-        dropout: probability of dropping a number of what is added, in [0, 1), and an attention weight.
+        dropout: probability of dropping a number of what is added, and an attention weight.
         causal: see `Attention`.
     """
 
-    def __init__(self, width: int, num_heads: int, dropout: float, causal: bool) -> None:
+    def __init__(self, width: PositiveInt, num_heads: PositiveInt, dropout: Probability, causal: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attention = Attention(width, num_heads, dropout, causal)
@@ -120,15 +121,13 @@ class Block(nn.Module):
         return x
 
 
-def blocks(num_layers: int, width: int, num_heads: int, dropout: float, causal: bool) -> nn.ModuleList:
+def blocks(
+    num_layers: PositiveInt, width: PositiveInt, num_heads: PositiveInt, dropout: Probability, causal: bool
+) -> nn.ModuleList:
     """The layers of both, with GPT-2's start: every weight normal with 0.02, what is added smaller by sqrt(2 layers).
 
     Source: Radford et al. 2019, section 2.3.
     """
-    if num_layers < 1 or width < 1:
-        raise UserError(f"num_layers={num_layers}, width={width}: at least one of each")
-    if not 0 <= dropout < 1:
-        raise UserError(f"dropout={dropout}: a probability below 1 is needed")
     layers = nn.ModuleList(Block(width, num_heads, dropout, causal) for _ in range(num_layers))
     for name, parameter in layers.named_parameters():
         if parameter.ndim == 2:

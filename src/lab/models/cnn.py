@@ -1,12 +1,14 @@
 """A small modern convolutional net."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import AtLeastTwo, ImageShape, PositiveInt, Probability
 from lab.models.tasks.classification import Classifier
 
 
@@ -27,7 +29,7 @@ class CNN(Classifier):
         image: (channels, height, width) of the input.
         num_classes: K.
         channels: feature maps of the stem and of each stage.
-        dropout: probability of dropping a feature before the last layer, in [0, 1).
+        dropout: probability of dropping a feature before the last layer.
         **task: see `Classifier`.
 
     Source: the stacked 3x3 convolutions of Simonyan and Zisserman 2015, section 2, with the batch norm of Ioffe and
@@ -36,21 +38,17 @@ class CNN(Classifier):
 
     def __init__(
         self,
-        image: Sequence[int] = (1, 28, 28),
-        num_classes: int = 10,
-        channels: Sequence[int] = (16, 32, 64),
-        dropout: float = 0.0,
+        image: ImageShape = (1, 28, 28),
+        num_classes: AtLeastTwo = 10,
+        channels: Annotated[Sequence[PositiveInt], MinLen(1)] = (16, 32, 64),
+        dropout: Probability = 0.0,
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
         in_channels, height, width = image
-        if not channels or min(channels) < 1:
-            raise UserError(f"channels={list(channels)}: give the stem and each stage at least one")
         height, width = height >> len(channels), width >> len(channels)
         if min(height, width) < 1:
             raise UserError(f"image={list(image)} cannot be halved {len(channels)} times: give fewer channels")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout={dropout}: a probability below 1 is needed")
 
         stem, *stages = channels
         layers = [conv_block(in_channels, stem, kernel_size=5, pool=True)]  # (B, C, H, W) -> (B, 16, H/2, W/2)

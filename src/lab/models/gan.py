@@ -3,7 +3,6 @@
 Shapes: B images in a batch, of C channels, height H and width W; Z numbers in a latent.
 """
 
-from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from torchvision.utils import make_grid
 from lab.data.tensors import Batch, generator
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.export_spec import ExportSpec
+from lab.engine.utils.ranges import ImageShape, NonNegativeFloat, PixelMeanStd, PositiveInt, Probability
 from lab.models.tasks.plots import log_image
 from lab.optim.optimizers import OptimizerFactory, configure
 
@@ -75,13 +75,13 @@ class GAN(pl.LightningModule):
         hidden_size: units of the layer between the feature maps and the latents, or the score.
         loss: non_saturating, hinge, or wgan_gp, whose critic takes no more steps than the generator here.
         gradient_penalty: weight of wgan_gp's penalty on slopes other than one.
-        ema_decay: share of the averaged generator kept at each step, in [0, 1); 0 for no average. `sample` draws from
+        ema_decay: share of the averaged generator kept at each step; 0 for no average. `sample` draws from
             the average (Yazici et al. 2019).
         optimizer: factory, called with the parameters of both players; needed to train.
         scheduler: see `lab.optim.optimizers.configure`.
 
     Raises:
-        UserError: for sides that are no multiples of 4, sizes below 1, an unknown loss, shares out of their range.
+        UserError: for sides that are no multiples of 4.
 
     Source: Goodfellow et al., Generative Adversarial Nets, 2014; Radford, Metz and Chintala, Unsupervised
     Representation Learning with Deep Convolutional GANs, 2016; Lim and Ye, Geometric GAN, 2017; Miyato et al., Spectral
@@ -93,31 +93,21 @@ class GAN(pl.LightningModule):
 
     def __init__(
         self,
-        image: Sequence[int] = (1, 28, 28),
-        pixels: Sequence[float] = (0.5, 0.5),
-        latent_size: int = 64,
-        channels: Sequence[int] = (32, 16),
-        hidden_size: int = 256,
+        image: ImageShape = (1, 28, 28),
+        pixels: PixelMeanStd = (0.15, 0.319),
+        latent_size: PositiveInt = 64,
+        channels: tuple[PositiveInt, PositiveInt] = (32, 16),
+        hidden_size: PositiveInt = 256,
         loss: Literal["non_saturating", "hinge", "wgan_gp"] = "non_saturating",
-        gradient_penalty: float = 10.0,
-        ema_decay: float = 0.999,
+        gradient_penalty: NonNegativeFloat = 10.0,
+        ema_decay: Probability = 0.999,
         optimizer: OptimizerFactory | None = None,
         scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         depth, height, width = image
-        if height % 4 or width % 4 or min(image) < 1:
+        if height % 4 or width % 4:
             raise UserError(f"image={list(image)}: a GAN needs height and width that are multiples of 4")
-        if len(channels) != 2:
-            raise UserError(f"channels={list(channels)}: give two numbers, for generator and discriminator")
-        if min(latent_size, *channels, hidden_size) < 1:
-            raise UserError(f"{latent_size=}, channels={list(channels)}, {hidden_size=}: give at least 1 of each")
-        if loss not in LOSSES:
-            raise UserError(f"loss={loss!r}: choose from {', '.join(LOSSES)}")
-        if not 0 <= ema_decay < 1:
-            raise UserError(f"ema_decay={ema_decay} keeps no average: give a number from 0 to below 1")
-        if gradient_penalty < 0:
-            raise UserError(f"gradient_penalty={gradient_penalty}: a penalty is no reward, so give a number from 0")
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.mean, self.std = pixels
         self.latent_size = latent_size

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lab.engine.utils.ranges import AtLeastTwo, PositiveInt, Probability
 from lab.models.attention import Cache, blocks, rotations
 from lab.models.tasks.language_modeling import LanguageModel
 
@@ -33,12 +34,12 @@ class GPT(LanguageModel):
 
     def __init__(
         self,
-        vocab_size: int,
-        context: int,
-        width: int = 128,
-        num_layers: int = 4,
-        num_heads: int = 4,
-        dropout: float = 0.0,
+        vocab_size: AtLeastTwo = 256,
+        context: PositiveInt = 64,
+        width: PositiveInt = 64,
+        num_layers: PositiveInt = 2,
+        num_heads: PositiveInt = 4,
+        dropout: Probability = 0.0,
         positions: Literal["learned", "rotary"] = "rotary",
         **task: Any,
     ) -> None:

@@ -1,12 +1,13 @@
 """LeNet-5."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import AtLeastTwo, ImageShape, PositiveInt, Probability
 from lab.models.tasks.classification import Classifier
 
 
@@ -23,7 +24,7 @@ class LeNet(Classifier):
         channels: feature maps of the two convolutions.
         hidden_sizes: units of the two hidden layers.
         width: times as many feature maps and hidden units.
-        dropout: probability of dropping a hidden unit, in [0, 1) (Srivastava et al. 2014).
+        dropout: probability of dropping a hidden unit (Srivastava et al. 2014).
         **task: see `Classifier`.
 
     Source: LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition, 1998, figure 2.
@@ -31,29 +32,18 @@ class LeNet(Classifier):
 
     def __init__(
         self,
-        image: Sequence[int] = (1, 28, 28),
-        num_classes: int = 10,
-        channels: Sequence[int] = (6, 16),
-        hidden_sizes: Sequence[int] = (120, 84),
-        width: float = 1.0,
-        dropout: float = 0.0,
+        image: ImageShape = (1, 28, 28),
+        num_classes: AtLeastTwo = 10,
+        channels: tuple[PositiveInt, PositiveInt] = (6, 16),
+        hidden_sizes: tuple[PositiveInt, PositiveInt] = (120, 84),
+        width: Annotated[float, Ge(1)] = 1.0,
+        dropout: Probability = 0.0,
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
         in_channels, rows, columns = image
         if rows % 4 or columns % 4 or min(rows, columns) < 12:
             raise UserError(f"image={list(image)}: LeNet needs height and width that are multiples of 4, at least 12")
-        if len(channels) != 2 or len(hidden_sizes) != 2:
-            raise UserError(
-                f"channels={list(channels)}, hidden_sizes={list(hidden_sizes)}: LeNet has two convolutions and two"
-                " hidden layers, so give two numbers for each"
-            )
-        if min(*channels, *hidden_sizes) < 1:
-            raise UserError(f"channels={list(channels)}, hidden_sizes={list(hidden_sizes)}: at least one of each")
-        if width < 1:
-            raise UserError(f"width={width}: at least as wide as it stands there, so give 1 or more")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout={dropout}: a probability below 1 is needed")
         c1, c2, h1, h2 = (round(width * size) for size in (*channels, *hidden_sizes))
         flat = c2 * (rows // 4 - 2) * (columns // 4 - 2)
 

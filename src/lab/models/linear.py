@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lab.engine.utils.ranges import AtLeastTwo, PositiveInt
 from lab.models.tasks.classification import Classifier
 from lab.models.tasks.regression import Regressor
 
@@ -23,7 +24,7 @@ class LinearRegression(Regressor):
     Source: Bishop, Pattern Recognition and Machine Learning, section 3.1.
     """
 
-    def __init__(self, in_features: int, num_targets: int = 1, **task: Any) -> None:
+    def __init__(self, in_features: PositiveInt = 20, num_targets: PositiveInt = 1, **task: Any) -> None:
         super().__init__(num_targets=num_targets, **task)
         self.linear = _zeros(in_features, num_targets)
 
@@ -45,7 +46,7 @@ class LogisticRegression(Classifier):
     Source: Bishop, Pattern Recognition and Machine Learning, sections 4.3.2 and 4.3.4.
     """
 
-    def __init__(self, in_features: int, num_classes: int, **task: Any) -> None:
+    def __init__(self, in_features: PositiveInt = 784, num_classes: AtLeastTwo = 10, **task: Any) -> None:
         super().__init__(num_classes=num_classes, **task)
         self.linear = _zeros(in_features, num_classes if num_classes > 2 else 1)
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import AtLeastTwo, PositiveInt, Probability
 from lab.models.tasks.classification import Classifier
 from lab.models.tasks.regression import Regressor
 
@@ -28,7 +28,7 @@ class MLP(Classifier):
         num_classes: C.
         hidden_sizes: widths of the hidden layers; none makes softmax regression.
         activation: after each hidden layer.
-        dropout: probability of dropping a hidden unit, in [0, 1) (Srivastava et al. 2014).
+        dropout: probability of dropping a hidden unit (Srivastava et al. 2014).
         batch_norm: between each hidden layer and its activation (Ioffe and Szegedy 2015).
         **task: see `Classifier`.
 
@@ -37,11 +37,11 @@ class MLP(Classifier):
 
     def __init__(
         self,
-        in_features: int,
-        num_classes: int,
-        hidden_sizes: Sequence[int] = (64, 128, 64),
+        in_features: PositiveInt = 784,
+        num_classes: AtLeastTwo = 10,
+        hidden_sizes: Sequence[PositiveInt] = (64, 128, 64),
         activation: Activation = "relu",
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
         batch_norm: bool = True,
         **task: Any,
     ) -> None:
@@ -69,11 +69,11 @@ class MLPRegressor(Regressor):
 
     def __init__(
         self,
-        in_features: int,
-        num_targets: int = 1,
-        hidden_sizes: Sequence[int] = (64, 64),
+        in_features: PositiveInt = 20,
+        num_targets: PositiveInt = 1,
+        hidden_sizes: Sequence[PositiveInt] = (64, 64),
         activation: Activation = "relu",
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
         batch_norm: bool = False,
         **task: Any,
     ) -> None:
@@ -85,18 +85,14 @@ class MLPRegressor(Regressor):
 
 
 def make_mlp(
-    in_features: int,
-    out_features: int,
-    hidden_sizes: Sequence[int],
+    in_features: PositiveInt,
+    out_features: PositiveInt,
+    hidden_sizes: Sequence[PositiveInt],
     activation: Activation,
-    dropout: float,
+    dropout: Probability,
     batch_norm: bool,
 ) -> nn.Sequential:
     """The layers of both: from (B, ...) to (B, out_features)."""
-    if any(size < 1 for size in hidden_sizes):
-        raise UserError(f"hidden_sizes={list(hidden_sizes)}: every layer needs at least one unit")
-    if not 0 <= dropout < 1:
-        raise UserError(f"dropout={dropout}: a probability below 1 is needed")
     layers: list[nn.Module] = [nn.Flatten()]
     size = in_features
     for hidden in hidden_sizes:

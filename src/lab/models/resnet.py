@@ -1,6 +1,5 @@
 """ResNet from torchvision: how a network from elsewhere becomes a model here."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import AtLeastTwo, ImageShape, NonNegativeInt
 from lab.models.tasks.classification import Classifier
 
 LARGE = 64  # pixels; torchvision's first layers, made for 224, quarter the sides at once
@@ -37,17 +37,15 @@ class ResNet(Classifier):
 
     def __init__(
         self,
-        image: Sequence[int],
-        num_classes: int,
+        image: ImageShape = (1, 28, 28),
+        num_classes: AtLeastTwo = 10,
         depth: Literal[18, 34, 50, 101, 152] = 18,
         weights: str | None = None,
-        frozen_epochs: int = 0,
-        unfreeze_every: int = 0,
+        frozen_epochs: NonNegativeInt = 0,
+        unfreeze_every: NonNegativeInt = 0,
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
-        if frozen_epochs < 0 or unfreeze_every < 0:
-            raise UserError(f"frozen_epochs={frozen_epochs}, unfreeze_every={unfreeze_every}: give numbers from 0")
         self.frozen_epochs = frozen_epochs
         self.unfreeze_every = unfreeze_every
         self.hparams["weights"] = None  # a checkpoint brings its own

@@ -3,17 +3,20 @@
 Shapes: B batch, T steps, D numbers in one step, H hidden units.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import AtLeastTwo, PositiveInt, Probability
 from lab.models.tasks.classification import Classifier
 from lab.models.tasks.regression import Regressor
 
 Cell = Literal["elman", "gru", "lstm"]
 Read = Literal["steps", "numbers"]
+Memory = Annotated[int, Ge(3)]  # forget times are drawn between 1 and memory - 1
 
 CELLS: dict[str, Any] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -43,7 +46,7 @@ class Recurrent(nn.Module):
         hidden_size: H.
         num_layers: each reads the states of the one below.
         bidirectional: a second net reads from the end; its state is appended.
-        dropout: probability of dropping a number between two layers, in [0, 1); needs two layers.
+        dropout: probability of dropping a number between two layers; needs two layers.
         read: `steps`, or `numbers`: every single number is a step (images by pixels).
         memory: steps that an LSTM must remember over; its gates then start so that its units forget after times between
             one step and this, their input gates closed as far as their forget gates are open (Tallec and Ollivier 2018,
@@ -55,22 +58,18 @@ class Recurrent(nn.Module):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: PositiveInt,
         cell: Cell,
-        hidden_size: int,
-        num_layers: int,
+        hidden_size: PositiveInt,
+        num_layers: PositiveInt,
         bidirectional: bool,
-        dropout: float,
+        dropout: Probability,
         read: Read,
-        memory: int | None,
+        memory: Memory | None,
     ) -> None:
         super().__init__()
-        if hidden_size < 1 or num_layers < 1:
-            raise UserError(f"hidden_size={hidden_size}, num_layers={num_layers}: at least one of each")
-        if memory is not None and (cell != "lstm" or memory < 3):
-            raise UserError(f"memory={memory}, cell={cell}: it is for the gates of an LSTM, and from 3 steps on")
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout={dropout}: a probability below 1 is needed")
+        if memory is not None and cell != "lstm":
+            raise UserError(f"memory={memory}, cell={cell}: it is for the gates of an LSTM")
         if dropout > 0 and num_layers == 1:
             raise UserError(f"dropout={dropout} works between layers, and num_layers=1: give two layers or dropout=0")
         self.read = read
@@ -131,15 +130,15 @@ class RNN(Classifier):
 
     def __init__(
         self,
-        input_size: int,
-        num_classes: int,
+        input_size: PositiveInt = 28,
+        num_classes: AtLeastTwo = 10,
         cell: Cell = "lstm",
-        hidden_size: int = 128,
-        num_layers: int = 1,
+        hidden_size: PositiveInt = 128,
+        num_layers: PositiveInt = 1,
         bidirectional: bool = False,
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
         read: Read = "steps",
-        memory: int | None = None,
+        memory: Memory | None = None,
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
@@ -171,15 +170,15 @@ class RNNRegressor(Regressor):
 
     def __init__(
         self,
-        input_size: int,
-        num_targets: int = 1,
+        input_size: PositiveInt = 2,
+        num_targets: PositiveInt = 1,
         cell: Cell = "lstm",
-        hidden_size: int = 128,
-        num_layers: int = 1,
+        hidden_size: PositiveInt = 128,
+        num_layers: PositiveInt = 1,
         bidirectional: bool = False,
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
         read: Read = "steps",
-        memory: int | None = None,
+        memory: Memory | None = None,
         **task: Any,
     ) -> None:
         super().__init__(num_targets=num_targets, **task)

@@ -19,7 +19,8 @@ from torchvision.utils import make_grid
 from lab.data.tensors import Batch, generator
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.export_spec import ExportSpec
-from lab.models.mlp import make_mlp
+from lab.engine.utils.ranges import ImageShape, NonNegativeFloat, PixelMeanStd, PositiveInt
+from lab.models.mlp import Activation, make_mlp
 from lab.models.tasks.plots import log_image
 from lab.optim.optimizers import OptimizerFactory, configure
 
@@ -41,7 +42,7 @@ class VAE(pl.LightningModule):
         activation: after each hidden layer of "mlp"; tanh in Burda et al.
         channels: feature maps of the two convolutions of "conv"; ReLU follows each.
         latent_size: L.
-        beta: weight of the KL divergence, at least 0; 1 makes a bound (Higgins et al. 2017, equation 4).
+        beta: weight of the KL divergence; 1 makes a bound (Higgins et al. 2017, equation 4).
         num_samples: K of the importance-weighted bound that is trained on; 1 makes the ELBO.
         nll_samples: importance samples of each test image for `test/nll`.
         nll_images: at most so many test images, the first, count for `test/nll`, over all ranks; None for all.
@@ -50,7 +51,7 @@ class VAE(pl.LightningModule):
         scheduler: see `lab.optim.optimizers.configure`.
 
     Raises:
-        UserError: for sizes below 1, a negative `beta`, a `beta` other than 1 with several samples.
+        UserError: for sides that "conv" cannot halve twice, and a `beta` other than 1 with several samples.
 
     Source: Kingma and Welling, Auto-encoding variational Bayes, 2014, equation 10 and appendix B; Burda, Grosse and
         Salakhutdinov, Importance weighted autoencoders, 2016, equation 8, its sizes and figures from section 5.
@@ -58,28 +59,22 @@ class VAE(pl.LightningModule):
 
     def __init__(
         self,
-        image: Sequence[int] = (1, 28, 28),
-        pixels: Sequence[float] = (0.0, 1.0),
+        image: ImageShape = (1, 28, 28),
+        pixels: PixelMeanStd = (0.15, 0.319),
         network: Literal["mlp", "conv"] = "mlp",
-        hidden_sizes: Sequence[int] = (200, 200),
-        activation: Literal["relu", "gelu", "silu", "tanh", "sigmoid"] = "tanh",
-        channels: Sequence[int] = (32, 64),
-        latent_size: int = 50,
-        beta: float = 1.0,
-        num_samples: int = 1,
-        nll_samples: int = 5000,
-        nll_images: int | None = None,
-        chunk_size: int = 1000,
+        hidden_sizes: Sequence[PositiveInt] = (200, 200),
+        activation: Activation = "tanh",
+        channels: tuple[PositiveInt, PositiveInt] = (32, 64),
+        latent_size: PositiveInt = 50,
+        beta: NonNegativeFloat = 1.0,
+        num_samples: PositiveInt = 1,
+        nll_samples: PositiveInt = 5000,
+        nll_images: PositiveInt | None = 1000,
+        chunk_size: PositiveInt = 1000,
         optimizer: OptimizerFactory | None = None,
         scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        counts = {"latent_size": latent_size, "num_samples": num_samples, "chunk_size": chunk_size}
-        for name, count in (counts | {"nll_samples": nll_samples, "nll_images": nll_images}).items():
-            if count is not None and count < 1:
-                raise UserError(f"{name}={count}: give a whole number from 1")
-        if beta < 0:
-            raise UserError(f"beta={beta}: the weight of the KL divergence is no reward, so give a number from 0")
         if num_samples > 1 and beta != 1:
             raise UserError(
                 f"num_samples={num_samples}, beta={beta}: the importance-weighted bound has no KL term to weigh, so"
@@ -285,8 +280,6 @@ def _convolutions(
     in_channels, height, width = image
     if height % 4 or width % 4:
         raise UserError(f"image={list(image)}: two halvings need height and width that are multiples of 4")
-    if len(channels) != 2 or min(channels) < 1:
-        raise UserError(f"channels={list(channels)}: give two numbers from 1, one for each convolution")
     c1, c2 = channels
     small = (c2, height // 4, width // 4)
     strided = (4, 2, 1)  # kernel, stride and padding that halve or double each side

@@ -3,13 +3,13 @@
 Shapes: B batch, T tokens, D width, H heads, d = D / H numbers in one head, V vocabulary.
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import AtLeastTwo, ImageShape, PositiveInt, Probability
 from lab.models.attention import blocks
 from lab.models.tasks.classification import Classifier
 
@@ -33,19 +33,19 @@ class ViT(Classifier):
 
     def __init__(
         self,
-        image: Sequence[int],
-        num_classes: int,
-        patch_size: int = 4,
-        width: int = 64,
-        num_layers: int = 6,
-        num_heads: int = 4,
-        dropout: float = 0.0,
+        image: ImageShape = (1, 28, 28),
+        num_classes: AtLeastTwo = 10,
+        patch_size: PositiveInt = 4,
+        width: PositiveInt = 64,
+        num_layers: PositiveInt = 6,
+        num_heads: PositiveInt = 4,
+        dropout: Probability = 0.0,
         pool: Literal["class_token", "mean"] = "mean",
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
         channels, height, columns = image
-        if patch_size < 1 or height % patch_size or columns % patch_size:
+        if height % patch_size or columns % patch_size:
             raise UserError(f"image={list(image)}, patch_size={patch_size}: patches must tile the image without a rest")
         tokens = (height // patch_size) * (columns // patch_size) + (pool == "class_token")
         self.pool = pool

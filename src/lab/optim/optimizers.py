@@ -8,47 +8,97 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch import nn, optim
+from torch.optim import Optimizer
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import NonNegativeFloat, Probability
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
-def _build(
-    algorithm: Callable[..., Optimizer],
-    params: Iterable[nn.Parameter],
-    *,
-    weight_decay: float,
-    decay_biases_and_norms: bool = True,
-    **options: Any,
-) -> Optimizer:
-    """`algorithm` over `params`; on demand biases and norms (parameters below two dimensions) do not decay."""
+def parameter_groups(params: Iterable[nn.Parameter], decay_biases_and_norms: bool) -> list[Any]:
+    """Returns `params`, on demand in two groups: biases and norms, below two dimensions, in one that does not decay."""
     params = list(params)
     if decay_biases_and_norms:
-        groups: list[Any] = params
-    else:
-        groups = [
-            {"params": [p for p in params if p.ndim >= 2]},
-            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-        ]
-    return algorithm(groups, weight_decay=weight_decay, **options)
+        return params
+    return [
+        {"params": [p for p in params if p.ndim >= 2]},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
 
 
-def sgd(params: Iterable[nn.Parameter], **options: Any) -> Optimizer:
-    """`torch.optim.SGD`, with `decay_biases_and_norms` on top of its own options."""
-    return _build(SGD, params, **options)
+class SGD(optim.SGD):
+    """`torch.optim.SGD`, with `decay_biases_and_norms` on top of its own options.
+
+    Args:
+        params: to optimize.
+        lr: step size.
+        momentum: share of the last step that is taken again.
+        nesterov: look ahead by the momentum (Sutskever et al. 2013).
+        weight_decay: weight of the L2 penalty in the gradient.
+        decay_biases_and_norms: false: only matrices and filters decay.
+        fused: one kernel for all parameters.
+        **options: of torch's.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: NonNegativeFloat = 0.1,
+        momentum: Probability = 0.9,
+        nesterov: bool = True,
+        weight_decay: NonNegativeFloat = 0.0,
+        decay_biases_and_norms: bool = True,
+        fused: bool | None = True,
+        **options: Any,
+    ) -> None:
+        groups = parameter_groups(params, decay_biases_and_norms)
+        super().__init__(groups, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused, **options)
 
 
-def adam(params: Iterable[nn.Parameter], **options: Any) -> Optimizer:
-    """`torch.optim.Adam`, with `decay_biases_and_norms` on top of its own options."""
-    return _build(Adam, params, **options)
+class Adam(optim.Adam):
+    """`torch.optim.Adam`, with `decay_biases_and_norms` on top of its own options.
+
+    Args:
+        params: to optimize.
+        lr: step size.
+        betas: decay of the means of gradients and of their squares.
+        weight_decay: weight of the L2 penalty in the gradient.
+        decay_biases_and_norms: false: only matrices and filters decay.
+        fused: one kernel for all parameters.
+        **options: of torch's.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: NonNegativeFloat = 1e-3,
+        betas: tuple[Probability, Probability] = (0.9, 0.999),
+        weight_decay: NonNegativeFloat = 0.0,
+        decay_biases_and_norms: bool = True,
+        fused: bool | None = True,
+        **options: Any,
+    ) -> None:
+        groups = parameter_groups(params, decay_biases_and_norms)
+        super().__init__(groups, lr, betas, weight_decay=weight_decay, fused=fused, **options)
 
 
-def adamw(params: Iterable[nn.Parameter], **options: Any) -> Optimizer:
-    """`torch.optim.AdamW`, with `decay_biases_and_norms` on top of its own options."""
-    return _build(AdamW, params, **options)
+class AdamW(optim.AdamW):
+    """`torch.optim.AdamW`, with `decay_biases_and_norms` on top of its own options; see `Adam` for the arguments."""
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: NonNegativeFloat = 5e-3,
+        betas: tuple[Probability, Probability] = (0.9, 0.999),
+        weight_decay: NonNegativeFloat = 0.01,
+        decay_biases_and_norms: bool = True,
+        fused: bool | None = True,
+        **options: Any,
+    ) -> None:
+        groups = parameter_groups(params, decay_biases_and_norms)
+        super().__init__(groups, lr, betas, weight_decay=weight_decay, fused=fused, **options)
 
 
 def configure(

@@ -2,18 +2,16 @@
 
 from torch import Tensor, nn
 
-from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import NonNegativeFloat
 
 
-def penalty(module: nn.Module, l1: float, l2: float) -> Tensor | float:
+def penalty(module: nn.Module, l1: NonNegativeFloat, l2: NonNegativeFloat) -> Tensor | float:
     """`l1` times the sum of |w| plus `l2` / 2 times the sum of w^2, over weights: parameters from two dimensions on.
 
     Unlike `weight_decay` it stands in the loss itself, so that any optimizer, L-BFGS too, sees it.
 
     Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, section 3.4.
     """
-    if l1 < 0 or l2 < 0:
-        raise UserError(f"l1={l1}, l2={l2}: a penalty is no reward, so give numbers from 0")
     if l1 == 0 and l2 == 0:
         return 0.0
     weights = [p for p in module.parameters() if p.ndim >= 2 and p.requires_grad]

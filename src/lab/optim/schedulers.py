@@ -6,22 +6,22 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
-from lab.engine.utils.errors import UserError
+from lab.engine.utils.ranges import Fraction, PositiveFloat, PositiveInt, Probability
 
 
-def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.0) -> LambdaLR:
+def cosine(
+    optimizer: Optimizer, total_steps: PositiveInt, warmup: Probability = 0.05, final: Fraction = 0.0
+) -> LambdaLR:
     """Linear warm-up, then half a cosine down to the end.
 
     Args:
         optimizer: whose learning rates are the peak.
         total_steps: optimizer steps of the whole fit.
-        warmup: share of `total_steps` spent rising, in [0, 1).
+        warmup: share of `total_steps` spent rising.
         final: share of the peak that is left at the end.
 
     Source: Loshchilov and Hutter, SGDR, 2017, equation 5, for one cycle.
     """
-    if not 0 <= warmup < 1:
-        raise UserError(f"scheduler.warmup={warmup} is no share of the steps: give a number from 0 to below 1")
     rising = round(warmup * total_steps)
 
     def factor(step: int) -> float:
@@ -37,7 +37,36 @@ class OneCycle(OneCycleLR):
     """`torch.optim.lr_scheduler.OneCycleLR`, whose state is the step that it has come to.
 
     A run that goes on for longer than it was to does so over its new length: torch's state would bring the old one.
+
+    Args:
+        optimizer: whose learning rates are set.
+        max_lr: the peak; of each group of parameters where it is a list.
+        total_steps: optimizer steps of the whole fit.
+        pct_start: share of them spent rising.
+        div_factor: the rate starts at `max_lr` divided by this.
+        final_div_factor: and ends at the first rate divided by this.
+        **options: of torch's.
     """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: PositiveFloat | list[PositiveFloat] = 5e-3,
+        total_steps: PositiveInt | None = None,
+        pct_start: Fraction = 0.3,
+        div_factor: PositiveFloat = 25.0,
+        final_div_factor: PositiveFloat = 1e4,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            optimizer,
+            max_lr,
+            total_steps,
+            pct_start=pct_start,
+            div_factor=div_factor,
+            final_div_factor=final_div_factor,
+            **options,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"last_epoch": self.last_epoch}

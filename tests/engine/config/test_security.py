@@ -75,7 +75,7 @@ CONFIGURED: dict[str, Any] = {
     "a function of ours": {"_target_": "lab.engine.training.train.train", "cfg": {}},
     "a function that loads": {"_target_": "lab.engine.utils.project.project_settings"},
     "a private function": {"_target_": "lab.engine.runs.run._git"},
-    "a private factory": {"_target_": "lab.optim.optimizers._build", "algorithm": OPEN},
+    "a private factory": {"_target_": "lab.optim.optimizers._num_steps", "trainer": OPEN},
     "ourselves": {"_target_": "lab.engine.config.instantiate.instantiate", "config": OPEN, "_recursive_": False},
     "the command line of Lightning": {"_target_": "pytorch_lightning.cli.LightningCLI", "args": ["fit"]},
     "Lightning's instantiate": {"_target_": "pytorch_lightning.cli.instantiate_class", "args": [], "init": {}},
@@ -216,7 +216,7 @@ def test_what_configs_name_is_built() -> None:
     for target in (
         "lab.models.lenet.LeNet",
         "lab.data.mnist.MNIST",
-        "lab.optim.optimizers.adamw",
+        "lab.optim.optimizers.AdamW",
         "torch.optim.SGD",
         "torch.optim.lr_scheduler.OneCycleLR",
         "pytorch_lightning.Trainer",

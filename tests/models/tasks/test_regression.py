@@ -7,7 +7,6 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from lab.engine.training.train import build
 from lab.models.linear import LinearRegression, LogisticRegression
-from lab.models.mlp import MLPRegressor
 from tests.conftest import Compose, small
 
 CLOSED = ["data.batch_size=1000000", "optimizer=lbfgs", "scheduler=none", "trainer.precision=64-true", "logger=none"]
@@ -151,22 +150,3 @@ def test_figures_of_large_numbers_are_not_rounded(precision: str, cfg: Compose) 
         x, y = (torch.cat(part) for part in zip(*datamodule.test_dataloader(), strict=True))
         error = float((module.predict(x).double() - y.double()).square().mean())
     assert metrics["test/mse"] == pytest.approx(error, rel=0.02)
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: LinearRegression(3, 0), "num_targets=0"),
-        (lambda: LinearRegression(3, huber_delta=0.0), r"huber_delta=0\.0"),
-        (lambda: MLPRegressor(3, hidden_sizes=[0]), r"hidden_sizes=\[0\]"),
-    ],
-)
-def test_sizes_that_cannot_be_are_refused(make: object, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        make()  # type: ignore[operator]
-
-
-def test_a_negative_penalty_is_refused() -> None:
-    model = LinearRegression(3, l1=-1.0)
-    with pytest.raises(ValueError, match=r"l1=-1\.0"):
-        model.training_step((torch.zeros(1, 3), torch.zeros(1, 1)), 0)

@@ -4,16 +4,17 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning import callbacks
 
 from lab.engine.checkpointing.files import link_checkpoint, remove_partial_files
-from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.gather import gather_objects
 from lab.engine.utils.names import nearest
 from lab.engine.utils.random_state import random_state, restore_random_state
+from lab.engine.utils.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +36,19 @@ class Checkpoint(callbacks.Checkpoint):
         every_n_minutes: the same in minutes, besides.
 
     Raises:
-        UserError: when none of the best were to be kept.
         RunFailed: after an epoch with a validation in which `monitor` was not logged.
     """
 
     def __init__(
         self,
-        dirpath: str,
+        dirpath: str = "checkpoints",
         monitor: str | None = None,
-        mode: str = "min",
-        top_k: int = 1,
-        every_n_epochs: int = 1,
-        every_n_steps: int = 0,
-        every_n_minutes: float = 0.0,
+        mode: Literal["min", "max"] = "min",
+        top_k: PositiveInt = 1,
+        every_n_epochs: NonNegativeInt = 1,
+        every_n_steps: NonNegativeInt = 0,
+        every_n_minutes: NonNegativeFloat = 0.0,
     ) -> None:
-        if top_k < 1:
-            raise UserError(f"top_k={top_k}: give 1 or more; callbacks.checkpoint=null keeps no checkpoint at all")
         self.dirpath = Path(dirpath)
         self.monitor = monitor
         self.sign = {"min": 1.0, "max": -1.0}[mode]

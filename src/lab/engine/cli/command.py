@@ -13,11 +13,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.cli.flags import parse_flags
-from lab.engine.config.checks.overrides import check_groups
-from lab.engine.config.compose import compose, parse, search_path
+from lab.engine.config.compose import compose, parse
 from lab.engine.config.composition_errors import check_config_name, composition_errors
+from lab.engine.config.override_rules import check_groups, check_overrides
 from lab.engine.config.overrides import raw_overrides, to_override
-from lab.engine.config.validate import validate, validate_composed
+from lab.engine.config.validate import validate
 from lab.engine.runs.resume import resumed_config
 from lab.engine.sweeps.validate import validate_sweep
 from lab.engine.utils.errors import UserError
@@ -61,7 +61,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
     """
     cfg = resumed_config(cfg)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        validate_composed(cfg, raw_overrides(HydraConfig.get().overrides.task))
+        validate(cfg)
     return cfg
 
 
@@ -70,7 +70,9 @@ def check_run(config: DictConfig) -> None:
     job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     goes_on = job.resume or job.attach
     overrides = raw_overrides(job.changes if goes_on else config.hydra.overrides.task)
-    validate(resumed_config(job), [*search_path(config), *overrides])
+    run = resumed_config(job)
+    check_overrides(overrides, run)
+    validate(run)
     given = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, with the time in it
     directory = Path(config.hydra.run.dir if given else config.paths.log_dir)
     if given and (directory / "run.json").exists() and not goes_on and global_rank() == 0:

@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from lab.engine.config.composition_errors import user_error_behind
+from lab.engine.config.composition_errors import behind
 from lab.engine.utils.console import log_to_stderr
 from lab.engine.utils.environment import set_variables
 from lab.engine.utils.errors import RunFailed, UserError
@@ -64,7 +64,7 @@ def as_expected(error: Exception) -> UserError | RunFailed | None:
     if isinstance(error, UserError | RunFailed):
         return error
     if isinstance(error, HydraException | OmegaConfBaseException):  # around what a constructor or a resolver raised
-        return user_error_behind(error)
+        return behind(error, UserError)
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return RunFailed(
             f"{error.filename or 'writing'}: {error.strerror}\n"

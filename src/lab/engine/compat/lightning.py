@@ -8,10 +8,9 @@ The public wish: a hook `on_step_boundary` of callbacks, a method that ends a fi
 turned off.
 """
 
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
 from pytorch_lightning.loops.fetchers import _DataLoaderIterDataFetcher
 from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.loops.loop import _Loop
@@ -272,8 +271,3 @@ def uses_no_batch_hooks(trainer: pl.Trainer) -> bool:
 
 def _overrides(owner: Any, base: type, hooks: tuple[str, ...]) -> bool:
     return any(getattr(getattr(owner, hook), "__func__", None) is not getattr(base, hook) for hook in hooks)
-
-
-def precisions() -> set[str]:
-    """Returns every `trainer.precision` that Lightning takes by name. The public wish: a registry, as of strategies."""
-    return {*get_args(_PRECISION_INPUT_STR), *get_args(_PRECISION_INPUT_STR_ALIAS)}

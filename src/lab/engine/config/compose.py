@@ -73,13 +73,13 @@ def compose(
     return config
 
 
-def known_keys(overrides: Sequence[str]) -> list[str]:
-    """Returns every group, and every key of the config that the choices among `overrides` make."""
+def known_keys(overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns every group, and every key of the config that the choices among `overrides` make, with its value."""
     choices = [word for word in overrides if "=" in word and options(word.split("=")[0])]
-    groups = [path.name for path in CONFIGS.iterdir() if path.is_dir()]
+    groups = {path.name: None for path in CONFIGS.iterdir() if path.is_dir()}
     for tried in (choices, []):
         with suppress(HydraException, ValueError):
-            return [*groups, *(key for key, _ in leaves(_load(tried)))]
+            return groups | dict(leaves(_load(tried)))
     return groups
 
 

@@ -1,17 +1,21 @@
 """What Hydra and OmegaConf raise while they compose, as a user's mistake: told by types and attributes."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from hydra.core.override_parser.overrides_parser import create_functions
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from lab.engine.config.schema_cache import cached_schema
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
+
+E = TypeVar("E", bound=BaseException)
 
 SHOW = "`python src/train.py --cfg job` shows every key"
 
@@ -21,16 +25,23 @@ class UnknownKey(UserError):
 
     Args:
         key: the whole of it.
-        known: the keys that there are.
+        known: the keys that there are, with their values.
     """
 
-    def __init__(self, key: str, known: Iterable[str] = ()) -> None:
-        super().__init__(f"{key}: no such key{nearest(key, known)}\n{SHOW}")
+    def __init__(self, key: str, known: Mapping[str, Any]) -> None:
+        node, _, name = key.rpartition(".")
+        target = str(known.get(f"{node}._target_"))
+        schema = cached_schema(target) or {"properties": {}}
+        remedy = f"{key}: no such key{nearest(key, known)}\n{SHOW}"
+        if name in schema["properties"]:
+            file = f"the file in configs/{node.partition('.')[0]}"
+            remedy = f"{key}: {target} takes it, and the config does not list it: add it to {file}, or write +{key}=…"
+        super().__init__(remedy)
         self.key = key
 
 
 @contextmanager
-def composition_errors(known_keys: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
+def composition_errors(known_keys: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
     """Raises a UserError in place of what Hydra and OmegaConf raise about overrides and config files.
 
     Args:
@@ -45,7 +56,7 @@ def composition_errors(known_keys: Callable[[], Sequence[str]] = tuple) -> Itera
     except MarkedYAMLError as error:
         raise UserError(f"a config file is no YAML: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        if told := user_error_behind(error):
+        if told := behind(error, UserError):
             raise told from None
         cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
@@ -55,12 +66,12 @@ def composition_errors(known_keys: Callable[[], Sequence[str]] = tuple) -> Itera
         raise UserError(": ".join(dict.fromkeys(filter(None, lines)))) from error
 
 
-def user_error_behind(error: BaseException) -> UserError | None:
-    """Finds the UserError that a resolver raised, which OmegaConf wraps, twice or more."""
-    behind: BaseException | None = error
-    while behind is not None and not isinstance(behind, UserError):
-        behind = behind.__cause__ or behind.__context__
-    return behind
+def behind(error: BaseException, kind: type[E]) -> E | None:
+    """Finds the error of a kind that a resolver raised, which OmegaConf wraps, twice or more."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, kind):
+        inner = inner.__cause__ or inner.__context__
+    return inner
 
 
 def _missing_config(error: MissingConfigException) -> UserError:

@@ -1,57 +1,145 @@
-"""What a config must hold, checked before torch is imported."""
+"""Judges a composed config, whatever brought it: nothing of it is built, and torch is loaded only for new classes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
 
-from lab.engine.config.checks.arguments import check_arguments
-from lab.engine.config.checks.limits import check_every_limit
-from lab.engine.config.checks.overrides import check_overrides
-from lab.engine.config.checks.rules import check_rules
-from lab.engine.config.compose import leaves
-from lab.engine.config.instantiate import authorize_names
+from lab.engine.config.arguments import UNKNOWN, check_arguments
+from lab.engine.config.compose import get, leaves
+from lab.engine.config.composition_errors import behind
+from lab.engine.config.instantiate import authorize_names, locate
+from lab.engine.config.rules import RULES
+from lab.engine.config.run_config import NODES
+from lab.engine.config.schema_cache import cached_schema, full_name, is_outdated, renew
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import check_file
+from lab.engine.utils.names import nearest
 from lab.engine.utils.paths import CONFIGS
 
+Node = dict[str, Any]
 
-def validate(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
-    """Holds a composed config against the types of its defaults, what its targets take, what its data offers, what goes
-    together and what this machine has.
+
+def validate(cfg: DictConfig) -> None:
+    """Holds a config against what its classes take, what its data offers, what goes together and what this machine has.
 
     Args:
-        cfg: the whole config.
-        overrides: from the command line; their values are held against the types of what they replace.
+        cfg: the whole config of a run, without its `hydra` node.
 
     Raises:
         UserError: on the first thing that is wrong.
     """
-    check_overrides(overrides)
-    validate_composed(cfg, overrides)
-
-
-def validate_composed(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
-    """The part of `check` that looks at the config, not at how it came about."""
     authorize_names(cfg)
-    _check_missing(cfg)
-    if cfg.data.get("path") is not None:
-        check_file(Path(cfg.data.path))  # before dims, which may be read from it
+    check_nodes(_plain_nodes(cfg))
+    _check_leaves(cfg)
+    if isinstance(path := cfg.data.get("path"), str):
+        check_file(Path(path))  # before dims, which may be read from it
     _check_dims(cfg)
-    check_every_limit(cfg)
-    check_arguments(cfg, overrides)
-    check_rules(cfg)
+    check_nodes(nodes(cfg, literal=True))  # a wrong value is told by its own key, and not by one that reads it
+    check_nodes(nodes(cfg))
+    for rule in RULES:
+        rule(cfg)
+
+
+def check_nodes(found: Iterable[tuple[str, Node]], allowed: Sequence[str] | None = None) -> None:
+    """Holds nodes against the schemas of their classes; a class that changed since it was read is imported, last.
+
+    Args:
+        found: keys and nodes with a `_target_`.
+        allowed: see `instantiate.locate`.
+    """
+    changed: list[tuple[str, Node]] = []
+    for key, node in found:
+        schema = cached_schema(node["_target_"])
+        if schema is None:
+            changed.append((key, node))
+            continue
+        try:
+            check_arguments(key, node, schema)
+        except UserError:
+            if not is_outdated(node["_target_"]):
+                raise
+            changed.append((key, node))
+    if changed:
+        own = {full_name(function): function for function in NODES.values()}
+        schemas = renew(
+            {name: own.get(name) or locate(name, allowed) for name in {node["_target_"] for _, node in changed}}
+        )
+        for key, node in changed:
+            check_arguments(key, node, schemas[node["_target_"]])
+
+
+def nodes(node: DictConfig, prefix: str = "", literal: bool = False) -> Iterator[tuple[str, Node]]:
+    """Yields every node below that is built, by its key, interpolations resolved; or left out, with `literal`."""
+    for name in ("callbacks", "logger") if not prefix else ():
+        for inner, part in (node.get(name) or {}).items():
+            if part is not None and not (isinstance(part, DictConfig) and "_target_" in part):
+                raise UserError(f"{name}.{inner!s} has no _target_, the class that it is built from")
+    if "_target_" in node:
+        yield prefix, {str(name): _value(node, name, f"{prefix}.{name!s}", literal) for name in node}
+    for name in map(str, node):
+        child = None if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name) else node[name]
+        if isinstance(child, DictConfig):
+            yield from nodes(child, f"{prefix}.{name}" if prefix else name, literal)
+
+
+def _value(node: DictConfig, name: Any, key: str, literal: bool) -> Any:
+    return UNKNOWN if literal and OmegaConf.is_interpolation(node, name) else resolved(node, name, key)
+
+
+def resolved(node: DictConfig, name: Any, key: str) -> Any:
+    """Returns a value as plain Python; `UNKNOWN` where it depends on a run that has not begun.
+
+    Raises:
+        UserError: for an interpolation of what is not there.
+    """
+    try:
+        value = node[name]
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except (InterpolationKeyError, UnsupportedInterpolationType) as error:
+        raise UserError(f"{key}: {str(error).partition(chr(10))[0]}") from error
+    except OmegaConfBaseException as error:
+        if told := behind(error, UserError):
+            raise told from None
+        if absent := behind(error, KeyError):  # a variable of the environment
+            raise UserError(f"{key}: {absent.args[0]}") from error
+        return UNKNOWN
+
+
+def _plain_nodes(cfg: DictConfig) -> Iterator[tuple[str, Node]]:
+    """Yields the nodes that are no class's, each as if the function that says what it holds were its `_target_`."""
+    for key, function in NODES.items():
+        node = OmegaConf.select(cfg, key) if key else cfg
+        if isinstance(node, DictConfig):
+            inner = {str(name): _shallow(node, str(name), f"{key}.{name!s}".lstrip(".")) for name in node}
+            yield key, {**inner, "_target_": full_name(function)}
+
+
+def _shallow(node: DictConfig, name: str, key: str) -> Any:
+    is_node = not OmegaConf.is_interpolation(node, name) and OmegaConf.is_dict(node[name])
+    return {} if is_node else resolved(node, name, key)
+
+
+def _check_leaves(cfg: DictConfig) -> None:
+    """Refuses a key without a value, and an interpolation of a key that is not there."""
+    every = dict(leaves(cfg))
+    for key, value in every.items():
+        if value == "???":
+            raise UserError(f"{key} has no value: give one, {key}=…")
+        for name in re.findall(r"\$\{([A-Za-z_][\w.]*)\}", value) if isinstance(value, str) else ():
+            if name not in every and not name.startswith("dims.") and get(cfg, name) is None:
+                raise UserError(f"{key}={value}: no such key as {name}{nearest(name, every)}")
 
 
 def _check_dims(cfg: DictConfig) -> None:
-    """What the model reads of `dims` the data must offer."""
+    """Refuses a model that reads of `dims` what the data does not offer."""
     needs, offers = _needs(OmegaConf.to_container(cfg.model, resolve=False)), set(cfg.dims)
-    lacking = sorted(needs - offers)
-    if lacking:
+    if lacking := sorted(needs - offers):
         models, datasets = _files("model"), _files("data")
         model, data = (_choice(group, cfg[group]._target_) for group in ("model", "data"))
         fitting_data = [name for name, other in datasets.items() if needs <= _offers(other)]
@@ -83,9 +171,3 @@ def _files(group: str) -> dict[str, dict[str, Any]]:
 def _choice(group: str, target: str) -> str:
     """The name of the choice that has this class."""
     return next((name for name, config in _files(group).items() if config[group]["_target_"] == target), target)
-
-
-def _check_missing(cfg: DictConfig) -> None:
-    missing = [key for key, value in leaves(cfg) if value == "???"]
-    if missing:
-        raise UserError(f"{missing[0]} has no value: give one, {missing[0]}=…")

@@ -19,6 +19,7 @@ from lab.engine.distributed.heartbeat import Heartbeat, Pulse, detect_failure
 from lab.engine.distributed.launcher import Process
 from lab.engine.distributed.preemption import SIGNALS
 from lab.engine.utils.errors import Preempted, RunFailed
+from lab.engine.utils.ranges import PositiveFloat
 from lab.engine.utils.redaction import redact
 
 INTERVAL = 0.5  # seconds between heartbeats
@@ -37,7 +38,7 @@ class Watchdog(pl.Callback):
         timeout: seconds without a batch, from the first one on, after which a run of several ranks is ended.
     """
 
-    def __init__(self, timeout: float = 600.0) -> None:
+    def __init__(self, timeout: PositiveFloat = 600.0) -> None:
         self.timeout = timeout
         self._batches = 0
         self._cause: str | None = None

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.engine.config.checks.overrides import mismatch
 from lab.engine.config.compose import compose, leaves
-from lab.engine.config.validate import validate
+from lab.engine.config.validate import check_nodes, nodes, validate
 from lab.engine.runs.run import Run
 from lab.engine.utils.arguments import parse_arguments
 from lab.engine.utils.errors import UserError
@@ -116,7 +115,6 @@ def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> 
         if key not in known:
             raise UserError(f"{key}: no such key{nearest(key, known)}")
         value = OmegaConf.from_dotlist([f"value={value}"]).value
-        if expected := mismatch(config, key, value):
-            raise UserError(f"{word}: expected {expected}")
         OmegaConf.update(config, key, value)
+    check_nodes(nodes(config.data, "data"))
     return config, data

@@ -20,6 +20,7 @@ from lab.engine.sweeps.study import Referee, mean, open_study
 from lab.engine.sweeps.sweeper import Job, Outcome, Sweeper
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
+from lab.engine.utils.ranges import Fraction, PositiveFloat, PositiveInt, Seed
 
 if TYPE_CHECKING:
     from optuna import Trial  # takes half a second: imported when the first trial is asked for
@@ -40,14 +41,43 @@ class Search(Sweeper):
     trained since its config breaks a constraint; FAIL where a run failed, or has no such figure. All of them count.
 
     Args:
-        settings: the keys of `hydra.sweeper`; see configs/hydra/sweeper/optuna.yaml.
+        params: keys and what is drawn for each, as on the command line.
+        when: keys, and on what it hangs that each is drawn.
+        constraints: of a run's figures, and of what is drawn.
+        objectives: metrics and their modes; None for the model's own.
+        n_trials: drawn before the sweep ends.
+        timeout: seconds after which no trial is begun.
+        max_failure_rate: share of the trials that may fail before the sweep ends.
+        n_jobs: trials at a time; None for one, or as many as the launcher takes.
+        storage: a URL of Optuna's; None for a journal in the sweep's directory.
+        seed: of the sampler.
+        seeds: of runs: each trial is trained with each, and is as good as their mean.
+        sampler: config of Optuna's.
+        pruner: config of Optuna's.
     """
 
     kind = "optuna"
     tries_again = False  # the study has learnt from them
 
-    def __init__(self, **settings: Any) -> None:
-        self.settings = settings
+    settings: dict[str, Any]
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        when: Mapping[str, str] | None = None,
+        constraints: Sequence[str] | None = (),
+        objectives: Mapping[str, str] | None = None,
+        n_trials: PositiveInt = 20,
+        timeout: PositiveFloat | None = None,
+        max_failure_rate: Fraction = 0.5,
+        n_jobs: PositiveInt | None = None,
+        storage: str | None = None,
+        seed: Seed = 0,
+        seeds: Sequence[Seed] | None = None,
+        sampler: Mapping[str, Any] | None = None,
+        pruner: Mapping[str, Any] | None = None,
+    ) -> None:
+        pass  # they are read from the config, which for a sweep that goes on is what it recorded
 
     def objectives(self) -> list[dict[str, str]]:
         given = self.settings.get("objectives") or {}

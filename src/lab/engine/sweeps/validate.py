@@ -2,13 +2,14 @@
 
 from omegaconf import DictConfig
 
-from lab.engine.config.checks.overrides import check_groups, check_overrides
 from lab.engine.config.compose import parse, search_path
-from lab.engine.config.validate import validate_composed
+from lab.engine.config.override_rules import check_groups, check_overrides
+from lab.engine.config.validate import validate
 from lab.engine.sweeps.constraints import check_constraints
 from lab.engine.sweeps.resume import whole_sweep
-from lab.engine.sweeps.validate_jobs import composed, jobs
+from lab.engine.sweeps.validate_jobs import jobs
 from lab.engine.sweeps.validate_sweeper import check_optuna, is_optuna, read_space
+from lab.engine.utils.errors import UserError
 
 
 def validate_sweep(config: DictConfig) -> None:
@@ -25,9 +26,14 @@ def validate_sweep(config: DictConfig) -> None:
     check_groups(parse(overrides))
     space = read_space(sweeper, [*search_path(config), *overrides])
     constraints = check_optuna(sweeper, space) if is_optuna(sweeper) else []
-    check_overrides([*space.fixed, *composed(space)])
-    made = []
+    made: list[DictConfig] = []
     for job, words in jobs(space):
-        validate_composed(job, words)
+        if not made:
+            check_overrides(words, job)
+        try:
+            validate(job)
+        except UserError as error:
+            drawn = [word for word in words if word not in space.fixed]
+            raise UserError(f"{error}\nin the job {' '.join(drawn)}" if drawn else str(error)) from error
         made.append(job)
     check_constraints(constraints, made)

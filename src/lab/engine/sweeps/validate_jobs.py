@@ -7,11 +7,8 @@ from math import prod
 
 from omegaconf import DictConfig, OmegaConf
 
-from lab.engine.config.checks.overrides import mismatch
-from lab.engine.config.checks.values import plain
-from lab.engine.config.compose import compose, get, leaves, options, parse
+from lab.engine.config.compose import compose, leaves, options, parse
 from lab.engine.config.composition_errors import UnknownKey
-from lab.engine.sweeps.parameter import Parameter
 from lab.engine.sweeps.space import Space
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
@@ -38,15 +35,9 @@ def jobs(space: Space) -> Iterator[tuple[DictConfig, list[str]]]:
         config = deepcopy(base)
         for key in single:
             value = parse([words[key]])[0].value()
-            _check_value(space, space.parameters[key], value, base, chosen)
+            _check_known(key, base, chosen)
             OmegaConf.update(config, key, value)
         yield config, [*space.fixed, *words.values()]
-
-
-def composed(space: Space) -> list[str]:
-    """The words that choose from groups or add keys: what they make must be composed."""
-    words = [f"{parameter.word}={parameter.text}" for parameter in space.parameters.values()]
-    return [word for word in words if not is_single(word)]
 
 
 def is_single(word: str) -> bool:
@@ -96,25 +87,16 @@ def _compose(space: Space, words: tuple[str, ...]) -> DictConfig:
         raise UserError(f"{error.key}: no such key with {' '.join(words)}") from error
 
 
-def _check_value(space: Space, parameter: Parameter, value: object, base: DictConfig, words: tuple[str, ...]) -> None:
-    """Holds a value against what it replaces in the config that the choices of groups make."""
-    key = parameter.key
+def _check_known(key: str, base: DictConfig, words: tuple[str, ...]) -> None:
+    """Refuses a key that the config which the choices of groups make does not have."""
     known = dict(leaves(base))
-    if key not in known:
-        chosen = [word for word in words if key.startswith(f"{word.partition('=')[0]}.")]
-        if chosen:
-            [first, *_] = chosen
-            group = first.partition("=")[0]
-            raise UserError(
-                f"{key}: no such key with {first}{nearest(key, known)}\n"
-                f"hydra/sweeper=optuna draws a key only where you say: 'hydra.sweeper.when={{{key}: \"{group}=…\"}}'"
-            )
-        raise UserError(f"{key}: no such key{nearest(key, known)}\n`python src/train.py --cfg job` shows every key")
-    if (expected := mismatch(base, key, value)) is None:
+    if key in known:
         return
-    default = get(base, key)
-    like = "" if default is None else f", like its default {plain(default)}"
-    remedy = ""
-    if parameter.kind == "float" and parameter.step is None and expected.startswith("a whole number"):
-        remedy = f"\nwrite {key}=int({parameter.text})"
-    raise UserError(f"{key}={value}: expected {expected}{like}{remedy}")
+    chosen = next((word for word in words if key.startswith(f"{word.partition('=')[0]}.")), None)
+    if chosen is None:
+        raise UserError(f"{key}: no such key{nearest(key, known)}\n`python src/train.py --cfg job` shows every key")
+    when = f"'hydra.sweeper.when={{{key}: \"{chosen.partition('=')[0]}=…\"}}'"
+    raise UserError(
+        f"{key}: no such key with {chosen}{nearest(key, known)}\n"
+        f"hydra/sweeper=optuna draws a key only where you say: {when}"
+    )

@@ -11,4 +11,7 @@ NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 InnerFraction = Annotated[float, Interval(gt=0, lt=1)]  # neither none nor all
 Probability = Annotated[float, Interval(ge=0, lt=1)]  # of leaving something out, so not all
+AtLeastTwo = Annotated[int, Ge(2)]  # classes to tell apart, rows of a covariance
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]  # what numpy takes
+ImageShape = tuple[PositiveInt, PositiveInt, PositiveInt]  # channels, height, width
+PixelMeanStd = tuple[float, PositiveFloat]

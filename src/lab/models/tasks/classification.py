@@ -17,8 +17,8 @@ from torchmetrics.classification import (
 )
 
 from lab.data.tensors import Batch
-from lab.engine.utils.errors import UserError
 from lab.engine.utils.export_spec import ExportSpec
+from lab.engine.utils.ranges import AtLeastTwo, Fraction, NonNegativeFloat
 from lab.models.tasks.inference import class_names, inputs_and_targets, sample_shape
 from lab.models.tasks.plots import TopErrors, draw_confusion, log_image
 from lab.optim.optimizers import OptimizerFactory, configure
@@ -31,9 +31,9 @@ class Classifier(pl.LightningModule):
     Batches are inputs (B, ...), one or more, and last the labels (B,) in [0, num_classes).
 
     Args:
-        num_classes: at least two.
-        label_smoothing: share of the target spread over all classes, in [0, 1] (Szegedy et al. 2016, section 7);
-            training only, so that `val/loss` stays the plain cross-entropy, in nats.
+        num_classes: K.
+        label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7); training only,
+            so that `val/loss` stays the plain cross-entropy, in nats.
         l1: weight of the penalty on the weights' absolute values, see `regularization.penalty`; training only.
         l2: weight of the penalty on half the weights' squares, likewise.
         optimizer: factory, called with the parameters; needed to train.
@@ -42,18 +42,14 @@ class Classifier(pl.LightningModule):
 
     def __init__(
         self,
-        num_classes: int,
-        label_smoothing: float = 0.0,
-        l1: float = 0.0,
-        l2: float = 0.0,
+        num_classes: AtLeastTwo = 10,
+        label_smoothing: Fraction = 0.0,
+        l1: NonNegativeFloat = 0.0,
+        l2: NonNegativeFloat = 0.0,
         optimizer: OptimizerFactory | None = None,
         scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise UserError(f"num_classes={num_classes}: a classifier needs at least two")
-        if not 0 <= label_smoothing <= 1:
-            raise UserError(f"label_smoothing={label_smoothing} is no share: give a number from 0 to 1")
         # Called here it sees the arguments of the subclass as well. Plain values only: the factories stay out.
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.label_smoothing = label_smoothing

@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 from lab.data.tensors import IGNORED, Batch, generator
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.export_spec import ExportSpec
+from lab.engine.utils.ranges import AtLeastTwo, PositiveInt
 from lab.models.tasks.plots import boards, log_text
 from lab.optim.optimizers import OptimizerFactory, configure
 
@@ -35,14 +36,12 @@ class LanguageModel(pl.LightningModule):
 
     def __init__(
         self,
-        vocab_size: int,
-        context: int,
+        vocab_size: AtLeastTwo = 256,
+        context: PositiveInt = 64,
         optimizer: OptimizerFactory | None = None,
         scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if vocab_size < 2 or context < 1:
-            raise UserError(f"vocab_size={vocab_size}, context={context}: at least two tokens, and one to look at")
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)  # the subclass's arguments as well
         self.vocab_size = vocab_size
         self.context = context

@@ -11,8 +11,8 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
 from lab.data.tensors import Batch
-from lab.engine.utils.errors import UserError
 from lab.engine.utils.export_spec import ExportSpec
+from lab.engine.utils.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
 from lab.models.tasks.inference import inputs_and_targets, sample_shape
 from lab.optim.optimizers import OptimizerFactory, configure
 from lab.optim.regularization import penalty
@@ -40,19 +40,15 @@ class Regressor(pl.LightningModule):
 
     def __init__(
         self,
-        num_targets: int = 1,
+        num_targets: PositiveInt = 1,
         loss: Literal["mse", "huber"] = "mse",
-        huber_delta: float = 1.0,
-        l1: float = 0.0,
-        l2: float = 0.0,
+        huber_delta: PositiveFloat = 1.0,
+        l1: NonNegativeFloat = 0.0,
+        l2: NonNegativeFloat = 0.0,
         optimizer: OptimizerFactory | None = None,
         scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if num_targets < 1:
-            raise UserError(f"num_targets={num_targets}: a regressor predicts at least one number")
-        if huber_delta <= 0:
-            raise UserError(f"huber_delta={huber_delta}: give a number above 0")
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)  # the subclass's arguments as well
         self.loss = loss
         self.huber_delta = huber_delta

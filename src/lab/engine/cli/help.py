@@ -1,0 +1,132 @@
+"""Prints the help of `src/train.py`, read from the names of files: neither Hydra nor torch is loaded."""
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from textwrap import TextWrapper
+
+import yaml
+
+from lab.engine.utils.paths import CONFIGS, ROOT
+
+USAGE = """\
+lab trains any model on any dataset that fits it.
+
+  python src/train.py [FLAG ...] [GROUP=CHOICE ...] [KEY=VALUE ...]
+"""
+EXAMPLES = """\
+Examples:
+  # LeNet on generated digits
+  python src/train.py
+  # another model on another dataset
+  python src/train.py data=mnist model=cnn trainer.max_epochs=5
+  # a published result
+  python src/train.py experiment=mnist_lenet seed=1
+  # a sweep: every combination
+  python src/train.py -m model=mlp,lenet optimizer.lr=1e-3,3e-3 'seed=range(3)'
+  # one batch of everything: does it run at all?
+  python src/train.py data=blobs model=mlp debug=fast
+"""
+KEYS = {
+    "seed=1": "weights, order of the batches, augmentation, dropout",
+    "trainer.max_epochs=20": "any argument of Lightning's Trainer",
+    "resume=latest": "go on with the newest run, or with that of a directory; other keys change it",
+    "resume=auto": "go on with the run that hydra.run.dir=DIR holds, or begin it there",
+    "sweep.resume=latest": "go on with the newest sweep, or with that of a directory",
+}
+FLAGS = {
+    "-m, --multirun": "a sweep: KEY=A,B and GROUP=A,B are trained in every combination",
+    "--cfg job": "print the config that the command would train with, and stop; with --resolve, without interpolations",
+    "--config-dir DIR": "find more choices in a folder that is laid out like configs/",
+    "--info defaults": "print which file brings which choice",
+    "--hydra-help": "print Hydra's own flags",
+}
+BUILT_IN = {"hydra/launcher": "basic"}  # a choice that Hydra brings, the default
+
+
+def answer_help(arguments: Sequence[str]) -> None:
+    """Prints the help and ends the process, where a command line of `src/train.py` asks for it."""
+    if {"-h", "--help"} & {*arguments}:
+        print(help_text(shutil.get_terminal_size().columns, _config_dir(arguments)))
+        sys.exit()
+
+
+def help_text(width: int = 80, config_dir: Path | None = None) -> str:
+    """Returns the help, wrapped to `width` columns; commands stay whole.
+
+    Args:
+        width: of the terminal.
+        config_dir: a folder whose choices are shown beside those of `configs/`.
+    """
+    chosen = dict(_default_choices())
+    groups = {
+        group: ", ".join(f"{name} (default)" if name == chosen.get(group) else name for name in sorted(names))
+        for group, names in _choices([CONFIGS, *([config_dir] if config_dir else [])], chosen).items()
+        if names != {chosen.get(group)}  # else there is nothing to choose
+    }
+    of_sweeps = {group: names for group, names in groups.items() if group.startswith("hydra/")}
+    pages = {f"docs/{path.name}": _first_line(path).lstrip("# ") for path in sorted(ROOT.glob("docs/*.md"))}
+    tables = {
+        "Choices, one of each group: model=cnn": {g: names for g, names in groups.items() if g not in of_sweeps},
+        "Choices of a sweep: hydra/sweeper=optuna": of_sweeps,
+        "Keys: optimizer.lr=1e-3; --cfg job prints them all": KEYS,
+        "Flags": FLAGS,
+        "Scripts: each has a --help of its own": _scripts(),
+        "Documentation": {"README.md": "training, sweeps, results, how to add a model or a dataset"} | pages,
+    }
+    return "\n".join([USAGE, EXAMPLES, *(_table(title, rows, width) for title, rows in tables.items())])
+
+
+def _choices(folders: Sequence[Path], chosen: Mapping[str, str | None]) -> dict[str, set[str]]:
+    """Returns the names of each group's files: first the groups that have a default, in the order of train.yaml."""
+    found: dict[str, set[str]] = {group: set() for group in chosen}
+    for folder in folders:
+        for path in sorted(folder.glob("*/**/*.yaml")):
+            found.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
+    for group, name in BUILT_IN.items():
+        found[group].add(name)
+    return found
+
+
+def _default_choices() -> Iterator[tuple[str, str | None]]:
+    """Yields each group with its default, as the defaults lists of train.yaml and of Hydra's own groups say."""
+    for path in (CONFIGS / "train.yaml", *sorted(CONFIGS.glob("hydra/**/*.yaml"))):
+        parent = path.parent.relative_to(CONFIGS)
+        content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        for entry in content.get("defaults", []):
+            for key, choice in entry.items() if isinstance(entry, dict) else []:  # else _self_, or a file's name
+                group = key.removeprefix("override ").partition("@")[0]
+                yield group.removeprefix("/") if group.startswith("/") else (parent / group).as_posix(), choice
+    yield from BUILT_IN.items()
+
+
+def _scripts() -> dict[str, str]:
+    """Returns what each script does, as the first line of its docstring says."""
+    return {
+        f"scripts/{path.name}": _first_line(path).strip('"').partition(": python")[0].rstrip(":")
+        for path in sorted(ROOT.glob("scripts/*.py"))
+        if "__main__" in path.read_text(encoding="utf-8")
+    }
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().strip()
+
+
+def _table(title: str, rows: Mapping[str, str], width: int) -> str:
+    """Returns a section: a title, and rows whose second column is wrapped."""
+    column = 4 + max(map(len, rows))
+    layout = TextWrapper(width, subsequent_indent=" " * column, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([title, *(layout.fill(f"  {name}".ljust(column) + text) for name, text in rows.items()), ""])
+
+
+def _config_dir(arguments: Sequence[str]) -> Path | None:
+    """Returns the folder that `--config-dir` names."""
+    for argument, following in pairwise([*arguments, ""]):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            return Path(value if equals else following)
+    return None

@@ -1,1 +1,0 @@
-"""What `lab.engine.config.validate` holds a config against, one idea a file."""

@@ -1,0 +1,56 @@
+"""The keys of a run's config that belong to no class, as signatures."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from lab.engine.utils.ranges import PositiveInt, Seed
+
+
+def run(
+    *,
+    data: dict[str, Any],
+    model: dict[str, Any],
+    optimizer: dict[str, Any] | None,
+    scheduler: dict[str, Any] | None,
+    trainer: dict[str, Any],
+    callbacks: dict[str, Any] | None,
+    logger: dict[str, Any] | None,
+    paths: dict[str, Any],
+    dims: dict[str, Any],
+    objective: dict[str, Any] | None,
+    sweep: dict[str, Any],
+    resume: str | None,
+    attach: str | None,
+    changes: list[str],
+    seed: Seed,
+    fit: bool,
+    test: bool,
+    compile: bool,  # noqa: A002
+    quick_loop: bool,
+    **own: Any,
+) -> None:
+    """Every run's; `own` keys are for interpolations."""
+
+
+def objective(*, metric: str, mode: Literal["min", "max"]) -> None:
+    """Says which checkpoint is the best."""
+
+
+def scheduler(
+    *,
+    scheduler: dict[str, Any],
+    interval: Literal["step", "epoch"] = "epoch",
+    frequency: PositiveInt = 1,
+    monitor: str | None = None,
+    strict: bool = True,
+    name: str | None = None,
+    reduce_on_plateau: bool = False,
+) -> None:
+    """Lightning's own dictionary of a learning-rate schedule."""
+
+
+def sweep(*, name: str, resume: str | None) -> None:
+    """Which sweep a run is part of."""
+
+
+NODES: dict[str, Callable[..., None]] = {"": run, "objective": objective, "scheduler": scheduler, "sweep": sweep}

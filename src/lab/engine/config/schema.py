@@ -1,0 +1,148 @@
+"""JSON Schema of what a class takes, read from its real signature: the one source of types, choices and ranges."""
+
+import dis
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
+from datetime import date, time, timedelta
+from enum import Enum
+from types import UnionType
+from typing import Annotated, Any, ForwardRef, TypeVar, Union, get_args, get_origin
+
+from jsonschema import Draft202012Validator
+from omegaconf import DictConfig, ListConfig
+from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
+
+from lab.engine.config.trainer_arguments import trainer_arguments
+
+Schema = dict[str, Any]
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+# Configs hold no objects of these, they build them by a `_target_`
+OBJECTS = (BaseModel, Enum, date, time, timedelta, bytes, complex)
+
+
+def class_schema(target: Callable[..., Any]) -> Schema:
+    """Makes the JSON Schema of the keyword arguments that a class or a function takes.
+
+    Arguments behind `**kwargs` are those of the base classes, where `super().__init__` is given them; else any name is
+    let through. An argument whose annotation JSON cannot hold takes everything; of a union the other branches count.
+
+    Args:
+        target: imported; its annotations may be strings, which are evaluated where they stand.
+    """
+    properties: dict[str, Schema] = {}
+    required, is_open, is_inherited = [], False, False
+    narrowed = trainer_arguments() if getattr(target, "__module__", "") == "pytorch_lightning.trainer.trainer" else {}
+    for owner, parameters in _signatures(target):
+        for name, parameter in parameters.items():
+            if parameter.kind in NAMED and name not in properties:
+                annotation = narrowed.get(name, _resolve(parameter.annotation, owner))
+                properties[name] = _with_default(annotation_schema(annotation), parameter.default)
+                if parameter.default is parameter.empty and not is_inherited:
+                    required.append(name)
+        is_inherited = True  # what a base needs, the constructor below may give it
+        is_open = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": is_open}
+
+
+def annotation_schema(annotation: Any) -> Schema:
+    """Makes the JSON Schema of one annotation; an empty one where JSON cannot hold what it means."""
+    reduced = _reduce(annotation)
+    schema = {} if reduced is None else TypeAdapter(reduced).json_schema()
+    return {} if {} in schema.get("anyOf", []) else schema
+
+
+def source_files(target: Callable[..., Any]) -> list[str]:
+    """Returns the files that the signature of `target` comes from."""
+    owners = [owner for owner, _ in _signatures(target)]
+    files = {getattr(inspect.getmodule(owner), "__file__", None) for owner in [inspect.unwrap(target), *owners]}
+    return sorted(filter(None, files))
+
+
+def _signatures(target: Callable[..., Any]) -> Iterator[tuple[Any, Mapping[str, inspect.Parameter]]]:
+    """Yields what runs when `target` is called; as long as `**kwargs` are passed on, that of the next base as well."""
+    bases = inspect.getmro(target) if inspect.isclass(target) else ()
+    inits = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)]
+    if inits[:1] in ([], [object.__init__]):  # a function, or a class that is made by its `__new__` or in C
+        inits = [target]
+    for function in inits:
+        try:
+            parameters = dict(inspect.signature(function).parameters)
+        except (TypeError, ValueError):  # of those written in C some have none
+            parameters = {"kwargs": inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)}
+        if inspect.isclass(target) and function is not target:
+            del parameters[next(iter(parameters), "")]  # self
+        yield function, parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()) or not _passes_on(function):
+            return
+
+
+def _passes_on(init: Callable[..., Any]) -> bool:
+    """Tells whether a constructor gives its `**kwargs` to `super().__init__`, and to nobody else."""
+    called, loaded = [], ""
+    for step in dis.get_instructions(inspect.unwrap(init)) if hasattr(inspect.unwrap(init), "__code__") else ():
+        if step.opname == "DICT_MERGE":  # `**` in a call
+            called.append(loaded)
+        elif step.opname.startswith(("LOAD_GLOBAL", "LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER", "LOAD_DEREF")):
+            loaded = str(step.argval)
+    return called == ["__init__"]
+
+
+def _resolve(annotation: Any, owner: Any) -> Any:
+    """Evaluates an annotation by itself, for one that cannot be must not take the others with it."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        function = inspect.unwrap(owner)
+        return eval(annotation, getattr(function, "__globals__", vars(inspect.getmodule(function))))
+    except Exception:  # a name that is imported for type checkers alone, a forward reference
+        return Any
+
+
+def _reduce(annotation: Any) -> Any:
+    """Returns the part of an annotation that JSON can hold, None where it can hold nothing of it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        parts = [part for part in map(_reduce, arguments) if part is not None]
+        return Union[tuple(parts)] if parts else None  # noqa: UP007
+    if origin is Annotated:
+        inner = _reduce(arguments[0])
+        return None if inner is None else _holdable(Annotated[inner, *arguments[1:]]) or inner
+    if inspect.isclass(origin) and arguments and origin is not type and not issubclass(origin, Callable):  # type: ignore[arg-type]
+        inner = tuple(one if one is ... else Any if (part := _reduce(one)) is None else part for one in arguments)
+        return _holdable(origin[inner])  # type: ignore[index]
+    return _holdable(annotation)
+
+
+def _holdable(annotation: Any) -> Any:
+    if annotation is None:
+        return type(None)
+    if annotation in (DictConfig, ListConfig):
+        return dict[str, Any] if annotation is DictConfig else list[Any]
+    if isinstance(annotation, ForwardRef | TypeVar) or annotation is object:
+        return Any
+    if inspect.isclass(annotation) and (is_dataclass(annotation) or issubclass(annotation, OBJECTS)):
+        return None
+    try:
+        TypeAdapter(annotation).json_schema()
+    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError, TypeError, NameError):
+        return None
+    return annotation
+
+
+def _with_default(schema: Schema, default: Any) -> Schema:
+    """Adds the default, which is right even where the annotation leaves it out: `size: int = None`."""
+    if default is inspect.Parameter.empty:
+        return schema
+    default = list(default) if isinstance(default, tuple) else default
+    try:
+        json.dumps(default, allow_nan=False)
+    except (TypeError, ValueError):
+        return schema
+    if not Draft202012Validator(schema).is_valid(default):
+        schema = {"anyOf": [schema, {"const": default}]}
+    return {**schema, "default": default}

@@ -1,0 +1,114 @@
+"""Schemas of classes in a file, so that a command line is judged without importing torch.
+
+`make setup` writes it (python -m lab.engine.config.schema_cache); a run renews what has changed of what it names.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lab.engine.config.run_config import NODES
+from lab.engine.utils.files import atomic_write
+from lab.engine.utils.paths import CONFIGS, ROOT
+
+PATH = ROOT / ".schema" / "classes.json"
+# Whose public classes are in it beside those that configs/ name
+MODULES = [
+    *("torch.optim", "torch.optim.lr_scheduler"),
+    *(f"pytorch_lightning.{name}" for name in ("callbacks", "loggers", "strategies", "profilers")),
+]
+
+Schema = dict[str, Any]
+
+
+def cached_schema(target: str) -> Schema | None:
+    """Returns the schema of a class; None where it is not known, or a file that it came from has changed."""
+    entry = _entries().get(target)
+    if entry is None or any(_stamp(file) != stamp for file, stamp in entry["files"].items()):
+        return None
+    return entry["schema"]
+
+
+def is_outdated(target: str) -> bool:
+    """Tells whether code of this checkout has changed since a class was read.
+
+    It may be code that the class's own file imports, such as the choices of an argument.
+    """
+    return _entries().get(target, {}).get("newest", 0) < _newest_source()
+
+
+def renew(classes: Mapping[str, Callable[..., Any]]) -> dict[str, Schema]:
+    """Makes, caches and returns the schemas of imported classes, by the names that configs give them."""
+    from lab.engine.config.schema import class_schema, source_files  # pydantic loads here
+
+    made: dict[str, dict[str, Any]] = {}
+    for target, found in classes.items():
+        files = {file: _stamp(file) for file in [inspect.getfile(class_schema), *source_files(found)]}
+        made[target] = {"files": files, "newest": _newest_source(), "schema": class_schema(found)}
+    with suppress(OSError):  # a checkout that nobody may write to
+        PATH.parent.mkdir(exist_ok=True)
+        with atomic_write(PATH) as partial:
+            partial.write_text(json.dumps(_entries() | made))
+    _entries().update(made)
+    return {target: entry["schema"] for target, entry in made.items()}
+
+
+def full_name(function: Callable[..., Any]) -> str:
+    """Returns the name of a class or a function as a `_target_` has it."""
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def configured_classes(texts: Iterable[str]) -> dict[str, Callable[..., Any]]:
+    """Imports every class that a file of this checkout's configs/ names, given their texts."""
+    found = {}
+    for target in sorted({name for text in texts for name in re.findall(r"_target_: *([\w.]+)", text)}):
+        module, _, name = target.rpartition(".")
+        with suppress(ImportError, AttributeError):  # of an extra that is not installed, or wrong: a run will tell
+            found[target] = getattr(import_module(module), name)
+    return found
+
+
+def public_classes(module: str) -> dict[str, Callable[..., Any]]:
+    """Imports a module, and returns the classes that it defines, by their full names; none of no module."""
+    if not module:
+        return {}
+    return {
+        f"{module}.{name}": value
+        for name, value in vars(import_module(module)).items()
+        if inspect.isclass(value) and not name.startswith("_") and value.__module__.startswith(module)
+    }
+
+
+@cache
+def _entries() -> dict[str, dict[str, Any]]:
+    try:
+        entries: dict[str, dict[str, Any]] = json.loads(PATH.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+@cache
+def _newest_source() -> int:
+    return max(path.stat().st_mtime_ns for path in (ROOT / "src").rglob("*.py"))
+
+
+@cache
+def _stamp(file: str) -> list[int]:
+    with suppress(OSError):
+        found = Path(file).stat()
+        return [found.st_mtime_ns, found.st_size]
+    return []
+
+
+if __name__ == "__main__":
+    found: dict[str, Any] = {full_name(function): function for function in NODES.values()}
+    for name in MODULES:
+        found |= public_classes(name)
+    renew(found | configured_classes(path.read_text(encoding="utf-8") for path in CONFIGS.rglob("*.yaml")))
