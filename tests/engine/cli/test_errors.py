@@ -81,7 +81,9 @@ def test_nothing_of_warnings_stays_replaced(capsys: pytest.CaptureFixture[str]) 
     assert not shown.out
 
 
-@pytest.mark.parametrize("line", ["a, b = batch[0].shape", "open('/nowhere/mine.txt')"])
+@pytest.mark.parametrize(
+    "line", ["a, b = batch[0].shape", pytest.param("open('/nowhere/mine.txt')", marks=pytest.mark.slow)]
+)
 def test_a_bug_in_a_model_of_ones_own_is_shown_and_logged(line: str, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "import warnings\n"

@@ -155,7 +155,14 @@ def own(tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
-@pytest.mark.parametrize("typed", [*RIGHT, *INTERPOLATED, *SWEEPS])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *RIGHT,
+        *INTERPOLATED,
+        *(pytest.param(typed, marks=pytest.mark.slow if i % 3 else []) for i, typed in enumerate(SWEEPS)),
+    ],
+)
 def test_a_right_command_line_is_accepted(typed: str, places: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "count_gpus", lambda: 2)
     accepted(*shlex.split(typed), *places)

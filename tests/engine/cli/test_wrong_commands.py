@@ -13,7 +13,6 @@ from lab.engine.utils.paths import ROOT
 from tests.conftest import Compose, refusal, run_script
 
 OPTUNA = "-m hydra/sweeper=optuna"
-EARLY_STOPING = "pytorch_lightning.callbacks.EarlyStoping"
 CALLBACK = "+callbacks.mine._target_"
 
 # What is typed, the key that the answer names, and what it offers: the nearest right name, a choice, a remedy
@@ -75,7 +74,8 @@ WRONG: list[tuple[str, str, str]] = [
     ("+callbacks.mine.patience=1", "callbacks.mine", ""),
     ("+logger.mine.name=x", "logger.mine", ""),
     (f"{CALLBACK}=lab.callbacks.progress.Progres", "lab.callbacks.progress.Progres", "Progress"),
-    (f"{CALLBACK}={EARLY_STOPING}", EARLY_STOPING, "EarlyStopping"),
+    (f"{CALLBACK}=pytorch_lightning.callbacks.EarlyStoping", "pytorch_lightning.callbacks.EarlyStoping",
+     "EarlyStopping"),
     (f"{CALLBACK}=nowhere.Callback", "nowhere.Callback", ""),
     ("model._target_=lab.models.mlp.MPL", "lab.models.mlp.MPL", "MLP"),
     # what is required, and what a run needs
@@ -104,6 +104,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("data.batch_size=true", "data.batch_size", ""),
     ("data.batch_size='\"64\"'", "data.batch_size", ""),
     ("data.num_val=null", "data.num_val", ""),
+    ("model.channels=[6]", "model.channels", "2"),
     ("data.augment=sometimes", "data.augment", ""),
     ("fit=maybe", "fit", ""),
     ("test=1", "test", ""),
@@ -146,6 +147,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("scheduler=cosine scheduler.scheduler.warmup=2", "scheduler.scheduler.warmup", "1"),
     ("scheduler.scheduler.pct_start=-0.1", "scheduler.scheduler.pct_start", "0"),
     ("data.batch_size=0", "data.batch_size", "1"),
+    ("data.num_val=0", "data.num_val", "1"),
     ("data.num_workers=-1", "data.num_workers", "0"),
     ("data=blobs model=mlp data.dirty=2", "data.dirty", "1"),
     ("callbacks.checkpoint.every_n_epochs=-1", "callbacks.checkpoint.every_n_epochs", "0"),
@@ -284,6 +286,12 @@ WRONG: list[tuple[str, str, str]] = [
     (f"{OPTUNA} seed=0,1 hydra.sweeper.when={{seed:mlp}}", "hydra.sweeper.when.seed", "model=mlp"),
     (f"{OPTUNA} seed=0,1 model=mlp,cnn 'hydra.sweeper.when={{seed:\"model=mlpp\"}}'", "mlpp", "mlp"),
     (f"{OPTUNA} seed=0,1 model=mlp,cnn \"hydra.sweeper.when={{seed:'model=mlp',model:'seed=0'}}\"", "seed", "model"),
+    # launchers, sweepers, and where Hydra writes
+    ("-m hydra/launcher=gpu_pool hydra.launcher.cores_per_job=0 seed=0,1", "hydra.launcher.cores_per_job", "1"),
+    ("-m hydra/launcher=gpu_pool +hydra.launcher.device=[0] seed=0,1", "hydra.launcher.device", "devices"),
+    ("-m hydra/launcher=joblib hydra.launcher.n_jobs=many seed=0,1", "hydra.launcher.n_jobs", ""),
+    ("-m hydra/sweeper=basic seed=0,1", "hydra/sweeper", "grid"),
+    ("hydra.output_subdir=null", "hydra.output_subdir", ".hydra"),
     # settings of Optuna's sweeper
     (f"{OPTUNA} seed=0,1 hydra.sweeper.n_trialss=5", "hydra.sweeper.n_trialss", "hydra.sweeper.n_trials"),
     (f"{OPTUNA} seed=0,1 hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials", "1"),
@@ -296,7 +304,7 @@ WRONG: list[tuple[str, str, str]] = [
     (f"{OPTUNA} seed=0,1 hydra.sweeper.pruner._target_=os.system", "os.system", ""),
     (f"{OPTUNA} hydra/sweeper/sampler=grid 'optimizer.lr=interval(0,1)'", "optimizer.lr", "range"),
     (f"{OPTUNA} hydra/sweeper/sampler=grid sweep=architecture optimizer.lr=1", "model", "random"),
-    (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{val/acc:maxx}}", "hydra.sweeper.objectives.val/acc", "max"),
+    (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{val/acc:maxx}}", "hydra.sweeper.objectives", "max"),
     (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{cost/epoch:min}}", "hydra.sweeper.objectives.cost/epoch",
      "cost/epochs"),
     (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{val/acc:max,cost/epochs:min}}", "SuccessiveHalvingPruner",
@@ -320,7 +328,11 @@ def places(tmp_path: Path, data_dir: Path) -> list[str]:
     return [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}"]
 
 
-@pytest.mark.parametrize(("typed", "key", "offer"), WRONG, ids=[typed for typed, _, _ in WRONG])
+@pytest.mark.parametrize(
+    ("typed", "key", "offer"),
+    # each takes a sixth of a second: every second one is left to `make test-all`
+    [pytest.param(*row, id=row[0], marks=[pytest.mark.slow] if i % 2 else []) for i, row in enumerate(WRONG)],
+)
 def test_a_wrong_command_line_is_answered(
     typed: str, key: str, offer: str, places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,7 +341,13 @@ def test_a_wrong_command_line_is_answered(
     assert not list(tmp_path.iterdir()), "a wrong command leaves nothing behind"
 
 
-REAL = WRONG[::20]
+# by the real command some of each kind: each takes a second
+REAL = [row for row in WRONG if row[0] in {
+    "modle=mlp", "-m hydra/sweeper=optuna hydra/sweeper/pruner=asa seed=0,1", "optimizer.lrr=1", "+foo=1",
+    "optimizer=sgd +optimizer.momentun=0.9", "data=csv", "optimizer.lr=abc", "model=mlp model.dropout=2",
+    "trainer.strategy=dpp", "model.dropout='${nope}'", "model=gpt", "trainer=ddp_cpu data.batch_size=33", "--mutlirun",
+    "seed=0,1", "resume=nowhere", "-m optimizer.lr=1e-3,1e-2,fast",
+}]  # fmt: skip
 
 
 @pytest.mark.parametrize(("typed", "key", "offer"), REAL, ids=[typed for typed, _, _ in REAL])

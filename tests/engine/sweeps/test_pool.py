@@ -144,7 +144,6 @@ def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["hydra/launcher=joblibb"], "did you mean joblib?"),
         (["hydra/launcher=gpu_pool", "hydra.launcher.devices=[99]"], "hydra.launcher.devices: expected a list"),
         (["hydra/launcher=gpu_pool", "hydra.launcher.cores_per_job=0", "hydra.launcher.devices=[]"], "1 or more"),
     ],

@@ -89,7 +89,7 @@ def test_validations_are_counted_where_epochs_are_long(cfg: Compose, sweep: Path
     assert (run.status, run.metrics["cost/steps"]) == ("pruned", 14)
 
 
-@pytest.mark.parametrize("asked", [5, 15, 25, 30])
+@pytest.mark.parametrize("asked", [*(pytest.param(step, marks=pytest.mark.slow) for step in (5, 15, 25)), 30])
 def test_a_run_that_was_stopped_is_pruned_as_the_straight_one(
     asked: int, cfg: Compose, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def metrics(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_lightnings_own_demo_runs_by_two_config_files(tmp_path: Path) -> None:
     write(tmp_path / "more", BORING)
     words = ["model=boring", "data=boring", "trainer=cpu", "trainer.max_epochs=2", f"paths.log_dir={tmp_path}/logs"]
@@ -151,6 +152,7 @@ def test_lightnings_own_demo_runs_by_two_config_files(tmp_path: Path) -> None:
     run(ROOT, "scripts/evaluate.py", f"run={latest.resolve()}")
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_the_model_does_not_take_is_refused_in_words(tmp_path: Path) -> None:
     write(tmp_path / "more", BORING)
     words = ["model=boring", "data=boring", "optimizer=sgd", f"paths.log_dir={tmp_path}/logs"]
@@ -192,6 +194,7 @@ def test_a_package_of_ones_own_is_trained_killed_and_resumed_to_the_bit(checkout
     assert json.loads(evaluation.read_text())["test_loss"] == expected["test_loss"]
 
 
+@pytest.mark.slow
 def test_a_package_of_ones_own_is_swept(checkout: Path, tmp_path: Path) -> None:
     run(checkout, "src/train.py", "-m", *RUN, "trainer.max_epochs=1", "seed=0,1", f"paths.log_dir={tmp_path}")
     jobs = sorted(tmp_path.glob("sweeps/*/*/*/run.json"))
@@ -200,6 +203,7 @@ def test_a_package_of_ones_own_is_swept(checkout: Path, tmp_path: Path) -> None:
     assert first["val_loss"] != second["val_loss"]
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_never_logged_ends_the_run(checkout: Path, tmp_path: Path) -> None:
     process = start(checkout, "src/train.py", *RUN, "objective.metric=val_los", f"paths.log_dir={tmp_path}")
     said, _ = process.communicate(timeout=120)

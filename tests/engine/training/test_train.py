@@ -213,27 +213,6 @@ def test_a_failing_run_exits_with_one_and_says_why(train_command: Command, tmp_p
     assert json.loads((tmp_path / "logs" / "latest" / "run.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["model.channels=[6]"], "channels=[6]"),
-        (["data.num_val=0"], "num_val=0"),
-        (["data.batch_size=0"], "batch_size=0"),
-        (["trainer.strategy=dpp"], "dpp"),
-        (["trainer.max_epochs=-1"], "trainer.max_epochs"),
-    ],
-    ids=str,
-)
-def test_values_that_a_constructor_refuses_are_answered(
-    overrides: list[str], said: str, train_command: Command
-) -> None:
-    done = train_command(*SMALL, *overrides, timeout=60)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) <= 10
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
