@@ -304,7 +304,7 @@ WRONG: list[tuple[str, str, str]] = [
     (f"{OPTUNA} seed=0,1 hydra.sweeper.pruner._target_=os.system", "os.system", ""),
     (f"{OPTUNA} hydra/sweeper/sampler=grid 'optimizer.lr=interval(0,1)'", "optimizer.lr", "range"),
     (f"{OPTUNA} hydra/sweeper/sampler=grid sweep=architecture optimizer.lr=1", "model", "random"),
-    (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{val/acc:maxx}}", "hydra.sweeper.objectives", "max"),
+    (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{val/acc:maxx}}", "hydra.sweeper.objectives.val/acc", "max"),
     (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{cost/epoch:min}}", "hydra.sweeper.objectives.cost/epoch",
      "cost/epochs"),
     (f"{OPTUNA} seed=0,1 hydra.sweeper.objectives={{val/acc:max,cost/epochs:min}}", "SuccessiveHalvingPruner",
