@@ -31,7 +31,12 @@ DATA = choices("data")
 SUPERVISED = [model for model in MODELS if model not in ("vae", "gan")]  # they have tests of their own for this
 
 
-PAIRS = [(model, data) for model in MODELS for data in DATA]
+PAIRS = [
+    pytest.param(model, data, marks=[pytest.mark.slow] if data == "mnist" and model != "lenet" else [])  # as digits
+    for model in MODELS
+    for data in DATA
+    if fits(model, data)
+]
 NUMBERS = [(model, "csv") for model in MODELS if fits(model, "linear")]  # a table whose target is a number
 
 
@@ -40,7 +45,7 @@ def test_every_model_fits_some_data_and_every_data_some_model() -> None:
     assert all(any(fits(model, data) for model in MODELS) for data in DATA)
 
 
-@pytest.mark.parametrize(("model", "data"), [*NUMBERS, *(pair for pair in PAIRS if fits(*pair))])
+@pytest.mark.parametrize(("model", "data"), [*NUMBERS, *PAIRS])
 def test_every_fitting_pair_takes_a_step_of_each_stage(model: str, data: str, cfg: Compose) -> None:
     if data == "mnist" and "MNIST_MIRROR" not in os.environ:
         pytest.skip("needs the files of MNIST: set MNIST_MIRROR to where they are")

@@ -19,22 +19,17 @@ from lab.engine.runs.reproduce import copy_run, obstacles
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.git import save_patch
-from tests.conftest import SMALL, run_script
-
-WORDS = [*SMALL, "model=mlp", "optimizer=sgd", "optimizer.lr=0.05", "trainer.max_epochs=1", "logger=none", "seed=3"]
+from tests.conftest import run_script
 
 
 def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+@pytest.fixture(scope="session")
+def made(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a small run, as `src/train.py` leaves it in this checkout."""
-    logs = tmp_path_factory.mktemp("logs")
-    done = run_script("src/train.py", f"paths.data_dir={data_dir}", f"paths.log_dir={logs}", *WORDS)
-    assert done.returncode == 0, done.stderr
-    directory = (logs / "latest").resolve()
+    directory = Path(shutil.copytree(runs["sgd"], tmp_path_factory.mktemp("made") / "sgd"))
     edit(directory / "run.json", **facts())
     save_patch(directory / "code.patch")
     return directory

@@ -168,8 +168,14 @@ def test_a_right_command_line_is_accepted(typed: str, places: list[str], monkeyp
     accepted(*shlex.split(typed), *places)
 
 
-@pytest.mark.parametrize("typed", ELSEWHERE)
-@pytest.mark.parametrize("way", ["--config-dir", "hydra.searchpath"])
+@pytest.mark.parametrize(
+    ("way", "typed"),
+    [
+        pytest.param(way, typed, marks=pytest.mark.slow if (i + j) % 2 else [])
+        for i, typed in enumerate(ELSEWHERE)
+        for j, way in enumerate(["--config-dir", "hydra.searchpath"])
+    ],
+)
 def test_configs_from_elsewhere_are_accepted(way: str, typed: str, own: Path, places: list[str]) -> None:
     flags = [way, str(own)] if way == "--config-dir" else []
     keys = [f"{way}=[file://{own}]"] if way == "hydra.searchpath" else []

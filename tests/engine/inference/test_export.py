@@ -34,7 +34,7 @@ from tests.conftest import Compose, choices, fits, run_script, small
 
 DATA = ["digits", "linear", "adding", "text"]  # the first that fits a model
 # Of layers that the other models have too
-LIKE_OTHERS = ("cnn", "logistic_regression", "mlp", "mlp_regressor", "resnet", "rnn_regressor", "vit")
+LIKE_OTHERS = ("cnn", "gan", "logistic_regression", "mlp", "mlp_regressor", "resnet", "rnn_regressor", "vit")
 UNSEEN = [(3, 5), (8, 16)]  # batch sizes, and steps where these are free
 
 

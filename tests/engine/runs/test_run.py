@@ -14,17 +14,15 @@ from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import resumed_config
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
-from tests.conftest import SMALL, Compose, refusal, run_script, train_each
+from tests.conftest import SMALL, Compose, refusal, run_script
 
 TINY = [*SMALL, "trainer.max_epochs=2", "data.batch_size=50", "logger=none"]
 
 
-@pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+@pytest.fixture(scope="session")
+def logs(runs: dict[str, Path]) -> Path:
     """Two completed runs: an MLP's and, after it, a LeNet's."""
-    folder = tmp_path_factory.mktemp("logs")
-    train_each({model: [*TINY, f"model={model}"] for model in ("mlp", "lenet")}, folder, data_dir)
-    return folder
+    return runs["pair/mlp"].parent
 
 
 @pytest.fixture
