@@ -1,6 +1,7 @@
 """Ends a command by one of three kinds of errors: a wrong command line, a run that failed, and any other error."""
 
 import errno
+import json
 import logging
 import signal
 import sys
@@ -16,7 +17,7 @@ from lab.engine.config.composition_errors import user_error_behind
 from lab.engine.utils.console import log_to_stderr
 from lab.engine.utils.environment import set_variables
 from lab.engine.utils.errors import RunFailed, UserError
-from lab.engine.utils.redaction import redact
+from lab.engine.utils.redaction import TYPED, redact, typed_words
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -28,7 +29,8 @@ def user_errors() -> Iterator[None]:
     Any other error shows its whole traceback and ends with 1; it stands in the run's `train.log`, too. No secret of the
     environment is in any of them, nor in a warning.
     """
-    set_variables(HYDRA_FULL_ERROR="1")  # Hydra hands its errors on instead of printing them
+    # Hydra hands its errors on instead of printing them
+    set_variables(HYDRA_FULL_ERROR="1", **{TYPED: json.dumps(typed_words(sys.argv[1:]))})
     with log_to_stderr():
         try:
             yield

@@ -1,230 +1,249 @@
-"""Holds what Hydra itself builds from a config against lists, before it does.
+"""Holds a composed config against what files may say: docs/security.md has the reasons.
 
-Callbacks, launchers, sweepers and log handlers stand in the config's `hydra` node, which any file of a defaults list
-can change. `compose` calls `authorize`; `cli.command` composes what will run before `hydra.main` does, and sweepers
-compose their jobs.
+Files may come from elsewhere. What the command line gives is the user's own, and so is what stands in configs/hydra.
+`compose` calls `authorize`: for the command before `hydra.main` runs, and for every job of a sweep.
 """
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
+import yaml
+from hydra.conf import RunDir, SweepDir
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from lab.engine.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER
+from lab.engine.config.composition_errors import user_error_behind
+from lab.engine.config.drawn import RUN_DIR
 from lab.engine.config.instantiate import authorize_name, locate
+from lab.engine.config.overrides import override_key, override_value
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.machine import has_package
-from lab.engine.utils.redaction import SECRET_NAME, secrets
+from lab.engine.utils.paths import CONFIGS
+from lab.engine.utils.project import project_settings
+from lab.engine.utils.redaction import SECRET_NAME, secrets, typed_references
 
-HERE = "src/lab/engine/config/security.py"
-
-# What may stand there. Add your own class, or the package of a plugin.
-CALLBACKS = [
-    "lab.engine.sweeps.workers.Workers",
-    "hydra.experimental.callbacks.LogJobReturnCallback",
-    "hydra_plugins",
-]
-PLUGINS = [  # launchers and sweepers; Hydra takes none but those that stand in the package hydra_plugins or in its own
-    BASIC_LAUNCHER,
-    BASIC_SWEEPER,
-    "hydra_plugins",
-    "optuna.samplers",
-    "optuna.pruners",
+# What Hydra may build: callbacks, launchers, sweepers. A plugin always stands in the package hydra_plugins
+ADD_TO_BUILT = "allow in [tool.lab] of pyproject.toml"
+BUILT = [
+    *("lab.engine.sweeps.workers.Workers", "hydra.experimental.callbacks.LogJobReturnCallback", BASIC_LAUNCHER),
+    *("hydra_plugins", "optuna.samplers", "optuna.pruners", *project_settings().get("allow", [])),
 ]
 EXTRAS = {  # of pyproject.toml, which bring the launchers that configs/hydra/launcher presets
     "hydra_plugins.hydra_joblib_launcher": "joblib",
     "hydra_plugins.hydra_submitit_launcher": "submitit",
     "hydra_plugins.hydra_ray_launcher": "ray",
 }
-LOGGING = [
-    "lab.engine.utils.console.Console",
-    "lab.engine.utils.console.Redact",
-    "logging.FileHandler",
-    "logging.NullHandler",
-    "logging.StreamHandler",
-    "colorlog.ColoredFormatter",
-    "rich.logging.RichHandler",
-]
-# Variables that a config may set: none of them names a program, a library or an option of either
-ENVIRONMENT = [
-    "CUBLAS_WORKSPACE_CONFIG",
-    "CUDA_DEVICE_ORDER",
-    "CUDA_LAUNCH_BLOCKING",
-    "CUDA_VISIBLE_DEVICES",
-    "GLOO_SOCKET_IFNAME",
-    "MKL_NUM_THREADS",
-    "NCCL_DEBUG",
-    "NCCL_IB_DISABLE",
-    "NCCL_P2P_DISABLE",
-    "NCCL_SOCKET_IFNAME",
-    "OMP_NUM_THREADS",
-    "TOKENIZERS_PARALLELISM",
-    "WANDB_MODE",
-]
-# Arguments of launchers that end in a shell or load code, or say whom to hand it to: only the command line gives them
-SHELL = [
-    "additional_parameters",
-    "address",
-    "initialization_commands",
-    "python",
-    "runtime_env",
-    "setup",
-    "setup_commands",
-]
-SHELL += ["srun_args"]
+# Where a run lives, which handlers log, what stands in its environment: as Hydra or configs/hydra has it, or typed
+PINNED = [f"hydra.{key}" for key in ("run", "sweep", "job_logging", "hydra_logging", "job.env_set", "job.env_copy")]
+PINNED += ["paths.run_dir"]
+# Arguments of launchers that end in a shell, load code or pickles, or say whom to hand a job to: typed alone
+SHELL = ["additional_parameters", "address", "initialization_commands", "python", "runtime_env", "setup"]
+SHELL += ["setup_commands", "srun_args", "submitit_folder", "temp_folder"]
+JUDGED = ["hydra", "callbacks", "logger", "paths", "sweep", "trainer"]  # whose values are looked at one by one
+DESTINATIONS = ("dirpath", "save_dir", "default_root_dir")  # where Lightning's classes write
 
 PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@
+ADDRESS = re.compile(r"(?!file:)[a-z][\w+.-]*://\S+", re.IGNORECASE)
 
 
-def authorize(config: DictConfig, overrides: Sequence[str] = ()) -> None:
-    """Refuses a composed config whose `hydra` node would run code or save a secret.
+def authorize(config: DictConfig, overrides: Sequence[str] = (), typed: Sequence[str] | None = None) -> None:
+    """Refuses a config that would run code, write over anything, or save or send a secret.
 
     Args:
-        config: as Hydra composed it, its `hydra` node included.
-        overrides: of the command line.
+        config: as composed, or as a run has saved it, without its `hydra` node.
+        overrides: that made it.
+        typed: those of them that the command line gave; all by default.
 
     Raises:
-        UserError: with the key, and the list above that takes what is meant well.
+        UserError: with the key, and what takes what is meant well.
     """
     _refuse_saved_secrets(config, overrides)
-    hydra = config.hydra
-    for group, allowed in (("callbacks", CALLBACKS), ("launcher", PLUGINS), ("sweeper", PLUGINS)):
-        for key, value in _walk(hydra, group, f"hydra.{group}"):
-            if key.endswith("._target_"):
-                _check_installed(value, hydra.runtime.choices.get(f"hydra/{group}"))
-                name = "CALLBACKS" if group == "callbacks" else "PLUGINS"
-                _locate(key, value, allowed, f"{name} in {HERE}")
-            elif group == "launcher" and value and (argument := _shell(key)) and not _is_typed(argument, overrides):
-                raise UserError(f"{key} runs commands: give it on the command line, no file may")
-    for group in ("job_logging", "hydra_logging"):
-        if OmegaConf.is_interpolation(hydra, group):
-            raise UserError(f"hydra.{group} is no interpolation: write it out")
-        if hydra[group] is not None:
-            _authorize_logging(OmegaConf.to_container(hydra[group], resolve=False), f"hydra.{group}")
-    for variable in list(hydra.job.env_set):
-        if variable not in ENVIRONMENT and variable not in hydra.job.env_copy:
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    is_typed = _typing(overrides if typed is None else typed)
+    for key, value in _leaves(raw) if "hydra" in raw else ():
+        _check_text(key, value, is_typed)
+    probe = _probe(raw)
+    groups = [str(group) for group in raw if group in JUDGED or "oc.env" in str(raw[group])]
+    run_dir = os.path.abspath(str(OmegaConf.select(probe, "paths.run_dir", throw_on_resolution_failure=False)))
+    for group in groups:
+        for key, value in _resolved(probe, group, group) if group != "changes" else ():  # which were typed
+            _check_secret(key, value)
+            if key.startswith("hydra."):
+                _check_hydra(key, value, config)
+            elif not is_typed(key):
+                _check_destination(key, value, run_dir)
+
+
+def _check_text(key: str, value: Any, is_typed: Callable[[str], bool]) -> None:
+    """Judges a value as it is written, interpolations unresolved."""
+    if key.startswith("hydra.") and key.endswith("_target_") and "${" in str(value):
+        raise UserError(f"{key} is no interpolation: write the class's name")
+    if key == "hydra.output_subdir" and value not in (".hydra", None):
+        raise UserError(f"{key}={value}: a run saves its config in .hydra, and cannot be resumed without: leave it out")
+    pinned = _is_under(key, PINNED) and not key.endswith(".level")
+    shell = _is_under(key, ["hydra.launcher"]) and {*re.split(r"[.\[]", key)} & {*SHELL} and value not in (None, {}, [])
+    if (pinned or shell) and not is_typed(key) and (key, repr(value)) not in _known():
+        raise UserError(f"{key}={value}: no file says this but those of configs/hydra: give it on the command line")
+
+
+def _check_hydra(key: str, value: Any, config: DictConfig) -> None:
+    """Judges a resolved value of what Hydra builds, or hands to a shell."""
+    if isinstance(value, Exception):
+        raise UserError(f"{key} cannot be resolved: {value}") from value
+    if "${" in str(value):
+        raise UserError(f"{key}={value} hides an interpolation: write it without a backslash")
+    if not (key + str(value)).replace("\t", "").isprintable():  # a new line would be one of a batch script
+        raise UserError(f"{key}={value!r}: no control characters, which a shell or a batch script would take apart")
+    if key == "hydra.job.name" and "/" in str(value):
+        raise UserError(f"{key}={value}: a name, which files are called by, holds no /")
+    if key.endswith("._target_"):
+        group = key.split(".")[1]
+        choice = config.hydra.runtime.choices.get(f"hydra/{group}")
+        if value == BASIC_SWEEPER:
+            raise UserError("hydra/sweeper=basic keeps no books, and cannot go on: hydra/sweeper=grid does the same")
+        package = ".".join(str(value).split(".")[:2])
+        if package in EXTRAS and not has_package(package):
             raise UserError(
-                f"hydra.job.env_set.{variable}: a config may set {', '.join(ENVIRONMENT)}\n"
-                f"ENVIRONMENT in {HERE} takes more; or set it yourself: {variable}=… python src/train.py …"
+                f"hydra/{group}={choice}: this launcher is not installed; it comes with"
+                f" pip install -e '.[{EXTRAS[package]}]'"
             )
+        _locate(key, value)
 
 
-def _refuse_saved_secrets(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Hydra saves overrides and copied variables as they are."""
-    for override in overrides:
-        if PASSWORD.search(re.sub(r"\$\{[^}]*\}", "", override)):
-            raise UserError(
-                f"{override.partition('=')[0]}: this would save a password with the run\n"
-                "put it into a variable, of which only the name is saved: '…://user:${oc.env:NAME}@host'"
-            )
-    for name, value in secrets().items():
-        if not SECRET_NAME.search(name):
-            continue
-        for override in overrides:
-            if value in override:
-                key = override.partition("=")[0]
-                raise UserError(
-                    f"{key}: this would save {name}'s value with the run\n"
-                    f"quote it, so that only its name is saved: '{key}=${{oc.env:{name}}}'"
-                )
-        if name in config.hydra.job.env_copy:
-            raise UserError(
-                f"hydra.job.env_copy: this would save {name}'s value with the run; set it where the job runs"
-            )
-
-
-def _walk(parent: Any, key: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Every value below a node, interpolations followed, with its full key.
-
-    Raises:
-        UserError: for a `_target_` that is an interpolation, and for one that cannot be followed yet.
-    """
-    if OmegaConf.is_missing(parent, key):
-        return
-    if key == "_target_" and OmegaConf.is_interpolation(parent, key):
-        raise UserError(f"{name} is no interpolation: write the class's name")
+def _locate(key: str, target: Any) -> None:
+    """Refuses what `BUILT` does not have, and what is not there."""
+    later = str(target).startswith("optuna.")  # made by `lab.engine.sweeps.samplers`: nobody waits for it until then
+    if later and find_spec("optuna") is None:
+        raise UserError(f"{key}={target}: Optuna is not installed: pip install -e .[optuna]")
     try:
-        value = parent[key]
-    except InterpolationToMissingValueError:  # such as ${hydra.job.num}, a number that Hydra gives later
-        return
-    except OmegaConfBaseException as error:
-        raise UserError(f"{name} cannot be resolved: {error}") from error
-    if OmegaConf.is_dict(value):
-        for inner in value:
-            yield from _walk(value, inner, f"{name}.{inner}")
-    elif OmegaConf.is_list(value):
-        for i in range(len(value)):
-            yield from _walk(value, i, f"{name}[{i}]")
-    elif isinstance(value, str) and "${" in value:
-        raise UserError(f"{name}={value} hides an interpolation: write it without a backslash")
-    else:
-        yield name, value
-
-
-def _check_installed(target: Any, choice: str | None) -> None:
-    """Refuses a launcher that a preset names and nobody has installed."""
-    package = ".".join(str(target).split(".")[:2])
-    if package in EXTRAS and not has_package(package):
-        raise UserError(
-            f"hydra/launcher={choice}: this launcher is not installed; it comes with"
-            f" pip install -e '.[{EXTRAS[package]}]'"
-        )
-
-
-def _locate(key: str, target: Any, allowed: list[str], remedy: str) -> None:
-    if target in allowed:
-        return
-    if str(target).startswith(
-        "optuna."
-    ):  # made later, by `lab.engine.sweeps.samplers`: until then nobody waits for Optuna
-        if find_spec("optuna") is None:
-            raise UserError(f"{key}={target}: Optuna is not installed: pip install -e .[optuna]")
-        authorize_name(target, allowed, remedy)
-        return
-    try:
-        locate(target, allowed, remedy)
+        if target not in BUILT:
+            (authorize_name if later else locate)(target, BUILT, ADD_TO_BUILT)
     except ImportError as error:
         raise UserError(f"{key}={target} cannot be imported: {error}; is the plugin installed?") from error
     except UserError as error:
         raise UserError(f"{key}: {str(error).removeprefix('_target_: ')}") from error
 
 
-def _shell(key: str) -> str | None:
-    return next((part for part in key.replace("[", ".").split(".")[2:] if part in SHELL), None)
+def _check_destination(key: str, value: Any, run_dir: str) -> None:
+    """Judges where a file has something written or sent."""
+    if key == "sweep.name" and "/" in str(value):
+        raise UserError(f"{key}={value}: a name, which a directory is called by, holds no /")
+    if re.split(r"[.\[]", key)[-1] in DESTINATIONS and value is not None:
+        if not f"{os.path.abspath(str(value))}/".startswith(f"{run_dir}/"):
+            raise UserError(f"{key}={value}: a file may say ${{paths.run_dir}}/… alone; or give it on the command line")
+    if _is_under(key, ["logger"]) and (address := ADDRESS.search(str(value))):
+        # Loggers send their service's token to it
+        if not any(address[0] in path.read_text() for path in (CONFIGS / "logger").glob("*.yaml")):
+            raise UserError(f"{key}={value}: no file says where a logger sends to but configs/logger/*.yaml")
 
 
-def _is_typed(argument: str, overrides: Sequence[str]) -> bool:
-    keys = [override.partition("=")[0].lstrip("+") for override in overrides]
-    return any(key.startswith("hydra.launcher.") and argument in key.split(".") for key in keys)
+def _check_secret(key: str, value: Any) -> None:
+    """Refuses a secret that nobody typed, and one that was typed for another key."""
+    if isinstance(value, Exception) and (told := user_error_behind(value)) and "oc.env" in str(told):
+        raise UserError(f"{key}: {told}") from value
+    for name, keys in typed_references().items():
+        if not _is_under(key, keys) and name in (found := secrets()) and found[name] in str(value):
+            raise UserError(f"{key}: {name} is a secret, and a file may not pass it on: leave it out, or type it")
 
 
-def _authorize_logging(node: Any, name: str) -> None:
-    """Holds what `logging.config` takes (classes, factories, files) against the lists; interpolations only in files."""
-    if isinstance(node, list):
-        for i, value in enumerate(node):
-            _authorize_logging(value, f"{name}[{i}]")
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            inner = f"{name}.{key}"
-            if key == ".":
-                raise UserError(f"{inner}: a config may not set attributes of a log handler")
-            if key in ("()", "class"):
-                if value not in LOGGING:
-                    raise UserError(
-                        f"{inner}: {value} is not allowed\na config may name {', '.join(LOGGING)};"
-                        f" LOGGING in {HERE} takes more"
-                    )
-            elif key == "filename":
-                if not (isinstance(value, str) and value.endswith(".log")):
-                    raise UserError(
-                        f"{inner}={value}: a log's name ends with .log, so that it is no file of another kind"
-                    )
-            else:
-                _authorize_logging(value, inner)
-    elif isinstance(node, str):
-        leads_out = node.startswith(("ext://", "cfg://")) and node not in ("ext://sys.stdout", "ext://sys.stderr")
-        if leads_out or "${" in node:
-            raise UserError(f"{name}={node} is not allowed in a log's settings: write it out")
+def _refuse_saved_secrets(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Hydra saves overrides and copied variables as they are."""
+    named = {name: value for name, value in secrets().items() if SECRET_NAME.search(name)}
+    for override in overrides:
+        key = override.partition("=")[0]
+        if PASSWORD.search(re.sub(r"\$\{[^}]*\}", "", override)):
+            raise UserError(
+                f"{key}: this would save a password with the run\n"
+                "put it into a variable, of which only the name is saved: '…://user:${oc.env:NAME}@host'"
+            )
+        for name, value in named.items():
+            if value in override:
+                raise UserError(
+                    f"{key}: this would save {name}'s value with the run\n"
+                    f"quote it, so that only its name is saved: '{key}=${{oc.env:{name}}}'"
+                )
+    for name in OmegaConf.select(config, "hydra.job.env_copy") or []:
+        if name in named:
+            raise UserError(
+                f"hydra.job.env_copy: this would save {name}'s value with the run; set it where the job runs"
+            )
+
+
+def _typing(overrides: Sequence[str]) -> Callable[[str], bool]:
+    """Returns what tells whether a key was given its value on the command line, and not by a file chosen there."""
+    given = [(override_key(one), override_value(one)) for one in overrides]
+    keys = [key for key, value in given if "/" not in key and ("." in key or value.startswith("{"))]
+    return lambda key: _is_under(key, keys)
+
+
+def _is_under(key: str, keys: Sequence[str]) -> bool:
+    return any(f"{key}.".replace("[", ".").startswith(f"{above}.") for above in keys)
+
+
+@cache
+def _known() -> set[tuple[str, str]]:
+    """Every value that Hydra's own files and configs/hydra give to a key."""
+    nodes = [{"run": {"dir": RunDir.dir}, "sweep": {"dir": SweepDir.dir, "subdir": SweepDir.subdir}}]
+    nodes += [{"job": {"env_set": {}, "env_copy": []}}]
+    for group in ("job_logging", "hydra_logging"):
+        own = [path for path in (files("hydra.conf") / "hydra" / group).iterdir() if path.name.endswith(".yaml")]
+        nodes += [{group: yaml.safe_load(path.read_text())} for path in own]
+    found = {(f"hydra.{key}", repr(value)) for node in nodes for key, value in _leaves(node)}
+    for path in CONFIGS.glob("hydra/**/*.yaml"):
+        prefix = ".".join(path.relative_to(CONFIGS).parent.parts)
+        found |= {(key, repr(value)) for key, value in _leaves(yaml.safe_load(path.read_text()), prefix)}
+    return found | {("paths.run_dir", repr(RUN_DIR))}
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of plain dictionaries and lists, empty ones too, with its full key."""
+    if not (isinstance(node, dict | list) and node):
+        yield prefix, node
+        return
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        name = f"{prefix}[{key}]" if isinstance(node, list) else f"{prefix}.{key}" if prefix else str(key)
+        yield from _leaves(value, name)
+
+
+def _probe(raw: dict[str, Any]) -> DictConfig:
+    """Returns a config to look into before Hydra runs: what only a job knows is there, by some value."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: changed(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return list(map(changed, value))
+        if isinstance(value, str):
+            return "0" if value == "???" else value.replace("${hydra:", "${hydra.")
+        return value
+
+    made = changed(raw)
+    hydra = made.setdefault("hydra", {"runtime": {"output_dir": "0"}})
+    for shown in ("overrides", "help", "hydra_help"):  # what was typed, and texts of several lines
+        hydra.pop(shown, None)
+    hydra.get("job", {}).pop("override_dirname", None)
+    probe = OmegaConf.create(made)
+    assert isinstance(probe, DictConfig)
+    return probe
+
+
+def _resolved(parent: Any, key: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every value below a node, interpolations followed, with its full key; the error of one that cannot be."""
+    try:
+        value = parent[key]
+    except OmegaConfBaseException as error:
+        value = error
+    if OmegaConf.is_dict(value):
+        for inner in value:
+            yield from _resolved(value, inner, f"{name}.{inner}")
+    elif OmegaConf.is_list(value):
+        for i in range(len(value)):
+            yield from _resolved(value, i, f"{name}[{i}]")
+    else:
+        yield name, value

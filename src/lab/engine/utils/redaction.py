@@ -3,11 +3,15 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from omegaconf import OmegaConf
+
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.project import project_settings
 
 MASK = "***"
 SHORTEST = 6  # characters: anything shorter would blot out ordinary words
@@ -26,12 +30,37 @@ HARMLESS_NAME = re.compile(
 ACCOUNT = re.compile(r"([a-z][\w+.-]*://)[^\s/?#'\"<>]+@", re.IGNORECASE)  # scheme://user:password@
 
 _interpolated: dict[str, str] = {}  # variables that a config has read, and what they held
+TYPED = "LAB_TYPED"  # hands the words of the command line to the jobs and ranks that come of it
+
+
+def typed_words(words: Sequence[str] = ()) -> list[str]:
+    """Returns `words` and those of the command line: what a user said by himself, and no file."""
+    return list(dict.fromkeys([*json.loads(os.environ.get(TYPED, "[]")), *words]))
+
+
+def typed_references() -> dict[str, list[str]]:
+    """The variables that the command line names, and the keys that they are for."""
+    found: dict[str, list[str]] = {}
+    for word in typed_words():
+        for name in re.findall(r"\$\{oc\.env:\s*(\w+)", word):
+            found.setdefault(name, []).append(word.lstrip("+").partition("=")[0])
+    return found
 
 
 def _env(key: str, *default: Any) -> str | None:
-    """OmegaConf's own `oc.env`, which also remembers what it has handed out."""
+    """OmegaConf's own `oc.env`, which also remembers what it has handed out, and keeps secrets from files.
+
+    What a file of a config reads goes wherever this file says. So a variable that may hold a secret is read where the
+    command line names it, or `environment` of [tool.lab] in pyproject.toml.
+    """
     if key in os.environ:
         if not HARMLESS_NAME.fullmatch(key):
+            listed = key in typed_references() or key in project_settings().get("environment", [])
+            if not listed and not _is_plain(os.environ[key]):
+                raise UserError(
+                    f"${{oc.env:{key}}} may be a secret, and a file may not read it: give it on the command line,"
+                    f" in quotes, or add {key} to environment in [tool.lab] of pyproject.toml"
+                )
             _interpolated[key] = os.environ[key]
         return os.environ[key]
     if not default:
