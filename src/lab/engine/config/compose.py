@@ -71,8 +71,7 @@ def compose(
             config = _load(overrides, name, RunMode.MULTIRUN if multirun else RunMode.RUN)
         except ValueError as error:  # a defaults list that is written wrong
             raise UserError(str(error)) from error
-    if name is not None:
-        authorize(config, overrides, typed)
+    authorize(config, overrides, typed)
     if not hydra:
         with open_dict(config):
             del config["hydra"]

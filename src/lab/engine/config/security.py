@@ -69,10 +69,11 @@ def authorize(config: DictConfig, overrides: Sequence[str] = (), typed: Sequence
     for key, value in _leaves(raw) if "hydra" in raw else ():
         _check_text(key, value, is_typed)
     probe = _probe(raw)
-    groups = [str(group) for group in raw if group in JUDGED or "oc.env" in str(raw[group])]
+    reads = "oc.env" in str(raw)
+    groups = [str(group) for group in raw if (reads and group != "changes") or group in JUDGED]  # changes are typed
     run_dir = os.path.abspath(str(OmegaConf.select(probe, "paths.run_dir", throw_on_resolution_failure=False)))
     for group in groups:
-        for key, value in _resolved(probe, group, group) if group != "changes" else ():  # which were typed
+        for key, value in _resolved(probe, group, group):
             _check_secret(key, value)
             if key.startswith("hydra."):
                 _check_hydra(key, value, config)
@@ -106,6 +107,8 @@ def _check_hydra(key: str, value: Any, config: DictConfig) -> None:
         group = key.split(".")[1]
         choice = config.hydra.runtime.choices.get(f"hydra/{group}")
         if value == BASIC_SWEEPER:
+            if config.hydra.job.config_name is None:  # of --hydra-help, which runs nothing
+                return
             raise UserError("hydra/sweeper=basic keeps no books, and cannot go on: hydra/sweeper=grid does the same")
         package = ".".join(str(value).split(".")[:2])
         if package in EXTRAS and not has_package(package):
