@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from yaml import MarkedYAMLError
 
 from lab.data.files import read_table
 from lab.data.mnist import FILES, MNIST
@@ -30,6 +31,7 @@ from lab.engine.cli.errors import user_errors
 from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate, instantiate_each
 from lab.engine.runs.run import Run
+from lab.engine.sweeps.authorize_jobs import authorize_jobs
 from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.redaction import TYPED
@@ -43,7 +45,6 @@ OWN = "hydra/launcher\n{_target_: hydra._internal.core_plugins.basic_launcher.Ba
 FILE = "hydra: {job_logging: {handlers: {file: {%s}}}}"
 PROGRESS = "callbacks: {x: {_target_: lab.callbacks.progress.Progress, %s}}"
 MIRROR = "defaults: [override /data: mnist]\ndata: {mirrors: ['SERVER/%s']}"
-SAVED = "fake: {x: 1}"
 
 # By kind: an experiment file, what the answer names, and what the command line says beside it
 EXPERIMENTS: dict[str, list[tuple[Any, ...]]] = {
@@ -263,7 +264,7 @@ def act(*words: str) -> None:
     with user_errors():
         arguments = hydra_arguments(words, {})
         check_command(arguments)
-        if "-m" in words or not {"resume", "attach"}.isdisjoint(word.partition("=")[0] for word in words):
+        if "-m" in words or any(word.startswith(("resume=", "attach=", "sweep.resume=")) for word in words):
             return
         config = compose([word for word in arguments if not word.startswith("-")])
         config.paths.run_dir = f"{config.paths.log_dir}/run"
@@ -323,51 +324,85 @@ def test_the_traps_work(place: Path, server: Server, monkeypatch: pytest.MonkeyP
     (place / "guarded" / "train.log").write_text("{}")
 
 
-# Of a run that is resumed: a file in its directory, what it holds, and what the answer names
-RUNS: list[tuple[str, Any, str]] = [
-    (".hydra/config.yaml", {"callbacks.x": {"_target_": "builtins.open", "file": "CANARY", "mode": "w"}}, "builtins"),
-    (".hydra/config.yaml", {"model._target_": "os.system"}, "os.system"),
-    (".hydra/config.yaml", {"callbacks.checkpoint.dirpath": "GUARDED/checkpoints"}, "callbacks.checkpoint.dirpath"),
-    (".hydra/config.yaml", {"logger.tensorboard.save_dir": "GUARDED"}, "logger.tensorboard.save_dir"),
-    (".hydra/config.yaml", {"trainer.default_root_dir": "GUARDED"}, "trainer.default_root_dir"),
-    (".hydra/config.yaml", {"data.mirrors": ["SERVER/${oc.env:LAB_FAKE_TOKEN}"]}, "data.mirrors"),
-    (".hydra/config.yaml", {"logger.tensorboard.comment": "${oc.env:LAB_FAKE_TOKEN}"}, "logger.tensorboard.comment"),
-    (".hydra/config.yaml", {"logger.tensorboard.url": "SERVER"}, "logger.tensorboard.url"),
-    (".hydra/config.yaml", "evil: !!python/object/apply:builtins.open [CANARY, w]", "constructor"),
-    (".hydra/hydra.yaml", "hydra: !!python/object/apply:builtins.open [CANARY, w]", "constructor"),
-    ("run.json", "!!python/object/apply:builtins.open [CANARY, w]", ""),
-    ("checkpoints/last.ckpt", None, "code"),
+# What a run has saved, and what the answer names
+SAVED: list[tuple[dict[str, Any], str]] = [
+    ({"callbacks.x": {"_target_": "builtins.open", "file": "CANARY", "mode": "w"}}, "builtins.open"),
+    ({"callbacks.checkpoint.dirpath": "GUARDED/checkpoints"}, "callbacks.checkpoint.dirpath"),
+    ({"data.mirrors": ["SERVER/${oc.env:LAB_FAKE_TOKEN}"]}, "LAB_FAKE_TOKEN"),
+    ({"logger.tensorboard.save_dir": "GUARDED"}, "logger.tensorboard.save_dir"),
+    ({"trainer.default_root_dir": "GUARDED"}, "trainer.default_root_dir"),
+    ({"model._target_": "os.system"}, "os.system"),
+    ({"logger.tensorboard.comment": "${oc.env:LAB_FAKE_TOKEN}"}, "logger.tensorboard.comment"),
+    ({"logger.tensorboard.url": "SERVER"}, "logger.tensorboard.url"),
 ]
 
 
-@pytest.mark.parametrize("i", [pytest.param(i, marks=[pytest.mark.slow] if i % 3 else []) for i in range(len(RUNS))])
-@pytest.mark.parametrize("argument", ["resume", "attach"])
-def test_a_hostile_run_directory_is_data(
-    argument: str, i: int, place: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name, content, said = RUNS[i]
-    run = place / "run"
+@pytest.fixture
+def run(place: Path) -> Run:
+    """A run that was stopped, as it may come from elsewhere."""
+    directory = place / "run"
     for folder in (".hydra", "checkpoints"):
-        (run / folder).mkdir(parents=True)
-    config = compose([*SMALL, f"paths.log_dir={place}/logs"])
-    for key, value in content.items() if isinstance(content, dict) else ():
+        (directory / folder).mkdir(parents=True)
+    OmegaConf.save(compose([*SMALL, f"paths.log_dir={place}/logs"]), directory / ".hydra" / "config.yaml")
+    (directory / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {data: digits, model: lenet}}}\n")
+    (directory / ".hydra" / "overrides.yaml").write_text("[]\n")
+    (directory / "run.json").write_text(json.dumps({"format": FORMAT, "status": "preempted"}))
+    torch.save({"state_dict": {}, "format": 2}, directory / "checkpoints" / "last.ckpt")
+    return Run(directory)
+
+
+@pytest.mark.parametrize("argument", ["resume", "attach"])
+@pytest.mark.parametrize(
+    ("content", "said"), [pytest.param(*case, marks=[pytest.mark.slow] if i > 2 else []) for i, case in enumerate(SAVED)]
+)
+def test_a_hostile_run_directory_is_data(
+    argument: str, content: dict[str, Any], said: str, run: Run, place: Path, server: Server,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    config = run.saved
+    for key, value in content.items():
         OmegaConf.update(config, key, filled_tree(value, place, server), force_add=True)
-    OmegaConf.save(config, run / ".hydra" / "config.yaml")
-    (run / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {data: digits, model: lenet}}}\n")
-    (run / ".hydra" / "overrides.yaml").write_text("[]\n")
-    (run / "run.json").write_text(json.dumps({"format": FORMAT, "status": "preempted"}))
-    torch.save({"state_dict": {}, "format": 2}, run / "checkpoints" / "last.ckpt")
-    if isinstance(content, str):
-        (run / name).write_text(filled(content, place, server))
-    elif content is None:
-        torch.save({"state_dict": Touch(place / "canary"), "format": 2}, run / name)
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    with pytest.raises((SystemExit, UserError, Exception)) as ended:  # noqa: B017, PT011
-        act(f"{argument}={run}", *(["callbacks=none"] if name.endswith("hydra.yaml") and argument == "resume" else []))
-        Run(run).model("last")  # what a checkpoint or a saved choice may hold shows only where it is read
-        _ = Run(run).choices
-    if isinstance(ended.value, UserError):
-        assert said in str(ended.value)
+    OmegaConf.save(config, run.dir / ".hydra" / "config.yaml")
+    assert_refused(said, [f"{argument}={run.dir}"], capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("name", [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"])
+def test_tags_of_python_build_nothing(name: str, run: Run, place: Path) -> None:
+    for tag in ("object/apply:builtins.open [CANARY, w]", "object/new:os.system [touch CANARY]", "name:os.system"):
+        (run.dir / name).write_text(f"hydra: !!python/{fill(tag, place)}\n")
+        with pytest.raises(MarkedYAMLError):
+            _ = (run.saved, run.choices, run.overrides)
+
+
+def test_a_hostile_sweep_directory_is_data(
+    place: Path, server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its jobs are given is judged as what a file says, not as what was typed."""
+    sweep = place / "sweep"
+    sweep.mkdir()
+    good = {"format": FORMAT, "sweeper": "grid", "launcher": {}, "hydra": {"sweeper": {"params": {}}}}
+    for override, said in [
+        (f"--experimental-rerun={place}/evil.pt", "rerun"),
+        ("hydra.launcher.setup=[touch CANARY]", "hydra.launcher.setup"),
+        ("+hydra.callbacks.x={_target_:builtins.open}", "hydra.callbacks"),
+        ("hydra/job_logging=evil", "job_logging"),
+        ("+callbacks.x={_target_:builtins.open,file:CANARY,mode:w}", "builtins.open"),
+        ("callbacks.checkpoint.dirpath=GUARDED", "callbacks.checkpoint.dirpath"),
+        ("logger.tensorboard.save_dir=GUARDED", "logger.tensorboard.save_dir"),
+        ("paths.run_dir=GUARDED", "paths.run_dir"),
+        ("+logger.tensorboard.comment=${oc.env:LAB_FAKE_TOKEN}", "LAB_FAKE_TOKEN"),
+    ]:
+        record = good | {"overrides": [filled(override, place, server), "seed=0,1"]}
+        (sweep / "sweep.json").write_text(json.dumps(record))
+        monkeypatch.setenv(TYPED, "[]")
+        assert_refused(said, [f"sweep.resume={sweep}", f"paths.log_dir={place}/logs"], capsys, monkeypatch)
+
+
+def test_a_search_space_s_values_are_those_of_a_file(place: Path, server: Server) -> None:
+    config = compose([], hydra=True)
+    typed = [["callbacks.checkpoint.every_n_steps=1"], [f"callbacks.checkpoint.dirpath={place}/guarded"]]
+    with pytest.raises(UserError, match=r"callbacks\.checkpoint\.dirpath"):
+        authorize_jobs(config, typed)
 
 
 def filled_tree(value: Any, place: Path, server: Server) -> Any:
@@ -425,7 +460,7 @@ def test_hostile_images_are_not_unpacked(content: bytes, place: Path, monkeypatc
             (folder / f"{name}.gz").write_bytes(content)
             (folder / name).write_bytes(content)
     with pytest.raises(RunFailed, match="wrong checksum"):
-        MNIST(str(place / "data"), [mirror.as_uri()], timeout=1.0).prepare_data()
+        MNIST(str(place / "data"), [mirror.as_uri()], batch_size=1).prepare_data()
 
 
 TABLES = {
