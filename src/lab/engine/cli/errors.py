@@ -78,10 +78,10 @@ def as_expected(error: Exception) -> UserError | RunFailed | None:
 def _log_traceback(error: Exception) -> Path | None:
     """Writes a traceback into the log file of the run, and returns that file; None where no run has begun."""
     fields = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ends by an error"}
+    record = logging.makeLogRecord({**fields, "exc_info": (type(error), error, error.__traceback__)})
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            path = Path(handler.baseFilename)
-            if any((path.parent / begun).exists() for begun in ("run.json", ".hydra")):
-                handler.handle(logging.makeLogRecord({**fields, "exc_info": (type(error), error, error.__traceback__)}))
-                return path
+        path = Path(getattr(handler, "baseFilename", "/"))
+        if (path.parent / "run.json").exists() or (path.parent / ".hydra").exists():
+            handler.handle(record)
+            return path
     return None

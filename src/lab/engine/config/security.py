@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.conf import RunDir, SweepDir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,7 +29,6 @@ from lab.engine.utils.project import project_settings
 from lab.engine.utils.redaction import SECRET_NAME, secrets, typed_references
 
 # What Hydra may build: callbacks, launchers, sweepers. A plugin always stands in the package hydra_plugins
-ADD_TO_BUILT = "allow in [tool.lab] of pyproject.toml"
 BUILT = [
     *("lab.engine.sweeps.workers.Workers", "hydra.experimental.callbacks.LogJobReturnCallback", BASIC_LAUNCHER),
     *("hydra_plugins", "optuna.samplers", "optuna.pruners", *project_settings().get("allow", [])),
@@ -63,72 +62,64 @@ def authorize(config: DictConfig, overrides: Sequence[str] = (), typed: Sequence
     Raises:
         UserError: with the key, and what takes what is meant well.
     """
-    _refuse_saved_secrets(config, overrides)
     raw: Any = OmegaConf.to_container(config, resolve=False)
     is_typed = _typing(overrides if typed is None else typed)
+    copied = [
+        f"hydra.job.env_copy={value}" for value in OmegaConf.select(config, "hydra.job.env_set", default={}).values()
+    ]
+    _refuse_saved_secrets([*overrides, *copied])
     for key, value in _leaves(raw) if "hydra" in raw else ():
-        _check_text(key, value, is_typed)
-    probe = _probe(raw)
-    reads = "oc.env" in str(raw)
-    groups = [str(group) for group in raw if (reads and group != "changes") or group in JUDGED]  # changes are typed
-    run_dir = os.path.abspath(str(OmegaConf.select(probe, "paths.run_dir", throw_on_resolution_failure=False)))
-    for group in groups:
+        _check_text(key, value, is_typed(key))
+    probe, reads, references = _probe(raw), "oc.env" in str(raw), typed_references()
+    for group in (key for key in raw if (reads and key != "changes") or key in JUDGED):  # changes are typed
         for key, value in _resolved(probe, group, group):
-            _check_secret(key, value)
-            if key.startswith("hydra."):
-                _check_hydra(key, value, config)
+            _check_secret(key, value, references)
+            if group == "hydra":
+                _check_hydra(key, value, config.hydra)
             elif not is_typed(key):
-                _check_destination(key, value, run_dir)
+                _check_destination(key, value, str(OmegaConf.select(probe, "paths.run_dir")))
 
 
-def _check_text(key: str, value: Any, is_typed: Callable[[str], bool]) -> None:
+def _check_text(key: str, value: Any, is_typed: bool) -> None:
     """Judges a value as it is written, interpolations unresolved."""
-    if key.startswith("hydra.") and key.endswith("_target_") and "${" in str(value):
+    parts = re.split(r"[.\[]", key)
+    if parts[0] == "hydra" and parts[-1] == "_target_" and "${" in str(value):
         raise UserError(f"{key} is no interpolation: write the class's name")
     if key == "hydra.output_subdir" and value not in (".hydra", None):
         raise UserError(f"{key}={value}: a run saves its config in .hydra, and cannot be resumed without: leave it out")
-    pinned = _is_under(key, PINNED) and not key.endswith(".level")
-    shell = _is_under(key, ["hydra.launcher"]) and {*re.split(r"[.\[]", key)} & {*SHELL} and value not in (None, {}, [])
-    if (pinned or shell) and not is_typed(key) and (key, repr(value)) not in _known():
+    pinned = _is_under(key, PINNED) and parts[-1] != "level"
+    pinned |= parts[:2] == ["hydra", "launcher"] and bool({*parts} & {*SHELL}) and value not in (None, {}, [])
+    if pinned and not is_typed and (key, repr(value)) not in _known():
         raise UserError(f"{key}={value}: no file says this but those of configs/hydra: give it on the command line")
 
 
-def _check_hydra(key: str, value: Any, config: DictConfig) -> None:
+def _check_hydra(key: str, value: Any, hydra: DictConfig) -> None:
     """Judges a resolved value of what Hydra builds, or hands to a shell."""
     if isinstance(value, Exception):
         raise UserError(f"{key} cannot be resolved: {value}") from value
     if "${" in str(value):
         raise UserError(f"{key}={value} hides an interpolation: write it without a backslash")
-    if not (key + str(value)).replace("\t", "").isprintable():  # a new line would be one of a batch script
+    if not f"{key}{value}".replace("\t", "").isprintable():  # a new line would be one of a batch script
         raise UserError(f"{key}={value!r}: no control characters, which a shell or a batch script would take apart")
-    if key == "hydra.job.name" and "/" in str(value):
+    if key == "hydra.job.name" and "/" in value:
         raise UserError(f"{key}={value}: a name, which files are called by, holds no /")
-    if key.endswith("._target_"):
-        group = key.split(".")[1]
-        choice = config.hydra.runtime.choices.get(f"hydra/{group}")
-        if value == BASIC_SWEEPER:
-            if config.hydra.job.config_name is None:  # of --hydra-help, which runs nothing
-                return
-            raise UserError("hydra/sweeper=basic keeps no books, and cannot go on: hydra/sweeper=grid does the same")
-        package = ".".join(str(value).split(".")[:2])
-        if package in EXTRAS and not has_package(package):
-            raise UserError(
-                f"hydra/{group}={choice}: this launcher is not installed; it comes with"
-                f" pip install -e '.[{EXTRAS[package]}]'"
-            )
-        _locate(key, value)
-
-
-def _locate(key: str, target: Any) -> None:
-    """Refuses what `BUILT` does not have, and what is not there."""
-    later = str(target).startswith("optuna.")  # made by `lab.engine.sweeps.samplers`: nobody waits for it until then
+    if not key.endswith("._target_"):
+        return
+    if value == BASIC_SWEEPER:
+        if hydra.job.config_name is None:  # of --hydra-help, which runs nothing
+            return
+        raise UserError("hydra/sweeper=basic keeps no books, and cannot go on: hydra/sweeper=grid does the same")
+    if (extra := EXTRAS.get(package := ".".join(str(value).split(".")[:2]))) and not has_package(package):
+        choice = hydra.runtime.choices.get("hydra/launcher")
+        raise UserError(f"hydra/launcher={choice}: it is not installed; it comes with pip install -e '.[{extra}]'")
+    later = str(value).startswith("optuna.")  # made by `lab.engine.sweeps.samplers`: nobody waits for it until then
     if later and find_spec("optuna") is None:
-        raise UserError(f"{key}={target}: Optuna is not installed: pip install -e .[optuna]")
+        raise UserError(f"{key}={value}: Optuna is not installed: pip install -e .[optuna]")
     try:
-        if target not in BUILT:
-            (authorize_name if later else locate)(target, BUILT, ADD_TO_BUILT)
+        if value not in BUILT:
+            (authorize_name if later else locate)(value, BUILT)
     except ImportError as error:
-        raise UserError(f"{key}={target} cannot be imported: {error}; is the plugin installed?") from error
+        raise UserError(f"{key}={value} cannot be imported: {error}; is the plugin installed?") from error
     except UserError as error:
         raise UserError(f"{key}: {str(error).removeprefix('_target_: ')}") from error
 
@@ -137,44 +128,34 @@ def _check_destination(key: str, value: Any, run_dir: str) -> None:
     """Judges where a file has something written or sent."""
     if key == "sweep.name" and "/" in str(value):
         raise UserError(f"{key}={value}: a name, which a directory is called by, holds no /")
-    if re.split(r"[.\[]", key)[-1] in DESTINATIONS and value is not None:
-        if not f"{os.path.abspath(str(value))}/".startswith(f"{run_dir}/"):
-            raise UserError(f"{key}={value}: a file may say ${{paths.run_dir}}/… alone; or give it on the command line")
-    if _is_under(key, ["logger"]) and (address := ADDRESS.search(str(value))):
-        # Loggers send their service's token to it
-        if not any(address[0] in path.read_text() for path in (CONFIGS / "logger").glob("*.yaml")):
-            raise UserError(f"{key}={value}: no file says where a logger sends to but configs/logger/*.yaml")
+    inside = value is None or f"{os.path.abspath(str(value))}/".startswith(f"{os.path.abspath(run_dir)}/")
+    if re.split(r"[.\[]", key)[-1] in DESTINATIONS and not inside:
+        raise UserError(f"{key}={value}: a file may say ${{paths.run_dir}}/… alone; or give it on the command line")
+    address = ADDRESS.search(str(value)) if _is_under(key, ["logger"]) else None  # which is sent the service's token
+    if address and not any(address[0] in path.read_text() for path in CONFIGS.glob("logger/*.yaml")):
+        raise UserError(f"{key}={value}: no file says where a logger sends to but those of configs/logger")
 
 
-def _check_secret(key: str, value: Any) -> None:
+def _check_secret(key: str, value: Any, references: dict[str, list[str]]) -> None:
     """Refuses a secret that nobody typed, and one that was typed for another key."""
     if isinstance(value, Exception) and (told := user_error_behind(value)) and "oc.env" in str(told):
         raise UserError(f"{key}: {told}") from value
-    for name, keys in typed_references().items():
+    for name, keys in references.items():
         if not _is_under(key, keys) and name in (found := secrets()) and found[name] in str(value):
             raise UserError(f"{key}: {name} is a secret, and a file may not pass it on: leave it out, or type it")
 
 
-def _refuse_saved_secrets(config: DictConfig, overrides: Sequence[str]) -> None:
+def _refuse_saved_secrets(overrides: Sequence[str]) -> None:
     """Hydra saves overrides and copied variables as they are."""
     named = {name: value for name, value in secrets().items() if SECRET_NAME.search(name)}
     for override in overrides:
         key = override.partition("=")[0]
-        if PASSWORD.search(re.sub(r"\$\{[^}]*\}", "", override)):
+        name = next((name for name, value in named.items() if value in override), None)
+        if name or PASSWORD.search(re.sub(r"\$\{[^}]*\}", "", override)):
+            what, name = (f"{name}'s value", name) if name else ("a password", "NAME")
             raise UserError(
-                f"{key}: this would save a password with the run\n"
-                "put it into a variable, of which only the name is saved: '…://user:${oc.env:NAME}@host'"
-            )
-        for name, value in named.items():
-            if value in override:
-                raise UserError(
-                    f"{key}: this would save {name}'s value with the run\n"
-                    f"quote it, so that only its name is saved: '{key}=${{oc.env:{name}}}'"
-                )
-    for name in OmegaConf.select(config, "hydra.job.env_copy") or []:
-        if name in named:
-            raise UserError(
-                f"hydra.job.env_copy: this would save {name}'s value with the run; set it where the job runs"
+                f"{key}: this would save {what} with the run\n"
+                f"name the variable that holds it, in quotes, and its name alone is saved: '{key}=${{oc.env:{name}}}'"
             )
 
 
@@ -192,16 +173,13 @@ def _is_under(key: str, keys: Sequence[str]) -> bool:
 @cache
 def _known() -> set[tuple[str, str]]:
     """Every value that Hydra's own files and configs/hydra give to a key."""
-    nodes = [{"run": {"dir": RunDir.dir}, "sweep": {"dir": SweepDir.dir, "subdir": SweepDir.subdir}}]
-    nodes += [{"job": {"env_set": {}, "env_copy": []}}]
-    for group in ("job_logging", "hydra_logging"):
-        own = [path for path in (files("hydra.conf") / "hydra" / group).iterdir() if path.name.endswith(".yaml")]
-        nodes += [{group: yaml.safe_load(path.read_text())} for path in own]
-    found = {(f"hydra.{key}", repr(value)) for node in nodes for key, value in _leaves(node)}
-    for path in CONFIGS.glob("hydra/**/*.yaml"):
-        prefix = ".".join(path.relative_to(CONFIGS).parent.parts)
-        found |= {(key, repr(value)) for key, value in _leaves(yaml.safe_load(path.read_text()), prefix)}
-    return found | {("paths.run_dir", repr(RUN_DIR))}
+    found = {("paths.run_dir", repr(RUN_DIR)), ("hydra.job.env_set", "{}"), ("hydra.job.env_copy", "[]")}
+    for folder in (CONFIGS, Path(str(files("hydra.conf")))):
+        for path in folder.glob("hydra/**/*.yaml"):
+            prefix = ".".join(path.parent.relative_to(folder).parts)
+            prefix = "hydra" if prefix == "hydra.output" else prefix  # which is for the whole node
+            found |= {(key, repr(value)) for key, value in _leaves(yaml.safe_load(path.read_text()), prefix)}
+    return found
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
