@@ -183,6 +183,15 @@ EXPERIMENTS: dict[str, list[tuple[Any, ...]]] = {
         ("logger: {tensorboard: {settings: {base_url: SERVER}}}", "logger.tensorboard.settings.base_url"),
         ("evil: SERVER\nlogger: {tensorboard: {comment: '${evil}'}}", "logger.tensorboard.comment"),
     ],
+    "what cannot be resolved yet": [
+        ("logger: {tensorboard: {url: 'SERVER/${ hydra:job.name}'}}", "logger.tensorboard.url"),
+        ("callbacks: {checkpoint: {dirpath: 'GUARDED/${ hydra:job.name}'}}", "callbacks.checkpoint.dirpath"),
+        (
+            MIRROR % "${logger.tensorboard.comment}/${ hydra:job.name}",
+            "data.mirrors",
+            "+logger.tensorboard.comment='${oc.env:LAB_FAKE_TOKEN}'",
+        ),
+    ],
     "no yaml": [
         ("evil: !!python/object/apply:builtins.open [CANARY, w]", ""),
         ("evil: !!python/name:os.system", ""),

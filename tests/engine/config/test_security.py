@@ -275,6 +275,8 @@ def test_hydra_builds_nothing_hostile(
         "seed: 1",
         "hydra: {job_logging: {root: {level: DEBUG}}}",
         "defaults: [override /hydra/job_logging: none]",
+        "logger: {tensorboard: {comment: '${hydra:runtime.choices.model} ${hydra:job.num}'}}",
+        "callbacks: {checkpoint: {dirpath: '${paths.run_dir}/weights'}}",
         "hydra: {callbacks: {log: {_target_: hydra.experimental.callbacks.LogJobReturnCallback}}}",
         "hydra: {sweeper: {params: {seed: 'range(3)', paths.data_dir: '${paths.data_dir}/a'}}}",
         f"hydra/launcher\n{{_target_: {LAUNCHER}, setup: null, folder: '${{hydra.sweep.dir}}/a'}}",
@@ -282,7 +284,7 @@ def test_hydra_builds_nothing_hostile(
 )
 def test_what_is_meant_well_composes(friendly: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_TARGET", "plain")
-    compose_with(tmp_path, friendly)
+    compose_with(tmp_path, friendly, "hydra.run.dir=runs/${hydra:job.override_dirname}")
 
 
 def test_a_plugin_s_launcher_and_its_parts_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

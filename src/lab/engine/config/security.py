@@ -140,6 +140,8 @@ def _check_secret(key: str, value: Any, references: dict[str, list[str]]) -> Non
     """Refuses a secret that nobody typed, and one that was typed for another key."""
     if isinstance(value, Exception) and (told := user_error_behind(value)) and "oc.env" in str(told):
         raise UserError(f"{key}: {told}") from value
+    if isinstance(value, Exception) and (references or key.startswith("logger.")):  # nobody knows what it will hold
+        raise UserError(f"{key} cannot be resolved: {value}") from value
     for name, keys in references.items():
         if not _is_under(key, keys) and name in (found := secrets()) and found[name] in str(value):
             raise UserError(f"{key}: {name} is a secret, and a file may not pass it on: leave it out, or type it")
@@ -206,9 +208,9 @@ def _probe(raw: dict[str, Any]) -> DictConfig:
 
     made = changed(raw)
     hydra = made.setdefault("hydra", {"runtime": {"output_dir": "0"}})
-    for shown in ("overrides", "help", "hydra_help"):  # what was typed, and texts of several lines
-        hydra.pop(shown, None)
-    hydra.get("job", {}).pop("override_dirname", None)
+    # What was typed, and texts of several lines
+    hydra |= {"overrides": {"hydra": [], "task": []}, "help": None, "hydra_help": None}
+    hydra.setdefault("job", {})["override_dirname"] = "0"
     probe = OmegaConf.create(made)
     assert isinstance(probe, DictConfig)
     return probe

@@ -51,7 +51,8 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
         run = Run(Path(directory or "."))
         begun = directory is not None and run.record and (run.dir / ".hydra" / "config.yaml").is_file()
         made = _begun(run, cfg) if begun else _with(cfg, resume=None)
-    authorize(made, typed=typed_words())  # what a run has saved is data
+    if cfg.attach or made.resume not in (None, "auto"):
+        authorize(made, typed=typed_words())  # what a run has saved is data; the rest was judged when it was composed
     return made
 
 
