@@ -246,7 +246,7 @@ def place(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> It
         (guarded / name).write_text("{}")
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Touch(tmp_path / "canary")))
     monkeypatch.setenv("LAB_FAKE_TOKEN", SECRET)
-    monkeypatch.setenv("LAB_FAKE_URL", f"db://{SECRET}")
+    monkeypatch.setenv("LAB_FAKE_URL", f"db://{SECRET[::-1]}")
     monkeypatch.setenv("XDG_TARGET", "builtins.open")  # which any file may read
     monkeypatch.setenv(TYPED, "[]")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
