@@ -21,5 +21,5 @@ def test_the_parser_knows_what_is_judged() -> None:
 def test_hydra_s_own_launcher_and_sweeper_bear_these_names(name: str, base: type) -> None:
     module, _, attribute = name.rpartition(".")
     assert issubclass(getattr(import_module(module), attribute), base)
-    config = compose(["hydra/launcher=basic", "hydra/sweeper=basic"], hydra=True).hydra
+    config = compose(["hydra/launcher=basic", "hydra/sweeper=basic"], hydra=True, name=None).hydra
     assert name in (config.launcher._target_, config.sweeper._target_)

@@ -11,13 +11,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.compat.hydra import BASIC_LAUNCHER as LAUNCHER
-from lab.engine.compat.hydra import BASIC_SWEEPER as SWEEPER
 from lab.engine.config import instantiate as instantiation
 from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate
 from lab.engine.utils.errors import UserError
 from tests.conftest import SMALL, run_script
 
+SWEEPER = "hydra_plugins.grid_sweeper.GridSweeper"
 OPEN = {"_target_": "builtins.open", "file": "CANARY", "mode": "w"}  # Hydra's own list lets it through
 TOUCH = {"_target_": "os.system", "_args_": ["touch CANARY"]}
 PICKLE = {"f": "PICKLE", "map_location": None, "weights_only": False}  # a file that touches the canary when loaded
@@ -95,7 +95,7 @@ CONFIGURED: dict[str, Any] = {
     "partial and called later": {"_partial_": True, **TOUCH},
     "not recursive": {"_target_": "lab.callbacks.progress.Progress", "_recursive_": False, "interval": OPEN},
     "converted": {"_target_": "lab.callbacks.progress.Progress", "_convert_": "object", "interval": OPEN},
-    "interpolated name": {"_target_": "${oc.env:LAB_TARGET}", "file": "CANARY", "mode": "w"},
+    "interpolated name": {"_target_": "${oc.env:XDG_TARGET}", "file": "CANARY", "mode": "w"},
     "name in parts": {"_target_": "builtins.${oc.decode:open}", "file": "CANARY", "mode": "w"},
     "aliased node": {"a": "${evil}"},
     "created node": {"a": "${oc.create:{_target_:builtins.open,file:'CANARY',mode:w}}"},
@@ -118,15 +118,15 @@ HYDRA = {
     "callback, pickling": "hydra: {callbacks: {x: {_target_: hydra.experimental.callbacks.PickleJobInfoCallback}}}",
     "callback, aliased": "evil: {_target_: builtins.open, file: CANARY, mode: w}\nhydra: {callbacks: {x: '${evil}'}}",
     "callbacks, aliased": "evil: {x: {_target_: builtins.open, file: CANARY, mode: w}}\nhydra: {callbacks: '${evil}'}",
-    "callback, name interpolated": "hydra: {callbacks: {x: {_target_: '${oc.env:LAB_TARGET}', file: CANARY, mode: w}}}",
+    "callback, name interpolated": "hydra: {callbacks: {x: {_target_: '${oc.env:XDG_TARGET}', file: CANARY, mode: w}}}",
     "callback, created late": r"hydra: {callbacks: {workers: {x: '\${oc.create:{_target_:builtins.open}}'}}}",
     "callback through a plugin's import": "hydra: {callbacks: {x: {_target_: hydra_plugins.x.subprocess.Popen}}}",
     "launcher": "hydra: {launcher: {_target_: builtins.open}}",
     "launcher of one's own": "hydra/launcher\n{_target_: builtins.open, file: CANARY, mode: w}",
     "launcher's argument": f"hydra/launcher\n{{_target_: {LAUNCHER}, x: {{_target_: builtins.open, file: CANARY}}}}",
     "launcher's shell": f"hydra/launcher\n{{_target_: {LAUNCHER}, setup: [touch CANARY]}}",
-    "launcher, name interpolated": "hydra/launcher\n{_target_: '${oc.env:LAB_TARGET}', file: CANARY, mode: w}",
-    "launcher, not yet to be resolved": f"hydra/launcher\n{{_target_: {LAUNCHER}, x: '${{hydra:callbacks}}'}}",
+    "launcher, name interpolated": "hydra/launcher\n{_target_: '${oc.env:XDG_TARGET}', file: CANARY, mode: w}",
+    "launcher, not yet to be resolved": f"hydra/launcher\n{{_target_: {LAUNCHER}, x: '${{hydra:nothing}}'}}",
     "sweeper": "hydra: {sweeper: {_target_: builtins.open}}",
     "sweeper's argument": f"hydra/sweeper\n{{_target_: {SWEEPER}, x: [{{_target_: builtins.open, file: CANARY}}]}}",
     "handler": "hydra: {job_logging: {handlers: {x: {(): builtins.open, file: CANARY, mode: w}}}}",
@@ -179,7 +179,7 @@ def test_a_hostile_config_builds_nothing(
     attack: Any, canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arm(tmp_path)
-    monkeypatch.setenv("LAB_TARGET", "builtins.open")
+    monkeypatch.setenv("XDG_TARGET", "builtins.open")
     config = OmegaConf.create({"attack": fill(attack, tmp_path), "evil": fill(OPEN, tmp_path)})
     with pytest.raises(UserError, match=r"is not allowed|no such class|hides an interpolation"):
         instantiate(config.attack)
@@ -264,7 +264,7 @@ def compose_with(tmp_path: Path, experiment: str, *overrides: str) -> DictConfig
 def test_hydra_builds_nothing_hostile(
     attack: str, canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LAB_TARGET", "builtins.open")
+    monkeypatch.setenv("XDG_TARGET", "builtins.open")
     with pytest.raises(UserError, match=r"hydra\.(callbacks|launcher|sweeper|job|hydra_logging)"):
         compose_with(tmp_path, attack)
 
@@ -273,16 +273,18 @@ def test_hydra_builds_nothing_hostile(
     "friendly",
     [
         "seed: 1",
-        "hydra: {job: {env_set: {OMP_NUM_THREADS: '1'}, env_copy: [LAB_TARGET]}}",
-        "hydra: {job_logging: {root: {level: DEBUG}, handlers: {console: {class: logging.StreamHandler}}}}",
+        "hydra: {job_logging: {root: {level: DEBUG}}}",
+        "defaults: [override /hydra/job_logging: none]",
+        "logger: {tensorboard: {comment: '${hydra:runtime.choices.model} ${hydra:job.num}'}}",
+        "callbacks: {checkpoint: {dirpath: '${paths.run_dir}/weights'}}",
         "hydra: {callbacks: {log: {_target_: hydra.experimental.callbacks.LogJobReturnCallback}}}",
         "hydra: {sweeper: {params: {seed: 'range(3)', paths.data_dir: '${paths.data_dir}/a'}}}",
         f"hydra/launcher\n{{_target_: {LAUNCHER}, setup: null, folder: '${{hydra.sweep.dir}}/a'}}",
     ],
 )
 def test_what_is_meant_well_composes(friendly: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAB_TARGET", "plain")
-    compose_with(tmp_path, friendly)
+    monkeypatch.setenv("XDG_TARGET", "plain")
+    compose_with(tmp_path, friendly, "hydra.run.dir=runs/${hydra:job.override_dirname}")
 
 
 def test_a_plugin_s_launcher_and_its_parts_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

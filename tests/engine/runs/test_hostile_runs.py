@@ -110,7 +110,7 @@ def test_evaluate_refuses_a_hostile_checkpoint(run: Run, canary: Path) -> None:
     [
         ("model._target_", "os.system"),
         ("model._target_", "lab.models.lenet.LeNet.load_from_checkpoint"),
-        ("model._target_", "${oc.env:LAB_TARGET}"),
+        ("model._target_", "${oc.env:XDG_TARGET}"),
         ("data.evil", OPEN),
         ("callbacks.evil", OPEN),
         ("callbacks.progress", "${evil}"),
@@ -120,7 +120,7 @@ def test_evaluate_refuses_a_hostile_checkpoint(run: Run, canary: Path) -> None:
 def test_evaluate_refuses_a_hostile_run_directory(
     key: str, value: Any, run: Run, canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LAB_TARGET", "os.system")
+    monkeypatch.setenv("XDG_TARGET", "os.system")
     torch.save(checkpoint(), run.dir / "checkpoints" / "best.ckpt")
     path = run.dir / ".hydra" / "config.yaml"
     config = OmegaConf.load(path)

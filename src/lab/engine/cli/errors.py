@@ -1,6 +1,7 @@
 """Ends a command by one of three kinds of errors: a wrong command line, a run that failed, and any other error."""
 
 import errno
+import json
 import logging
 import signal
 import sys
@@ -16,7 +17,7 @@ from lab.engine.config.composition_errors import behind
 from lab.engine.utils.console import log_to_stderr
 from lab.engine.utils.environment import set_variables
 from lab.engine.utils.errors import RunFailed, UserError
-from lab.engine.utils.redaction import redact
+from lab.engine.utils.redaction import TYPED, redact, typed_words
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -28,7 +29,8 @@ def user_errors() -> Iterator[None]:
     Any other error shows its whole traceback and ends with 1; it stands in the run's `train.log`, too. No secret of the
     environment is in any of them, nor in a warning.
     """
-    set_variables(HYDRA_FULL_ERROR="1")  # Hydra hands its errors on instead of printing them
+    # Hydra hands its errors on instead of printing them
+    set_variables(HYDRA_FULL_ERROR="1", **{TYPED: json.dumps(typed_words(sys.argv[1:]))})
     with log_to_stderr():
         try:
             yield
@@ -76,10 +78,10 @@ def as_expected(error: Exception) -> UserError | RunFailed | None:
 def _log_traceback(error: Exception) -> Path | None:
     """Writes a traceback into the log file of the run, and returns that file; None where no run has begun."""
     fields = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ends by an error"}
+    record = logging.makeLogRecord({**fields, "exc_info": (type(error), error, error.__traceback__)})
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            path = Path(handler.baseFilename)
-            if any((path.parent / begun).exists() for begun in ("run.json", ".hydra")):
-                handler.handle(logging.makeLogRecord({**fields, "exc_info": (type(error), error, error.__traceback__)}))
-                return path
+        path = Path(getattr(handler, "baseFilename", "/"))
+        if (path.parent / "run.json").exists() or (path.parent / ".hydra").exists():
+            handler.handle(record)
+            return path
     return None

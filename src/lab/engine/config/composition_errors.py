@@ -53,7 +53,7 @@ def composition_errors(known_keys: Callable[[], Mapping[str, Any]] = dict) -> It
         raise _missing_config(error) from error
     except OverrideParseException as error:
         raise UserError(_no_override(error)) from error
-    except MarkedYAMLError as error:
+    except (MarkedYAMLError, RecursionError) as error:  # a node that is part of itself
         raise UserError(f"a config file is no YAML: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
         if told := behind(error, UserError):

@@ -1,230 +1,232 @@
-"""Holds what Hydra itself builds from a config against lists, before it does.
+"""Holds a composed config against what files may say: docs/security.md has the reasons.
 
-Callbacks, launchers, sweepers and log handlers stand in the config's `hydra` node, which any file of a defaults list
-can change. `compose` calls `authorize`; `cli.command` composes what will run before `hydra.main` does, and sweepers
-compose their jobs.
+Files may come from elsewhere. What the command line gives is the user's own, and so is what stands in configs/hydra.
+`compose` calls `authorize`: for the command before `hydra.main` runs, and for every job of a sweep.
 """
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from lab.engine.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER
+from lab.engine.config.composition_errors import behind
+from lab.engine.config.drawn import RUN_DIR
 from lab.engine.config.instantiate import authorize_name, locate
+from lab.engine.config.overrides import override_key, override_value
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.machine import has_package
-from lab.engine.utils.redaction import SECRET_NAME, secrets
+from lab.engine.utils.paths import CONFIGS
+from lab.engine.utils.project import project_settings
+from lab.engine.utils.redaction import SECRET_NAME, secrets, typed_references
 
-HERE = "src/lab/engine/config/security.py"
-
-# What may stand there. Add your own class, or the package of a plugin.
-CALLBACKS = [
-    "lab.engine.sweeps.workers.Workers",
-    "hydra.experimental.callbacks.LogJobReturnCallback",
-    "hydra_plugins",
-]
-PLUGINS = [  # launchers and sweepers; Hydra takes none but those that stand in the package hydra_plugins or in its own
-    BASIC_LAUNCHER,
-    BASIC_SWEEPER,
-    "hydra_plugins",
-    "optuna.samplers",
-    "optuna.pruners",
+# What Hydra may build: callbacks, launchers, sweepers. A plugin always stands in the package hydra_plugins
+BUILT = [
+    *("lab.engine.sweeps.workers.Workers", "hydra.experimental.callbacks.LogJobReturnCallback", BASIC_LAUNCHER),
+    *("hydra_plugins", "optuna.samplers", "optuna.pruners", *project_settings().get("allow", [])),
 ]
 EXTRAS = {  # of pyproject.toml, which bring the launchers that configs/hydra/launcher presets
     "hydra_plugins.hydra_joblib_launcher": "joblib",
     "hydra_plugins.hydra_submitit_launcher": "submitit",
     "hydra_plugins.hydra_ray_launcher": "ray",
 }
-LOGGING = [
-    "lab.engine.utils.console.Console",
-    "lab.engine.utils.console.Redact",
-    "logging.FileHandler",
-    "logging.NullHandler",
-    "logging.StreamHandler",
-    "colorlog.ColoredFormatter",
-    "rich.logging.RichHandler",
-]
-# Variables that a config may set: none of them names a program, a library or an option of either
-ENVIRONMENT = [
-    "CUBLAS_WORKSPACE_CONFIG",
-    "CUDA_DEVICE_ORDER",
-    "CUDA_LAUNCH_BLOCKING",
-    "CUDA_VISIBLE_DEVICES",
-    "GLOO_SOCKET_IFNAME",
-    "MKL_NUM_THREADS",
-    "NCCL_DEBUG",
-    "NCCL_IB_DISABLE",
-    "NCCL_P2P_DISABLE",
-    "NCCL_SOCKET_IFNAME",
-    "OMP_NUM_THREADS",
-    "TOKENIZERS_PARALLELISM",
-    "WANDB_MODE",
-]
-# Arguments of launchers that end in a shell or load code, or say whom to hand it to: only the command line gives them
-SHELL = [
-    "additional_parameters",
-    "address",
-    "initialization_commands",
-    "python",
-    "runtime_env",
-    "setup",
-    "setup_commands",
-]
-SHELL += ["srun_args"]
+# Where a run lives, which handlers log, what stands in its environment: as Hydra or configs/hydra has it, or typed
+PINNED = [f"hydra.{key}" for key in ("run", "sweep", "job_logging", "hydra_logging", "job.env_set", "job.env_copy")]
+PINNED += ["paths.run_dir"]
+# Arguments of launchers that end in a shell, load code or pickles, or say whom to hand a job to: typed alone
+SHELL = ["additional_parameters", "address", "initialization_commands", "python", "runtime_env", "setup"]
+SHELL += ["setup_commands", "srun_args", "submitit_folder", "temp_folder"]
+JUDGED = ["hydra", "callbacks", "logger", "paths", "sweep", "trainer"]  # whose values are looked at one by one
+DESTINATIONS = ("dirpath", "save_dir", "default_root_dir")  # where Lightning's classes write
 
 PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@
+ADDRESS = re.compile(r"(?!file:)[a-z][\w+.-]*://\S+", re.IGNORECASE)
 
 
-def authorize(config: DictConfig, overrides: Sequence[str] = ()) -> None:
-    """Refuses a composed config whose `hydra` node would run code or save a secret.
+def authorize(config: DictConfig, overrides: Sequence[str] = (), typed: Sequence[str] | None = None) -> None:
+    """Refuses a config that would run code, write over anything, or save or send a secret.
 
     Args:
-        config: as Hydra composed it, its `hydra` node included.
-        overrides: of the command line.
+        config: as composed, or as a run has saved it, without its `hydra` node.
+        overrides: that made it.
+        typed: those of them that the command line gave; all by default.
 
     Raises:
-        UserError: with the key, and the list above that takes what is meant well.
+        UserError: with the key, and what takes what is meant well.
     """
-    _refuse_saved_secrets(config, overrides)
-    hydra = config.hydra
-    for group, allowed in (("callbacks", CALLBACKS), ("launcher", PLUGINS), ("sweeper", PLUGINS)):
-        for key, value in _walk(hydra, group, f"hydra.{group}"):
-            if key.endswith("._target_"):
-                _check_installed(value, hydra.runtime.choices.get(f"hydra/{group}"))
-                name = "CALLBACKS" if group == "callbacks" else "PLUGINS"
-                _locate(key, value, allowed, f"{name} in {HERE}")
-            elif group == "launcher" and value and (argument := _shell(key)) and not _is_typed(argument, overrides):
-                raise UserError(f"{key} runs commands: give it on the command line, no file may")
-    for group in ("job_logging", "hydra_logging"):
-        if OmegaConf.is_interpolation(hydra, group):
-            raise UserError(f"hydra.{group} is no interpolation: write it out")
-        if hydra[group] is not None:
-            _authorize_logging(OmegaConf.to_container(hydra[group], resolve=False), f"hydra.{group}")
-    for variable in list(hydra.job.env_set):
-        if variable not in ENVIRONMENT and variable not in hydra.job.env_copy:
-            raise UserError(
-                f"hydra.job.env_set.{variable}: a config may set {', '.join(ENVIRONMENT)}\n"
-                f"ENVIRONMENT in {HERE} takes more; or set it yourself: {variable}=… python src/train.py …"
-            )
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    is_typed = _typing(overrides if typed is None else typed)
+    copied = [
+        f"hydra.job.env_copy={value}" for value in OmegaConf.select(config, "hydra.job.env_set", default={}).values()
+    ]
+    _refuse_saved_secrets([*overrides, *copied])
+    for key, value in _leaves(raw) if "hydra" in raw else ():
+        _check_text(key, value, is_typed(key))
+    probe, reads, references = _probe(raw), "oc.env" in str(raw), typed_references()
+    for group in (key for key in raw if (reads and key != "changes") or key in JUDGED):  # changes are typed
+        for key, value in _resolved(probe, group, group):
+            _check_secret(key, value, references)
+            if group == "hydra":
+                _check_hydra(key, value, config.hydra)
+            elif not is_typed(key):
+                _check_destination(key, value, str(OmegaConf.select(probe, "paths.run_dir")))
 
 
-def _refuse_saved_secrets(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Hydra saves overrides and copied variables as they are."""
-    for override in overrides:
-        if PASSWORD.search(re.sub(r"\$\{[^}]*\}", "", override)):
-            raise UserError(
-                f"{override.partition('=')[0]}: this would save a password with the run\n"
-                "put it into a variable, of which only the name is saved: '…://user:${oc.env:NAME}@host'"
-            )
-    for name, value in secrets().items():
-        if not SECRET_NAME.search(name):
-            continue
-        for override in overrides:
-            if value in override:
-                key = override.partition("=")[0]
-                raise UserError(
-                    f"{key}: this would save {name}'s value with the run\n"
-                    f"quote it, so that only its name is saved: '{key}=${{oc.env:{name}}}'"
-                )
-        if name in config.hydra.job.env_copy:
-            raise UserError(
-                f"hydra.job.env_copy: this would save {name}'s value with the run; set it where the job runs"
-            )
+def _check_text(key: str, value: Any, is_typed: bool) -> None:
+    """Judges a value as it is written, interpolations unresolved."""
+    parts = re.split(r"[.\[]", key)
+    if parts[0] == "hydra" and parts[-1] == "_target_" and "${" in str(value):
+        raise UserError(f"{key} is no interpolation: write the class's name")
+    if key == "hydra.output_subdir" and value not in (".hydra", None):
+        raise UserError(f"{key}={value}: a run saves its config in .hydra, and cannot be resumed without: leave it out")
+    pinned = _is_under(key, PINNED) and parts[-1] != "level"
+    pinned |= parts[:2] == ["hydra", "launcher"] and bool({*parts} & {*SHELL}) and value not in (None, {}, [])
+    if pinned and not is_typed and (key, repr(value)) not in _known():
+        raise UserError(f"{key}={value}: no file says this but those of configs/hydra: give it on the command line")
 
 
-def _walk(parent: Any, key: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Every value below a node, interpolations followed, with its full key.
-
-    Raises:
-        UserError: for a `_target_` that is an interpolation, and for one that cannot be followed yet.
-    """
-    if OmegaConf.is_missing(parent, key):
+def _check_hydra(key: str, value: Any, hydra: DictConfig) -> None:
+    """Judges a resolved value of what Hydra builds, or hands to a shell."""
+    if isinstance(value, Exception):
+        raise UserError(f"{key} cannot be resolved: {value}") from value
+    if "${" in str(value):
+        raise UserError(f"{key}={value} hides an interpolation: write it without a backslash")
+    if not f"{key}{value}".replace("\t", "").isprintable():  # a new line would be one of a batch script
+        raise UserError(f"{key}={value!r}: no control characters, which a shell or a batch script would take apart")
+    if key == "hydra.job.name" and "/" in value:
+        raise UserError(f"{key}={value}: a name, which files are called by, holds no /")
+    if not key.endswith("._target_"):
         return
-    if key == "_target_" and OmegaConf.is_interpolation(parent, key):
-        raise UserError(f"{name} is no interpolation: write the class's name")
+    if value == BASIC_SWEEPER:
+        if hydra.job.config_name is None:  # of --hydra-help, which runs nothing
+            return
+        raise UserError("hydra/sweeper=basic keeps no books, and cannot go on: hydra/sweeper=grid does the same")
+    if (extra := EXTRAS.get(package := ".".join(str(value).split(".")[:2]))) and not has_package(package):
+        choice = hydra.runtime.choices.get("hydra/launcher")
+        raise UserError(f"hydra/launcher={choice}: it is not installed; it comes with pip install -e '.[{extra}]'")
+    later = str(value).startswith("optuna.")  # made by `lab.engine.sweeps.samplers`: nobody waits for it until then
+    if later and find_spec("optuna") is None:
+        raise UserError(f"{key}={value}: Optuna is not installed: pip install -e .[optuna]")
     try:
-        value = parent[key]
-    except InterpolationToMissingValueError:  # such as ${hydra.job.num}, a number that Hydra gives later
-        return
-    except OmegaConfBaseException as error:
-        raise UserError(f"{name} cannot be resolved: {error}") from error
-    if OmegaConf.is_dict(value):
-        for inner in value:
-            yield from _walk(value, inner, f"{name}.{inner}")
-    elif OmegaConf.is_list(value):
-        for i in range(len(value)):
-            yield from _walk(value, i, f"{name}[{i}]")
-    elif isinstance(value, str) and "${" in value:
-        raise UserError(f"{name}={value} hides an interpolation: write it without a backslash")
-    else:
-        yield name, value
-
-
-def _check_installed(target: Any, choice: str | None) -> None:
-    """Refuses a launcher that a preset names and nobody has installed."""
-    package = ".".join(str(target).split(".")[:2])
-    if package in EXTRAS and not has_package(package):
-        raise UserError(
-            f"hydra/launcher={choice}: this launcher is not installed; it comes with"
-            f" pip install -e '.[{EXTRAS[package]}]'"
-        )
-
-
-def _locate(key: str, target: Any, allowed: list[str], remedy: str) -> None:
-    if target in allowed:
-        return
-    if str(target).startswith(
-        "optuna."
-    ):  # made later, by `lab.engine.sweeps.samplers`: until then nobody waits for Optuna
-        if find_spec("optuna") is None:
-            raise UserError(f"{key}={target}: Optuna is not installed: pip install -e .[optuna]")
-        authorize_name(target, allowed, remedy)
-        return
-    try:
-        locate(target, allowed, remedy)
+        if value not in BUILT:
+            (authorize_name if later else locate)(value, BUILT)
     except ImportError as error:
-        raise UserError(f"{key}={target} cannot be imported: {error}; is the plugin installed?") from error
+        raise UserError(f"{key}={value} cannot be imported: {error}; is the plugin installed?") from error
     except UserError as error:
         raise UserError(f"{key}: {str(error).removeprefix('_target_: ')}") from error
 
 
-def _shell(key: str) -> str | None:
-    return next((part for part in key.replace("[", ".").split(".")[2:] if part in SHELL), None)
+def _check_destination(key: str, value: Any, run_dir: str) -> None:
+    """Judges where a file has something written or sent."""
+    if key == "sweep.name" and "/" in str(value):
+        raise UserError(f"{key}={value}: a name, which a directory is called by, holds no /")
+    inside = value is None or f"{os.path.abspath(str(value))}/".startswith(f"{os.path.abspath(run_dir)}/")
+    if re.split(r"[.\[]", key)[-1] in DESTINATIONS and not inside:
+        raise UserError(f"{key}={value}: a file may say ${{paths.run_dir}}/… alone; or give it on the command line")
+    address = ADDRESS.search(str(value)) if _is_under(key, ["logger"]) else None  # which is sent the service's token
+    if address and not any(address[0] in path.read_text() for path in CONFIGS.glob("logger/*.yaml")):
+        raise UserError(f"{key}={value}: no file says where a logger sends to but those of configs/logger")
 
 
-def _is_typed(argument: str, overrides: Sequence[str]) -> bool:
-    keys = [override.partition("=")[0].lstrip("+") for override in overrides]
-    return any(key.startswith("hydra.launcher.") and argument in key.split(".") for key in keys)
+def _check_secret(key: str, value: Any, references: dict[str, list[str]]) -> None:
+    """Refuses a secret that nobody typed, and one that was typed for another key."""
+    if isinstance(value, Exception) and (told := behind(value, UserError)) and "oc.env" in str(told):
+        raise UserError(f"{key}: {told}") from value
+    if isinstance(value, Exception) and (references or key.startswith("logger.")):  # nobody knows what it will hold
+        raise UserError(f"{key} cannot be resolved: {value}") from value
+    for name, keys in references.items():
+        if not _is_under(key, keys) and name in (found := secrets()) and found[name] in str(value):
+            raise UserError(f"{key}: {name} is a secret, and a file may not pass it on: leave it out, or type it")
 
 
-def _authorize_logging(node: Any, name: str) -> None:
-    """Holds what `logging.config` takes (classes, factories, files) against the lists; interpolations only in files."""
-    if isinstance(node, list):
-        for i, value in enumerate(node):
-            _authorize_logging(value, f"{name}[{i}]")
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            inner = f"{name}.{key}"
-            if key == ".":
-                raise UserError(f"{inner}: a config may not set attributes of a log handler")
-            if key in ("()", "class"):
-                if value not in LOGGING:
-                    raise UserError(
-                        f"{inner}: {value} is not allowed\na config may name {', '.join(LOGGING)};"
-                        f" LOGGING in {HERE} takes more"
-                    )
-            elif key == "filename":
-                if not (isinstance(value, str) and value.endswith(".log")):
-                    raise UserError(
-                        f"{inner}={value}: a log's name ends with .log, so that it is no file of another kind"
-                    )
-            else:
-                _authorize_logging(value, inner)
-    elif isinstance(node, str):
-        leads_out = node.startswith(("ext://", "cfg://")) and node not in ("ext://sys.stdout", "ext://sys.stderr")
-        if leads_out or "${" in node:
-            raise UserError(f"{name}={node} is not allowed in a log's settings: write it out")
+def _refuse_saved_secrets(overrides: Sequence[str]) -> None:
+    """Hydra saves overrides and copied variables as they are."""
+    named = {name: value for name, value in secrets().items() if SECRET_NAME.search(name)}
+    for override in overrides:
+        key = override.partition("=")[0]
+        name = next((name for name, value in named.items() if value in override), None)
+        if name or PASSWORD.search(re.sub(r"\$\{[^}]*\}", "", override)):
+            what, name = (f"{name}'s value", name) if name else ("a password", "NAME")
+            raise UserError(
+                f"{key}: this would save {what} with the run\n"
+                f"name the variable that holds it, in quotes, and its name alone is saved: '{key}=${{oc.env:{name}}}'"
+            )
+
+
+def _typing(overrides: Sequence[str]) -> Callable[[str], bool]:
+    """Returns what tells whether a key was given its value on the command line, and not by a file chosen there."""
+    given = [(override_key(one), override_value(one)) for one in overrides]
+    keys = [key for key, value in given if "/" not in key and ("." in key or value.startswith("{"))]
+    return lambda key: _is_under(key, keys)
+
+
+def _is_under(key: str, keys: Sequence[str]) -> bool:
+    return any(f"{key}.".replace("[", ".").startswith(f"{above}.") for above in keys)
+
+
+@cache
+def _known() -> set[tuple[str, str]]:
+    """Every value that Hydra's own files and configs/hydra give to a key."""
+    found = {("paths.run_dir", repr(RUN_DIR)), ("hydra.job.env_set", "{}"), ("hydra.job.env_copy", "[]")}
+    for folder in (CONFIGS, Path(str(files("hydra.conf")))):
+        for path in folder.glob("hydra/**/*.yaml"):
+            prefix = ".".join(path.parent.relative_to(folder).parts)
+            prefix = "hydra" if prefix == "hydra.output" else prefix  # which is for the whole node
+            found |= {(key, repr(value)) for key, value in _leaves(yaml.safe_load(path.read_text()), prefix)}
+    return found
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of plain dictionaries and lists, empty ones too, with its full key."""
+    if not (isinstance(node, dict | list) and node):
+        yield prefix, node
+        return
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        name = f"{prefix}[{key}]" if isinstance(node, list) else f"{prefix}.{key}" if prefix else str(key)
+        yield from _leaves(value, name)
+
+
+def _probe(raw: dict[str, Any]) -> DictConfig:
+    """Returns a config to look into before Hydra runs: what only a job knows is there, by some value."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: changed(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return list(map(changed, value))
+        if isinstance(value, str):
+            return "0" if value == "???" else value.replace("${hydra:", "${hydra.")
+        return value
+
+    made = changed(raw)
+    hydra = made.setdefault("hydra", {"runtime": {"output_dir": "0"}})
+    # What was typed, and texts of several lines
+    hydra |= {"overrides": {"hydra": [], "task": []}, "help": None, "hydra_help": None}
+    hydra.setdefault("job", {})["override_dirname"] = "0"
+    probe = OmegaConf.create(made)
+    assert isinstance(probe, DictConfig)
+    return probe
+
+
+def _resolved(parent: Any, key: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every value below a node, interpolations followed, with its full key; the error of one that cannot be."""
+    try:
+        value = parent[key]
+    except OmegaConfBaseException as error:
+        value = error
+    if OmegaConf.is_dict(value):
+        for inner in value:
+            yield from _resolved(value, inner, f"{name}.{inner}")
+    elif OmegaConf.is_list(value):
+        for i in range(len(value)):
+            yield from _resolved(value, i, f"{name}[{i}]")
+    else:
+        yield name, value

@@ -16,11 +16,13 @@ from lab.engine.config.changes import merge_changes
 from lab.engine.config.compose import get
 from lab.engine.config.identity import LENGTHS, check_fixed
 from lab.engine.config.overrides import raw_overrides
+from lab.engine.config.security import authorize
 from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.run import FINISHED, Run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.formats import check_format
 from lab.engine.utils.processes import global_rank
+from lab.engine.utils.redaction import typed_words
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +43,17 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
         UserError: when the run cannot go on, or would be another one.
     """
     if cfg.attach:
-        return _attached(cfg, Path(cfg.attach))
-    if cfg.resume != "auto":
-        return _resumed(cfg, Run(Path(cfg.resume))) if cfg.resume else cfg
-    directory = get(cfg, "paths.run_dir")  # None before Hydra has made it
-    run = Run(Path(directory or "."))
-    if directory is None or not run.record or not (run.dir / ".hydra" / "config.yaml").is_file():
-        return _with(cfg, resume=None)
-    return _begun(run, cfg)
+        made = _attached(cfg, Path(cfg.attach))
+    elif cfg.resume != "auto":
+        made = _resumed(cfg, Run(Path(cfg.resume))) if cfg.resume else cfg
+    else:
+        directory = get(cfg, "paths.run_dir")  # None before Hydra has made it
+        run = Run(Path(directory or "."))
+        begun = directory is not None and run.record and (run.dir / ".hydra" / "config.yaml").is_file()
+        made = _begun(run, cfg) if begun else _with(cfg, resume=None)
+    if cfg.attach or made.resume not in (None, "auto"):
+        authorize(made, typed=typed_words())  # what a run has saved is data; the rest was judged when it was composed
+    return made
 
 
 def limits(cfg: DictConfig) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from omegaconf import DictConfig
 
 from lab.engine.config.compose import compose
 from lab.engine.config.overrides import raw_overrides
+from lab.engine.config.security import JUDGED
+from lab.engine.utils.redaction import typed_words
 
 
 def authorize_jobs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
@@ -27,12 +29,14 @@ def authorize_jobs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
         kind = tuple(override for override in job if not _is_plain(override))
         if kind not in seen:
             seen.add(kind)
-            compose([*raw_overrides(config.hydra.overrides.hydra), *job], hydra=True, name=config.hydra.job.config_name)
+            about_hydra = raw_overrides(config.hydra.overrides.hydra)
+            name = config.hydra.job.config_name
+            compose([*about_hydra, *job], hydra=True, name=name, typed=typed_words(about_hydra))
 
 
 def _is_plain(override: str) -> bool:
     """Whether an override gives a value to a key of the run's config, and neither chooses a file nor adds anything."""
     key = override.partition("=")[0]
-    if not re.fullmatch(r"\w+(\.\w+)*", key) or key.partition(".")[0] == "hydra":
+    if not re.fullmatch(r"\w+(\.\w+)*", key) or key.partition(".")[0] in JUDGED:
         return False
     return not GlobalHydra.instance().config_loader().get_group_options(key)

@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from lab.engine.config.compose import parse, search_path
 from lab.engine.config.override_rules import check_groups, check_overrides
-from lab.engine.config.security import PLUGINS
+from lab.engine.config.security import BUILT
 from lab.engine.config.validate import check_nodes, nodes, validate
 from lab.engine.sweeps.constraints import check_constraints
 from lab.engine.sweeps.resume import whole_sweep
@@ -25,7 +25,7 @@ def validate_sweep(config: DictConfig) -> None:
     config, overrides = whole_sweep(config)
     sweeper, launcher = config.hydra.sweeper, config.hydra.launcher
     if str(launcher.get("_target_")).startswith("hydra_plugins."):
-        check_nodes(nodes(launcher, "hydra.launcher"), PLUGINS)
+        check_nodes(nodes(launcher, "hydra.launcher"), BUILT)
     check_groups(parse(overrides))
     space = read_space(sweeper, [*search_path(config), *overrides])
     constraints = check_optuna(sweeper, space) if is_optuna(sweeper) else []

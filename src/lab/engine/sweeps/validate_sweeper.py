@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lab.engine.config.schema_cache import cached_schema
-from lab.engine.config.security import PLUGINS
+from lab.engine.config.security import BUILT
 from lab.engine.config.validate import check_nodes, nodes, resolved
 from lab.engine.sweeps.constraints import COSTS, Constraint, parse_constraints
 from lab.engine.sweeps.space import Space
@@ -36,7 +36,7 @@ def read_space(sweeper: DictConfig, words: list[str]) -> Space:
             raise UserError(f"hydra.sweeper.{name} needs hydra/sweeper=optuna")
     if is_optuna(sweeper):
         _check_parts(sweeper)
-    check_nodes(_nodes(sweeper), PLUGINS)
+    check_nodes(_nodes(sweeper), BUILT)
     params, when = (resolved(sweeper, name, name) or {} if name in sweeper else {} for name in ("params", "when"))
     space = Space.parse(words, params, when)
     if is_optuna(sweeper):

@@ -3,11 +3,15 @@
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from omegaconf import OmegaConf
+
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.project import project_settings
 
 MASK = "***"
 SHORTEST = 6  # characters: anything shorter would blot out ordinary words
@@ -17,7 +21,7 @@ SECRET_NAME = re.compile(
     r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTH|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|_PAT|_KEY|_DSN)S?(?=_|\d|$)",
     re.IGNORECASE,
 )
-# What a config may interpolate and still show: who and where one is, and what a job is called
+# What any config may read, and show: who and where one is, and what a job is called
 HARMLESS_NAME = re.compile(
     r"(HOME|USER|USERNAME|LOGNAME|PWD|OLDPWD|PATH|SHELL|TERM|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|HOST|HOSTNAME|DISPLAY|EDITOR"
     r"|MNIST_MIRROR|XDG_\w+|CONDA_\w+|VIRTUAL_ENV|CUDA_\w+|OMP_\w+|SLURM_\w+|(LOCAL_|NODE_|GROUP_)?RANK|WORLD_SIZE"
@@ -26,17 +30,42 @@ HARMLESS_NAME = re.compile(
 ACCOUNT = re.compile(r"([a-z][\w+.-]*://)[^\s/?#'\"<>]+@", re.IGNORECASE)  # scheme://user:password@
 
 _interpolated: dict[str, str] = {}  # variables that a config has read, and what they held
+TYPED = "LAB_TYPED"  # hands the words of the command line to the jobs and ranks that come of it
+
+
+def typed_words(words: Sequence[str] = ()) -> list[str]:
+    """Returns `words` and those of the command line: what a user said by himself, and no file."""
+    return list(dict.fromkeys([*json.loads(os.environ.get(TYPED, "[]")), *words]))
+
+
+def typed_references() -> dict[str, list[str]]:
+    """The variables that the command line names, and the keys that they are for."""
+    found: dict[str, list[str]] = {}
+    for word in typed_words():
+        for name in re.findall(r"\$\{oc\.env:\s*(\w+)", word):
+            found.setdefault(name, []).append(word.lstrip("+").partition("=")[0])
+    return found
 
 
 def _env(key: str, *default: Any) -> str | None:
-    """OmegaConf's own `oc.env`, which also remembers what it has handed out."""
-    if key in os.environ:
-        if not HARMLESS_NAME.fullmatch(key):
-            _interpolated[key] = os.environ[key]
-        return os.environ[key]
-    if not default:
-        raise KeyError(f"Environment variable '{key}' not found")
-    return None if default[0] is None else str(default[0])
+    """OmegaConf's own `oc.env`, which also remembers what it has handed out, and keeps secrets from files.
+
+    What a file of a config reads goes wherever this file says. So a variable that may hold a secret is read where the
+    command line names it, or `environment` of [tool.lab] in pyproject.toml.
+    """
+    if key not in os.environ:
+        if not default:
+            raise KeyError(f"Environment variable '{key}' not found")
+        return None if default[0] is None else str(default[0])
+    value = os.environ[key]
+    if HARMLESS_NAME.fullmatch(key):
+        return value
+    if not (_is_plain(value) or key in typed_references() or key in project_settings().get("environment", [])):
+        raise UserError(
+            f"${{oc.env:{key}}} may be a secret, and a file may not read it: give it on the command line, in quotes,"
+            f" or add {key} to environment in [tool.lab] of pyproject.toml"
+        )
+    return _interpolated.setdefault(key, value)
 
 
 OmegaConf.register_new_resolver("oc.env", _env, replace=True)
@@ -56,41 +85,36 @@ def redact(value: Any) -> Any:
 
     Strings, and those in dictionaries (keys too), lists, tuples and sets at any depth; everything else as it is.
     """
-    return _redact(value, _forms())
+    forms = _forms()
 
+    def masked(value: Any) -> Any:
+        if isinstance(value, str):
+            for form in forms:
+                value = value.replace(form, MASK)
+            return ACCOUNT.sub(rf"\1{MASK}@", value)
+        if isinstance(value, Path):
+            return Path(masked(str(value)))
+        if isinstance(value, dict):
+            return {masked(key): masked(item) for key, item in value.items()}
+        return type(value)(map(masked, value)) if type(value) in (list, tuple, set) else value
 
-def _redact(value: Any, forms: list[str]) -> Any:
-    if isinstance(value, str):
-        for form in forms:
-            value = value.replace(form, MASK)
-        return ACCOUNT.sub(rf"\1{MASK}@", value) if "@" in value else value
-    if isinstance(value, Path):
-        hidden = _redact(str(value), forms)
-        return value if hidden == str(value) else Path(hidden)
-    if isinstance(value, dict):
-        return {_redact(key, forms): _redact(item, forms) for key, item in value.items()}
-    if type(value) in (list, tuple, set):
-        return type(value)(_redact(item, forms) for item in value)
-    return value
+    return masked(value)
 
 
 def _forms() -> list[str]:
     """How each secret may stand in a text: as it is, in an address, in JSON, in Python's notation; longest first."""
     found = set()
-    for value in secrets().values():
-        whole = value.strip()
-        written = {whole, quote(whole, safe=""), quote(whole), json.dumps(whole)[1:-1], repr(whole)[1:-1]}
-        lines = whole.splitlines() if "\n" in whole else []  # a key in several lines may be shown line by line
-        found |= written | {line for line in lines if len(line) >= 16 and not line.startswith("-----")}
+    for whole in map(str.strip, secrets().values()):
+        found |= {whole, quote(whole, safe=""), quote(whole), json.dumps(whole)[1:-1], repr(whole)[1:-1]}
+        # a key in several lines may be shown line by line
+        found |= {line for line in whole.splitlines() if len(line) >= 16 and not line.startswith("-----")}
     return sorted(found, key=len, reverse=True)
 
 
 def _is_plain(value: str) -> bool:
     """Whether `value` gives nothing away: too short, a short number, a path that exists."""
     value = value.strip()
-    if len(value) < SHORTEST:
-        return True
-    if len(value) < 12 and re.fullmatch(r"[-+]?[\d.,:]+(e[-+]?\d+)?", value, re.IGNORECASE):
+    if len(value) < SHORTEST or re.fullmatch(r"(?=.{1,11}$)[-+]?[\d.,:]+(e[-+]?\d+)?", value, re.IGNORECASE):
         return True
     try:
         return value.startswith(("/", "~", ".")) and Path(value).expanduser().exists()
