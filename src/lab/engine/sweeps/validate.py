@@ -1,6 +1,6 @@
 """A sweep's command line, checked before the first job is trained and before a directory is made."""
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.compose import parse, search_path
 from lab.engine.config.override_rules import check_groups, check_overrides
@@ -22,6 +22,8 @@ def validate_sweep(config: DictConfig) -> None:
     Raises:
         UserError: on the first thing that is wrong.
     """
+    own = [str(key) for key in config if key != "hydra"]
+    base = None if config.sweep.resume else OmegaConf.masked_copy(config, own)
     config, overrides = whole_sweep(config)
     sweeper, launcher = config.hydra.sweeper, config.hydra.launcher
     if str(launcher.get("_target_")).startswith("hydra_plugins."):
@@ -30,7 +32,7 @@ def validate_sweep(config: DictConfig) -> None:
     space = read_space(sweeper, [*search_path(config), *overrides])
     constraints = check_optuna(sweeper, space) if is_optuna(sweeper) else []
     made: list[DictConfig] = []
-    for job, words in jobs(space):
+    for job, words in jobs(space, base):
         if not made:
             check_overrides(words, job)
         try:

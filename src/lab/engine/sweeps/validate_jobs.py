@@ -17,15 +17,19 @@ from lab.engine.utils.redaction import typed_words
 JOBS = 50  # of more, so many are looked at that each value is in one of them
 
 
-def jobs(space: Space) -> Iterator[tuple[DictConfig, list[str]]]:
+def jobs(space: Space, base: DictConfig | None = None) -> Iterator[tuple[DictConfig, list[str]]]:
     """The jobs of a sweep: the config and the overrides of each.
 
     Of an interval the two ends are looked at: what lies between them fits where both do.
 
+    Args:
+        space: what varies.
+        base: what stays, where it is composed already.
+
     Raises:
-        UserError: when one of them has no such key, or a value there is of another type.
+        UserError: when one of them has no such key.
     """
-    bases: dict[tuple[str, ...], DictConfig] = {}
+    bases: dict[tuple[str, ...], DictConfig] = {} if base is None else {(): base}
     for drawn in combinations(space):
         words = {key: f"{space.parameters[key].word}={text}" for key, text in drawn.items()}
         single = [key for key in words if is_single(words[key])]
