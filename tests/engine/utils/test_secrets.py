@@ -179,6 +179,7 @@ def test_what_hydra_would_save_is_refused(override: str, said: str) -> None:
 
 
 def test_the_name_of_a_variable_may_be_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "ada")
     mirrors = "['https://${oc.env:USER}:${oc.env:LAB_FAKE_TOKEN}@x:80/', 'http://x:80/a@b']"
     typed = ["data=mnist", f"data.mirrors={mirrors}"]
     monkeypatch.setenv(TYPED, json.dumps(typed))
