@@ -15,7 +15,7 @@ help: ## this list
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	$(BIN)/python -m lab.engine.config.schema_cache
+	$(BIN)/python -m lab.engine.config.editors
 	@touch $@
 
 .PHONY: setup
@@ -54,7 +54,7 @@ check-configs: setup ## compose every config group with every other, and hold al
 
 .PHONY: schema
 schema: setup ## let editors complete keys and choices of configs while you type
-	$(BIN)/python -m lab.engine.config.editors
+	$(BIN)/python -m lab.engine.config.editors vscode
 
 .PHONY: completion
 completion: setup ## complete `python src/train.py …` by Tab: adds a line to your shell's start file

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from lab.engine.config import editors
 from lab.engine.utils.paths import CONFIGS
 from tests.language_server import language_server, server_command
 
@@ -76,6 +79,31 @@ def test_an_editor_checks_completes_and_explains(tmp_path: Path) -> None:
         path, text = edited("key", "dropout: 0.1", "dro")
         server.open(path)
         assert "dropout" in server.complete(path, *place(text, "  dro"))
+
+
+@pytest.mark.slow
+def test_the_configs_themselves_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = server_command()
+    if command is None:
+        pytest.skip("needs yaml-language-server: npm install yaml-language-server")
+    monkeypatch.setattr(editors, "FOLDER", tmp_path / ".schema")
+    editors.write_schemas()
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    path = tmp_path / "configs" / "model" / "mlp.yaml"
+    text = path.read_text()
+    with language_server(command, tmp_path) as server:
+        assert server.open(path) == []
+        assert "widths of the hidden layers" in server.hover(path, *place(text, "hidden_sizes"))
+        for name, wrong in (("activation: relu", "activation: rely"), ("dropout: 0.0", "dropout: 2"), ("l1:", "l3:")):
+            broken = path.with_name(f"{wrong[:2]}.yaml")
+            broken.write_text(text.replace(name, wrong))
+            assert server.open(broken) != [], wrong
+        chosen = path.with_name("chosen.yaml")
+        chosen.write_text(re.sub(r"activation: .*", "activation: ", text))
+        server.open(chosen)
+        assert {"relu", "gelu"} <= {*server.complete(chosen, *place(chosen.read_text(), "  activation: "))}
+        experiment = tmp_path / "configs" / "experiment" / "mnist_lenet.yaml"
+        assert server.open(experiment) == []
 
 
 def place(text: str, words: str) -> tuple[int, int]:

@@ -53,6 +53,7 @@ def complete(shell: str, typed: str, home: Path, seconds: float = 60) -> str:
                 if select.select([terminal.stdout], [], [], 0.1)[0]:
                     shown += terminal.stdout.read(65536).decode(errors="replace")
             terminal.stdin.write(answer.encode())
+        assert found is not None
         return found.group(1)
     finally:
         terminal.kill()  # the shell is told that its terminal is gone

@@ -69,12 +69,12 @@ def test_schemas_and_settings_are_written(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(editors, "SETTINGS", tmp_path / ".vscode" / "settings.json")
     editors.SETTINGS.parent.mkdir()
     editors.SETTINGS.write_text('{"editor.rulers": [120]}')
-    editors.write()
+    editors.write_settings(editors.write_schemas())
     assert {path.stem for path in editors.FOLDER.iterdir()} == {"train", *(group.replace("/", "-") for group in GROUPS)}
     settings = yaml.safe_load(editors.SETTINGS.read_text())
     assert settings["editor.rulers"] == [120]
     assert settings["yaml.schemas"]["./.schema/model.json"] == "configs/model/*.yaml"
     editors.SETTINGS.write_text("{} // mine")
-    editors.write()
+    editors.write_settings({})
     assert editors.SETTINGS.read_text() == "{} // mine"
     assert "is no plain JSON" in capsys.readouterr().out

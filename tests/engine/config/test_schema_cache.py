@@ -61,7 +61,7 @@ def write(path: Path, text: str) -> None:
 def check(shape: str) -> bool:
     """Whether a new process takes the shape; imports Net where it must."""
     try:
-        check_nodes(nodes(OmegaConf.create({"model": {"_target_": "mine.net.Net", "shape": shape}})))
+        check_nodes(nodes(OmegaConf.create({"_target_": "mine.net.Net", "shape": shape}), "model"))
     except UserError as error:
         return "model.shape" not in str(error)
     return True

@@ -57,4 +57,4 @@ def _line(shell: str) -> str:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)  # type: ignore[arg-type]
+    script(main, __doc__)

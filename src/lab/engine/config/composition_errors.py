@@ -62,8 +62,10 @@ def composition_errors(known_keys: Callable[[], Mapping[str, Any]] = dict) -> It
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
             raise UnknownKey(cause.full_key, known_keys()) from error
         key = cause.full_key if isinstance(cause, OmegaConfBaseException) else None
+        named = re.findall(r"'([\w.]+)'", str(error)) if cause is None else []  # no attribute has it
+        near = nearest(named[0], known_keys()) if named else ""
         lines = [key or "", *(str(one).strip().partition("\n")[0] for one in (error, cause) if one is not None)]
-        raise UserError(": ".join(dict.fromkeys(filter(None, lines)))) from error
+        raise UserError(": ".join(dict.fromkeys(filter(None, lines))) + near) from error
 
 
 def behind(error: BaseException, kind: type[E]) -> E | None:

@@ -1,18 +1,19 @@
 """Writes JSON Schemas for editors, so that keys and choices of configs complete while typing: `make schema`.
 
 Each file of configs/ names the schema of its group in a `# yaml-language-server` comment; VS Code is told in its
-settings as well.
+settings as well. `make setup` writes the schemas, and those of `schema_cache`: python -m lab.engine.config.editors
 """
 
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lab.engine.config import run_config
 from lab.engine.config.schema import class_schema
-from lab.engine.config.schema_cache import configured_classes, public_classes
+from lab.engine.config.schema_cache import configured_classes, public_classes, renew_all
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.paths import CONFIGS, ROOT
 
@@ -93,8 +94,8 @@ def descriptions(target: Callable[..., Any]) -> dict[str, str]:
     return found
 
 
-def write() -> None:
-    """Writes a schema for each group of configs/, and where they are into the settings of VS Code."""
+def write_schemas() -> dict[str, str]:
+    """Writes a schema for each group of configs/; returns the files that each is for, as VS Code's settings have it."""
     folders = [CONFIGS, *sorted(path for path in CONFIGS.rglob("*") if path.is_dir() and any(path.glob("*.yaml")))]
     FOLDER.mkdir(exist_ok=True)
     known = {}
@@ -104,7 +105,11 @@ def write() -> None:
         with atomic_write(FOLDER / f"{name}.json") as partial:
             partial.write_text(json.dumps(file_schema(group), indent=1))
         known[f"./.schema/{name}.json"] = f"configs/{group}/*.yaml" if group else "configs/*.yaml"
-    print(f"{len(known)} schemas in {FOLDER}")
+    return known
+
+
+def write_settings(known: dict[str, str]) -> None:
+    """Tells VS Code where schemas are, beside what its settings say already."""
     try:
         settings = json.loads(SETTINGS.read_text(encoding="utf-8")) if SETTINGS.exists() else {}
     except ValueError:  # with comments in it
@@ -125,4 +130,8 @@ def _file(properties: Schema, additional: Any = True) -> Schema:
 
 
 if __name__ == "__main__":
-    write()
+    renew_all()
+    found = write_schemas()
+    if "vscode" in sys.argv[1:]:
+        write_settings(found)
+        print(f"{len(found)} schemas in {FOLDER}; {SETTINGS} names them")

@@ -16,6 +16,7 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
 from lab.engine.utils.paths import ROOT
 from lab.engine.utils.project import project_settings
 
@@ -158,7 +159,8 @@ def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_
         missing = getattr(error, "name", None) or ""
         if isinstance(error, ImportError) and not f"{module_name}.".startswith(f"{missing}."):
             raise  # it is there, and lacks something that it imports
-        raise _refusal(target, allowed, remedy) from error
+        known = vars(sys.modules[module_name]) if module_name in sys.modules else {}
+        raise UserError(f"_target_: {target}: no such class{nearest(name, known)}") from error
     home = str(getattr(found, "__module__", ""))
     # A single class may stand under another name than where it was defined; a package's own classes may not
     own = target in allowed or any(_inside(target, package) and _inside(home, package) for package in allowed)

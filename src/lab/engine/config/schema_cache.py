@@ -1,6 +1,6 @@
 """Schemas of classes in a file, so that a command line is judged without importing torch.
 
-`make setup` writes it (python -m lab.engine.config.schema_cache); a run renews what has changed of what it names.
+`make setup` writes it, see `editors`; a run renews what has changed of what it names.
 """
 
 import inspect
@@ -64,6 +64,14 @@ def full_name(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
+def renew_all() -> None:
+    """Reads every class that configs/ and the libraries' modules offer."""
+    found: dict[str, Callable[..., Any]] = {full_name(function): function for function in NODES.values()}
+    for name in MODULES:
+        found |= public_classes(name)
+    renew(found | configured_classes(path.read_text(encoding="utf-8") for path in CONFIGS.rglob("*.yaml")))
+
+
 def configured_classes(texts: Iterable[str]) -> dict[str, Callable[..., Any]]:
     """Imports every class that a file of this checkout's configs/ names, given their texts."""
     found = {}
@@ -105,10 +113,3 @@ def _stamp(file: str) -> list[int]:
         found = Path(file).stat()
         return [found.st_mtime_ns, found.st_size]
     return []
-
-
-if __name__ == "__main__":
-    found: dict[str, Any] = {full_name(function): function for function in NODES.values()}
-    for name in MODULES:
-        found |= public_classes(name)
-    renew(found | configured_classes(path.read_text(encoding="utf-8") for path in CONFIGS.rglob("*.yaml")))

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException, UnsupportedInterpolationType
+from omegaconf.errors import OmegaConfBaseException
 
 from lab.engine.config.arguments import UNKNOWN, check_arguments
 from lab.engine.config.compose import get, leaves
@@ -37,10 +37,10 @@ def validate(cfg: DictConfig) -> None:
     authorize_names(cfg)
     check_nodes(_plain_nodes(cfg))
     _check_leaves(cfg)
+    check_nodes(nodes(cfg, literal=True))  # a wrong value is told by its own key, and not by one that reads it
     if isinstance(path := cfg.data.get("path"), str):
         check_file(Path(path))  # before dims, which may be read from it
     _check_dims(cfg)
-    check_nodes(nodes(cfg, literal=True))  # a wrong value is told by its own key, and not by one that reads it
     check_nodes(nodes(cfg))
     for rule in RULES:
         rule(cfg)
@@ -66,20 +66,28 @@ def check_nodes(found: Iterable[tuple[str, Node]], allowed: Sequence[str] | None
                 raise
             changed.append((key, node))
     if changed:
-        own = {full_name(function): function for function in NODES.values()}
-        schemas = renew(
-            {name: own.get(name) or locate(name, allowed) for name in {node["_target_"] for _, node in changed}}
-        )
+        schemas = renew({node["_target_"]: _class(key, node["_target_"], allowed) for key, node in changed})
         for key, node in changed:
             check_arguments(key, node, schemas[node["_target_"]])
 
 
+def _class(key: str, target: str, allowed: Sequence[str] | None) -> Any:
+    try:
+        return next((f for f in NODES.values() if full_name(f) == target), None) or locate(target, allowed)
+    except UserError as error:
+        raise UserError(f"{key}.{error}") from error
+
+
 def nodes(node: DictConfig, prefix: str = "", literal: bool = False) -> Iterator[tuple[str, Node]]:
     """Yields every node below that is built, by its key, interpolations resolved; or left out, with `literal`."""
-    for name in ("callbacks", "logger") if not prefix else ():
-        for inner, part in (node.get(name) or {}).items():
-            if part is not None and not (isinstance(part, DictConfig) and "_target_" in part):
-                raise UserError(f"{name}.{inner!s} has no _target_, the class that it is built from")
+    if not prefix:
+        built = [(name, node.get(name)) for name in ("data", "model", "optimizer", "trainer")]
+        built += [
+            (f"{name}.{key!s}", one) for name in ("callbacks", "logger") for key, one in (node[name] or {}).items()
+        ]
+        for key, one in built:
+            if one is not None and not (isinstance(one, DictConfig) and "_target_" in one):
+                raise UserError(f"{key} has no _target_, the class that it is built from")
     if "_target_" in node:
         yield prefix, {str(name): _value(node, name, f"{prefix}.{name!s}", literal) for name in node}
     for name in map(str, node):
@@ -101,14 +109,15 @@ def resolved(node: DictConfig, name: Any, key: str) -> Any:
     try:
         value = node[name]
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    except (InterpolationKeyError, UnsupportedInterpolationType) as error:
-        raise UserError(f"{key}: {str(error).partition(chr(10))[0]}") from error
     except OmegaConfBaseException as error:
+        inner: BaseException = error
+        while inner.__cause__ or inner.__context__:
+            inner = inner.__cause__ or inner.__context__  # type: ignore[assignment]
         if told := behind(error, UserError):
             raise told from None
-        if absent := behind(error, KeyError):  # a variable of the environment
-            raise UserError(f"{key}: {absent.args[0]}") from error
-        return UNKNOWN
+        if "HydraConfig" in str(inner):  # it knows the job when there is one
+            return UNKNOWN
+        raise UserError(f"{key}: {str(inner).partition(chr(10))[0]}") from error
 
 
 def _plain_nodes(cfg: DictConfig) -> Iterator[tuple[str, Node]]:
