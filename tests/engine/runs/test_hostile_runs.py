@@ -111,7 +111,7 @@ def test_evaluate_refuses_a_hostile_checkpoint(run: Run, canary: Path) -> None:
         ("model._target_", "os.system"),
         ("model._target_", "lab.models.lenet.LeNet.load_from_checkpoint"),
         ("model._target_", "${oc.env:XDG_TARGET}"),
-        ("data.evil", OPEN),
+        ("data.augment", OPEN),
         ("callbacks.evil", OPEN),
         ("callbacks.progress", "${evil}"),
         ("trainer.plugins", [OPEN]),

@@ -124,7 +124,10 @@ def start(checkout: Path, script: str, *words: str) -> "subprocess.Popen[str]":
 
 
 def run(checkout: Path, script: str, *words: str) -> str:
-    process = start(checkout, script, *words)
+    return ended(start(checkout, script, *words))
+
+
+def ended(process: "subprocess.Popen[str]") -> str:
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out
     return out
@@ -165,7 +168,7 @@ def test_an_optimizer_that_the_model_does_not_take_is_refused_in_words(tmp_path:
 
 
 def test_a_package_of_ones_own_is_trained_killed_and_resumed_to_the_bit(checkout: Path, tmp_path: Path) -> None:
-    run(checkout, "src/train.py", *RUN, f"paths.log_dir={tmp_path}/straight")
+    uninterrupted = start(checkout, "src/train.py", *RUN, f"paths.log_dir={tmp_path}/straight")
     killed = [*RUN, f"paths.log_dir={tmp_path}/killed", "model.pause=0.05"]
     process = start(checkout, "src/train.py", *killed)
     deadline = time.monotonic() + 60
@@ -177,9 +180,11 @@ def test_a_package_of_ones_own_is_trained_killed_and_resumed_to_the_bit(checkout
     process.communicate(timeout=10)
     steps = read_checkpoint(last)["global_step"]
     assert 0 < steps < 32
-    said = run(checkout, "src/train.py", "resume=latest", f"paths.log_dir={tmp_path}/killed")
-    assert "going on from" in said
+    ended(uninterrupted)
     straight, resumed = (tmp_path / name / "latest" for name in ("straight", "killed"))
+    going_on = start(checkout, "src/train.py", "resume=latest", f"paths.log_dir={tmp_path}/killed")
+    run(checkout, "scripts/evaluate.py", f"run={straight.resolve()}")
+    assert "going on from" in ended(going_on)
     for name in ("last", "best"):
         one, other = (read_checkpoint(d / "checkpoints" / f"{name}.ckpt") for d in (straight, resumed))
         assert one["global_step"] == other["global_step"]
@@ -189,7 +194,6 @@ def test_a_package_of_ones_own_is_trained_killed_and_resumed_to_the_bit(checkout
     assert different <= {"cost/seconds", "train/samples_per_second"}
     assert {"val_loss", "test_loss", "train/loss"} <= set(expected), "names are taken as they are"
 
-    run(checkout, "scripts/evaluate.py", f"run={straight.resolve()}")
     [evaluation] = straight.glob("evaluation-*.json")
     assert json.loads(evaluation.read_text())["test_loss"] == expected["test_loss"]
 
