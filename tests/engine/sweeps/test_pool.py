@@ -145,7 +145,7 @@ def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["hydra/launcher=gpu_pool", "hydra.launcher.devices=[99]"], "hydra.launcher.devices: expected a list"),
-        (["hydra/launcher=gpu_pool", "hydra.launcher.cores_per_job=0", "hydra.launcher.devices=[]"], "1 or more"),
+        (["hydra/launcher=gpu_pool", "hydra.launcher.cores_per_job=0", "hydra.launcher.devices=[]"], "from 1"),
     ],
 )
 def test_a_wrong_launcher_is_answered(words: list[str], said: str, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
 def _attached(directory: str, arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     """Leads a process, a rank or a job of gpu_pool, into the directory of a run that was begun for it."""
     if len(arguments) > 1:
-        raise UserError(f"attach={directory} takes no other argument: leave out {arguments[0]}")
+        other = next((word for word in arguments if override_key(word) != "attach"), arguments[-1])
+        raise UserError(f"attach={directory} takes no other argument: leave out {other}")
     found = [f"attach={to_override(str(Run.open(directory, argument='attach').dir))}", *_inside(directory)]
     rank = global_rank(environ)
     return [*found, f"hydra.job.name=rank_{rank}"] if rank else found

@@ -35,8 +35,10 @@ def validate(cfg: DictConfig) -> None:
         UserError: on the first thing that is wrong.
     """
     authorize_names(cfg)
+    if missing := [key for key, value in leaves(cfg) if value == "???"]:
+        raise UserError(f"{missing[0]} has no value: give one, {missing[0]}=…")
     check_nodes(_plain_nodes(cfg))
-    _check_leaves(cfg)
+    _check_interpolations(cfg)
     check_nodes(nodes(cfg, literal=True))  # a wrong value is told by its own key, and not by one that reads it
     if isinstance(path := cfg.data.get("path"), str):
         check_file(Path(path))  # before dims, which may be read from it
@@ -130,16 +132,16 @@ def _plain_nodes(cfg: DictConfig) -> Iterator[tuple[str, Node]]:
 
 
 def _shallow(node: DictConfig, name: str, key: str) -> Any:
-    is_node = not OmegaConf.is_interpolation(node, name) and OmegaConf.is_dict(node[name])
-    return {} if is_node else resolved(node, name, key)
+    is_interpolation = OmegaConf.is_interpolation(node, name)
+    if key == "dims" and is_interpolation:  # read from a file, once the data is known to be right
+        return UNKNOWN
+    return {} if not is_interpolation and OmegaConf.is_dict(node[name]) else resolved(node, name, key)
 
 
-def _check_leaves(cfg: DictConfig) -> None:
-    """Refuses a key without a value, and an interpolation of a key that is not there."""
+def _check_interpolations(cfg: DictConfig) -> None:
+    """Refuses an interpolation of a key that is not there."""
     every = dict(leaves(cfg))
     for key, value in every.items():
-        if value == "???":
-            raise UserError(f"{key} has no value: give one, {key}=…")
         for name in re.findall(r"\$\{([A-Za-z_][\w.]*)\}", value) if isinstance(value, str) else ():
             if name not in every and not name.startswith("dims.") and get(cfg, name) is None:
                 raise UserError(f"{key}={value}: no such key as {name}{nearest(name, every)}")
