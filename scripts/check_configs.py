@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lab.engine.config.compose import leaves
-from lab.engine.config.validate import check_nodes, nodes, validate
+from lab.engine.config.rules import RULES
+from lab.engine.config.validate import check_dims, check_interpolations, check_nodes, nodes, plain_nodes, validate
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
@@ -80,25 +82,44 @@ class Checker:
         """Composes and checks; the refusal, where it is refused in words."""
         words = [f"{group}={name}" for group, name in sorted(chosen) if name != "null"]
         self.compositions += 1
+        refusal = ""
         try:
             cfg = compose("train", [*words, *self._needed(dict(chosen))])
             validate(cfg)
-        except UserError as refusal:
-            try:
-                check_nodes(nodes(cfg))
-            except UserError as fault:
-                if str(fault) == str(refusal):  # what a class does not take is a file's fault
-                    self._fault(" ".join(words), str(fault).splitlines()[0])
-                    return None
-            return str(refusal)
+        except UserError as error:
+            refusal = str(error)
         except (HydraException, OmegaConfBaseException) as error:
             self._fault(" ".join(words), f"{type(error).__name__}: {error}")
             return None
         except Exception as error:  # a check that breaks is a fault too
             self._fault(" ".join(words), f"the check itself fails: {type(error).__name__}: {error}")
             return None
-        self._look(" ".join(words), cfg)
+        faults = list(self._faults_of_files(cfg))
+        for fault in faults:
+            self._fault(" ".join(words), fault.splitlines()[0])
+        if refusal and refusal not in faults:
+            return refusal
+        try:  # whether the rest goes together
+            check_dims(cfg)
+            for rule in RULES:
+                rule(cfg)
+        except UserError as error:
+            return str(error)
+        with suppress(UserError):
+            self._look(" ".join(words), cfg)
         return None
+
+    def _faults_of_files(self, cfg: DictConfig) -> Iterator[str]:
+        """What is wrong with whatever it is composed: arguments that a class does not take, a lost key."""
+        for found in [*plain_nodes(cfg), *nodes(cfg, literal=True)]:
+            try:
+                check_nodes([found])
+            except UserError as error:
+                yield str(error)
+        try:
+            check_interpolations(cfg)
+        except UserError as error:
+            yield str(error)
 
     def _look(self, words: str, cfg: DictConfig) -> None:
         """What `check` leaves to this script, since it takes time."""

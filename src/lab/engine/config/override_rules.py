@@ -60,6 +60,9 @@ def check_groups(overrides: Sequence[Override]) -> None:
     """
     made: dict[str, Any] = {}
     for override in overrides:
+        if override.is_delete() and override.key_or_group in signature(run).parameters:
+            key = override.key_or_group
+            raise UserError(f"~{key}: every run has one; {key}=none where --help lists it, or {key}.KEY=null")
         if not options(override.key_or_group) or isinstance(override.value(), dict):  # the latter changes keys
             continue
         if not (override.is_delete() or override.is_sweep_override() or isinstance(override.value(), str | list)):

@@ -37,12 +37,12 @@ def validate(cfg: DictConfig) -> None:
     authorize_names(cfg)
     if missing := [key for key, value in leaves(cfg) if value == "???"]:
         raise UserError(f"{missing[0]} has no value: give one, {missing[0]}=…")
-    check_nodes(_plain_nodes(cfg))
-    _check_interpolations(cfg)
+    check_nodes(plain_nodes(cfg))
+    check_interpolations(cfg)
     check_nodes(nodes(cfg, literal=True))  # a wrong value is told by its own key, and not by one that reads it
     if isinstance(path := cfg.data.get("path"), str):
         check_file(Path(path))  # before dims, which may be read from it
-    _check_dims(cfg)
+    check_dims(cfg)
     check_nodes(nodes(cfg))
     for rule in RULES:
         rule(cfg)
@@ -122,7 +122,7 @@ def resolved(node: DictConfig, name: Any, key: str) -> Any:
         raise UserError(f"{key}: {str(inner).partition(chr(10))[0]}") from error
 
 
-def _plain_nodes(cfg: DictConfig) -> Iterator[tuple[str, Node]]:
+def plain_nodes(cfg: DictConfig) -> Iterator[tuple[str, Node]]:
     """Yields the nodes that are no class's, each as if the function that says what it holds were its `_target_`."""
     for key, function in NODES.items():
         node = OmegaConf.select(cfg, key) if key else cfg
@@ -138,7 +138,7 @@ def _shallow(node: DictConfig, name: str, key: str) -> Any:
     return {} if not is_interpolation and OmegaConf.is_dict(node[name]) else resolved(node, name, key)
 
 
-def _check_interpolations(cfg: DictConfig) -> None:
+def check_interpolations(cfg: DictConfig) -> None:
     """Refuses an interpolation of a key that is not there."""
     every = dict(leaves(cfg))
     for key, value in every.items():
@@ -147,7 +147,7 @@ def _check_interpolations(cfg: DictConfig) -> None:
                 raise UserError(f"{key}={value}: no such key as {name}{nearest(name, every)}")
 
 
-def _check_dims(cfg: DictConfig) -> None:
+def check_dims(cfg: DictConfig) -> None:
     """Refuses a model that reads of `dims` what the data does not offer."""
     needs, offers = _needs(OmegaConf.to_container(cfg.model, resolve=False)), set(cfg.dims)
     if lacking := sorted(needs - offers):
