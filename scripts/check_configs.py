@@ -94,17 +94,18 @@ class Checker:
         except Exception as error:  # a check that breaks is a fault too
             self._fault(" ".join(words), f"the check itself fails: {type(error).__name__}: {error}")
             return None
-        faults = list(self._faults_of_files(cfg))
-        for fault in faults:
-            self._fault(" ".join(words), fault.splitlines()[0])
-        if refusal and refusal not in faults:
-            return refusal
-        try:  # whether the rest goes together
-            check_dims(cfg)
-            for rule in RULES:
-                rule(cfg)
-        except UserError as error:
-            return str(error)
+        if refusal:
+            faults = list(self._faults_of_files(cfg))
+            for fault in faults:
+                self._fault(" ".join(words), fault.splitlines()[0])
+            if refusal not in faults:
+                return refusal
+            try:  # whether the rest goes together
+                check_dims(cfg)
+                for rule in RULES:
+                    rule(cfg)
+            except UserError as error:
+                return str(error)
         with suppress(UserError):
             self._look(" ".join(words), cfg)
         return None

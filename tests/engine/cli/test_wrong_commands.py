@@ -44,6 +44,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("trainer.max_epoch=3", "trainer.max_epoch", "trainer.max_epochs"),
     ("scheduler.scheduler.max_lrr=1", "scheduler.scheduler.max_lrr", "scheduler.scheduler.max_lr"),
     ("callbacks.progress.intervall=1", "callbacks.progress.intervall", "callbacks.progress.interval"),
+    ("logger=csv +logger.csv.prefx=x", "logger.csv.prefx", "prefix"),
     ("logger.tensorboard.versoin=1", "logger.tensorboard.versoin", "logger.tensorboard.version"),
     ("objective.metrc=val/acc", "objective.metrc", "objective.metric"),
     ("paths.log_dirr=x", "paths.log_dirr", "paths.log_dir"),

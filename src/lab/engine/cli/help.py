@@ -7,8 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from textwrap import TextWrapper
 
-import yaml
-
+from lab.engine.utils.files import read_yaml
 from lab.engine.utils.paths import CONFIGS, ROOT
 
 USAGE = """\
@@ -94,8 +93,7 @@ def _default_choices() -> Iterator[tuple[str, str | None]]:
     """Yields each group with its default, as the defaults lists of train.yaml and of Hydra's own groups say."""
     for path in (CONFIGS / "train.yaml", *sorted(CONFIGS.glob("hydra/**/*.yaml"))):
         parent = path.parent.relative_to(CONFIGS)
-        content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        for entry in content.get("defaults", []):
+        for entry in read_yaml(path).get("defaults", []):
             for key, choice in entry.items() if isinstance(entry, dict) else []:  # else _self_, or a file's name
                 group = key.removeprefix("override ").partition("@")[0]
                 yield group.removeprefix("/") if group.startswith("/") else (parent / group).as_posix(), choice

@@ -70,10 +70,15 @@ def composition_errors(known_keys: Callable[[], Mapping[str, Any]] = dict) -> It
 
 def behind(error: BaseException, kind: type[E]) -> E | None:
     """Finds the error of a kind that a resolver raised, which OmegaConf wraps, twice or more."""
+    return next((inner for inner in causes(error) if isinstance(inner, kind)), None)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and what it came of, the root last."""
     inner: BaseException | None = error
-    while inner is not None and not isinstance(inner, kind):
+    while inner is not None:
+        yield inner
         inner = inner.__cause__ or inner.__context__
-    return inner
 
 
 def _missing_config(error: MissingConfigException) -> UserError:

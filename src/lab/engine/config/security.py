@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,6 +22,7 @@ from lab.engine.config.drawn import RUN_DIR
 from lab.engine.config.instantiate import authorize_name, locate
 from lab.engine.config.overrides import override_key, override_value
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import read_yaml
 from lab.engine.utils.machine import has_package
 from lab.engine.utils.paths import CONFIGS
 from lab.engine.utils.project import project_settings
@@ -71,13 +71,14 @@ def authorize(config: DictConfig, overrides: Sequence[str] = (), typed: Sequence
     for key, value in _leaves(raw) if "hydra" in raw else ():
         _check_text(key, value, is_typed(key))
     probe, reads, references = _probe(raw), "oc.env" in str(raw), typed_references()
+    run_dir = str(OmegaConf.select(probe, "paths.run_dir"))
     for group in (key for key in raw if (reads and key != "changes") or key in JUDGED):  # changes are typed
         for key, value in _resolved(probe, group, group):
             _check_secret(key, value, references)
             if group == "hydra":
                 _check_hydra(key, value, config.hydra)
             elif not is_typed(key):
-                _check_destination(key, value, str(OmegaConf.select(probe, "paths.run_dir")))
+                _check_destination(key, value, run_dir)
 
 
 def _check_text(key: str, value: Any, is_typed: bool) -> None:
@@ -180,7 +181,7 @@ def _known() -> set[tuple[str, str]]:
         for path in folder.glob("hydra/**/*.yaml"):
             prefix = ".".join(path.parent.relative_to(folder).parts)
             prefix = "hydra" if prefix == "hydra.output" else prefix  # which is for the whole node
-            found |= {(key, repr(value)) for key, value in _leaves(yaml.safe_load(path.read_text()), prefix)}
+            found |= {(key, repr(value)) for key, value in _leaves(read_yaml(path), prefix)}
     return found
 
 

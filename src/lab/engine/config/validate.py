@@ -6,19 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lab.engine.config.arguments import UNKNOWN, check_arguments
 from lab.engine.config.compose import get, leaves
-from lab.engine.config.composition_errors import behind
+from lab.engine.config.composition_errors import behind, causes
 from lab.engine.config.instantiate import authorize_names, locate
 from lab.engine.config.rules import RULES
 from lab.engine.config.run_config import NODES
 from lab.engine.config.schema_cache import cached_schema, full_name, is_outdated, renew
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import check_file
+from lab.engine.utils.files import check_file, read_yaml
 from lab.engine.utils.names import nearest
 from lab.engine.utils.paths import CONFIGS
 
@@ -112,14 +111,12 @@ def resolved(node: DictConfig, name: Any, key: str) -> Any:
         value = node[name]
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except OmegaConfBaseException as error:
-        inner: BaseException = error
-        while inner.__cause__ or inner.__context__:
-            inner = inner.__cause__ or inner.__context__  # type: ignore[assignment]
+        *_, root = causes(error)
         if told := behind(error, UserError):
             raise told from None
-        if "HydraConfig" in str(inner):  # it knows the job when there is one
+        if "HydraConfig" in str(root):  # it knows the job when there is one
             return UNKNOWN
-        raise UserError(f"{key}: {str(inner).partition(chr(10))[0]}") from error
+        raise UserError(f"{key}: {str(root).partition(chr(10))[0]}") from error
 
 
 def plain_nodes(cfg: DictConfig) -> Iterator[tuple[str, Node]]:
@@ -175,8 +172,7 @@ def _offers(config: dict[str, Any]) -> set[str]:
 @cache
 def _files(group: str) -> dict[str, dict[str, Any]]:
     """Every choice of a group as it stands in its file; OmegaConf would take seven times as long to read them."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return {path.stem: yaml.load(path.read_text(), loader) for path in sorted((CONFIGS / group).glob("*.yaml"))}
+    return {path.stem: read_yaml(path) for path in sorted((CONFIGS / group).glob("*.yaml"))}
 
 
 def _choice(group: str, target: str) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lab.engine.config.compose import compose, get, leaves, options, parse
@@ -19,6 +18,7 @@ from lab.engine.config.security import SHELL
 from lab.engine.sweeps.space import Space
 from lab.engine.sweeps.sweep import FILE, Sweep
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import read_yaml
 from lab.engine.utils.formats import check_format
 from lab.engine.utils.paths import CONFIGS
 
@@ -181,7 +181,7 @@ def _read(name: str) -> Iterator[tuple[str, Any]]:
     path = CONFIGS / f"{name}.yaml"
     if not path.is_file():  # one of Hydra's own
         return
-    content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    content = read_yaml(path) or {}
     yield f"configs/{name}.yaml", content
     here = name.rpartition("/")[0]
     for entry in content.get("defaults") or []:

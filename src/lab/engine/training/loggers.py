@@ -37,7 +37,7 @@ class TensorBoardLogger(base.TensorBoardLogger):
             "default_hp_metric": default_hp_metric,
             **options,
         }
-        super().__init__(**self.options)
+        super().__init__(save_dir, name, version, default_hp_metric=default_hp_metric, **options)
 
     def resume_at(self, step: int) -> None:
         """Has TensorBoard forget what earlier event files hold from `step` on."""
@@ -62,7 +62,7 @@ class CSVLogger(base.CSVLogger):
 
     def __init__(self, save_dir: str = "logs", name: str | None = "", version: str = "csv", **options: Any) -> None:
         self.options: dict[str, Any] = {"save_dir": save_dir, "name": name, **options}
-        super().__init__(version=version, **self.options)
+        super().__init__(save_dir, name, version, **options)
 
     def resume_at(self, step: int) -> None:
         """Writes to another folder, where there is one already."""

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import yaml
 
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
@@ -42,6 +44,11 @@ def cached_by_mtime(read: Callable[[Path], T]) -> Callable[[Path], T]:
         return again(path, found.st_mtime_ns, found.st_size)
 
     return once
+
+
+def read_yaml(path: Path) -> Any:
+    """Reads a YAML file as plain values, by libyaml where there is one: many times as fast as Python's own reader."""
+    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def check_file(path: Path, key: str = "data.path") -> None:
