@@ -12,9 +12,13 @@ help: ## this list
 
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
+	@echo "making .venv: 1 to 3 minutes, most of them for torch"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@echo "reading what the classes take, for checks and editors"
 	$(BIN)/python -m lab.engine.config.editors
 	@touch $@
 
@@ -50,7 +54,7 @@ types: setup ## check types
 
 .PHONY: check-configs
 check-configs: setup ## compose every config group with every other, and hold all keys against signatures
-	$(BIN)/python scripts/check_configs.py $(ARGS)
+	$(BIN)/pytest tests/test_configs.py $(ARGS)
 
 .PHONY: schema
 schema: setup ## let editors complete keys and choices of configs while you type
@@ -78,17 +82,17 @@ dashboard: setup ## the study of a sweep that Optuna draws for, at http://localh
 
 .PHONY: bench
 bench: setup ## what the template costs over a hand-written loop
-	$(BIN)/python scripts/benchmark.py $(ARGS)
+	$(BIN)/python benchmarks/overhead.py $(ARGS)
 
 .PHONY: reproduce
 reproduce: setup ## run the published results again: make reproduce ARGS="mnist_lenet --seeds 5"
 	$(BIN)/python scripts/reproduce.py $(ARGS)
 
 .PHONY: lock
-lock: ## renew requirements.lock (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+lock: setup ## renew requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 .PHONY: clean
 clean: ## remove caches; runs, data and .venv stay
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
-	find src scripts tests -name __pycache__ -prune -exec rm -rf {} +
+	find src scripts benchmarks tests -name __pycache__ -prune -exec rm -rf {} +

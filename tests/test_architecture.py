@@ -15,7 +15,7 @@ from tests.assignments import argv_assignments, environment_assignments, foreign
 from tests.private_names import private_names, private_targets
 
 LAB = ROOT / "src" / "lab"
-SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])
+SOURCES = sorted(path for room in ("src", "scripts", "benchmarks") for path in (ROOT / room).rglob("*.py"))
 FREE = [path for path in SOURCES if LAB / "engine" / "compat" not in path.parents]
 LIGHT = ["utils", "config", "runs"]  # rooms that load no torch
 

@@ -1,8 +1,13 @@
 """What a run reports: its hyperparameters at the start, its figures at the end."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
@@ -39,6 +44,35 @@ def gaps(metrics: dict[str, float], data: Any) -> dict[str, float]:
     """Returns how far each figure lies above the best there can be on this data, where `optimal_metrics` knows that."""
     optimal = getattr(data, "optimal_metrics", {})
     return {f"{name}_excess": metrics[name] - best for name, best in optimal.items() if name in metrics}
+
+
+def report(metrics: dict[str, float], directory: Path) -> str:
+    """Lays out for the screen what a run ends with: its figures, its directory and, but in a sweep, what to do next."""
+    lines = [*_table(metrics), f"run directory: {directory}"]
+    if HydraConfig.get().mode == RunMode.RUN:
+        run = f"run={os.path.relpath(directory)}"
+        lines += [
+            "next: make tensorboard",
+            f"      python scripts/evaluate.py {run}",
+            f"      python src/train.py {run.replace('run', 'resume', 1)} trainer.max_epochs=N",
+        ]
+    return "\n".join(lines)
+
+
+def _table(metrics: dict[str, float]) -> Iterator[str]:
+    """Yields a line for each metric, with a column for each stage; `cost/...` is left out."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        stage, _, metric = name.rpartition("/")
+        if stage != "cost":
+            rows.setdefault(metric, {})[stage] = value
+    stages = [stage for stage in ("train", "val", "test") if any(stage in row for row in rows.values())]
+    stages += [stage for row in rows.values() for stage in row if stage not in stages]  # of a foreign model
+    width = max(map(len, rows), default=0)
+    yield " " * width + "".join(f"{stage:>10}" for stage in dict.fromkeys(stages))
+    for metric, row in rows.items():
+        figures = (f"{row[stage]:10.4f}" if stage in row else " " * 10 for stage in dict.fromkeys(stages))
+        yield f"{metric:{width}}{''.join(figures)}".rstrip()
 
 
 def is_testable(model: pl.LightningModule, data: Any) -> bool:

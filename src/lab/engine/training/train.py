@@ -18,7 +18,7 @@ from lab.engine.distributed.session import cluster_plugins, ranks
 from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import limits
 from lab.engine.training.model import check_checkpoint, compile_layers, explain_memory
-from lab.engine.training.report import cost, gaps, hyperparameters, is_testable
+from lab.engine.training.report import cost, gaps, hyperparameters, is_testable, report
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,7 @@ def train(cfg: DictConfig) -> float | None:
             logger.log_final_metrics(metrics)
         logger.save()
     if is_first:
-        shown = [f"{name} {value:.4f}" for name, value in metrics.items() if not name.startswith("cost/")]
-        log.info("%s", "  ".join(shown))
-        log.info("run directory: %s", run.dir)
+        log.info("%s", report(metrics, run.dir))
     return metrics.get(objective)
 
 

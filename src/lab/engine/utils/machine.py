@@ -3,29 +3,12 @@
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
-
-PRETENDED: ContextVar[int | None] = ContextVar("pretended", default=None)
-
-
-@contextmanager
-def pretended(gpus: int) -> Iterator[None]:
-    """As if this machine had so many GPUs, and every package: for checking configs that are for others."""
-    token = PRETENDED.set(gpus)
-    try:
-        yield
-    finally:
-        PRETENDED.reset(token)
 
 
 def count_gpus() -> int:
     """GPUs that torch will see: NVIDIA's by their driver, narrowed by CUDA_VISIBLE_DEVICES; others are trusted."""
-    if (gpus := PRETENDED.get()) is not None:
-        return gpus
     if sys.platform == "darwin" or Path("/dev/kfd").exists():
         return 1
     try:
@@ -45,4 +28,4 @@ def count_gpus() -> int:
 
 def has_package(name: str) -> bool:
     """Whether a package that is an extra is installed."""
-    return PRETENDED.get() is not None or find_spec(name) is not None
+    return find_spec(name) is not None

@@ -1,9 +1,9 @@
 """What sweeps cost and save:
 
-python scripts/benchmark_sweeps.py pruning      epochs that ASHA spends against a random search without pruning
-python scripts/benchmark_sweeps.py throughput   short trials a minute in one process, against a process for each
-python scripts/benchmark_sweeps.py memory       of one process over 50 jobs
-python scripts/benchmark_sweeps.py comparing    seconds that scripts/compare.py takes for 200 recorded runs
+python benchmarks/sweeps.py pruning      epochs that ASHA spends against a random search without pruning
+python benchmarks/sweeps.py throughput   short trials a minute in one process, against a process for each
+python benchmarks/sweeps.py memory       of one process over 50 jobs
+python benchmarks/sweeps.py comparing    seconds that scripts/compare.py takes for 200 recorded runs
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the template costs over a hand-written loop, and what its data path gains: python scripts/benchmark.py
+"""What the template costs over a hand-written loop, and what its data path gains: python benchmarks/overhead.py
 
 Everything is measured in pairs, in turn, in one process: a machine whose speed drifts slows both sides of a pair.
 """
