@@ -133,7 +133,7 @@ def data_path(pairs: int, data_dir: str) -> None:
 
 def sampling(pairs: int, length: int = 256) -> None:
     """Seconds that a GPT of four layers needs for `length` tokens, with its cache of keys and values and without."""
-    words = ["model=gpt", "model.width=128", "model.num_layers=4", "data=text", f"data.context={length}"]
+    words = ["model=gpt", "model.embed_dim=128", "model.num_layers=4", "data=text", f"data.context_length={length}"]
     cfg = composed(*words, data_dir="")
     model = instantiate(cfg.model)
     prompt = torch.zeros(1, 1, dtype=torch.long)

@@ -56,7 +56,7 @@ def small(model: str, data: str) -> list[str]:
         *SMALL_DATA.get(data, GENERATED),
         *SMALL_MODEL.get(model, []),
         *(
-            ["callbacks.quality=null", "objective=null"] if (model, data) == ("gan", "mnist") else []
+            ["callbacks.generative_metrics=null", "objective=null"] if (model, data) == ("gan", "mnist") else []
         ),  # its judge would take a minute
         *(["data.target=weight", "data.task=regression"] if data == "csv" and fits(model, "linear") else []),
     ]
@@ -188,8 +188,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, 
         "kinds": [*csv_file, "model=mlp", "data.target=kind", "data.drop=[weight]"],
         "weights": [*csv_file, "model=mlp_regressor", "data.target=weight", "data.drop=[kind]"],
         "digits": [*short, *SMALL, "model=lenet"],
-        "text": [*short, "model=gpt", "data=text", "data.num_tokens=20000", "data.context=16"],
-        "gan": [*short, *SMALL, "model=gan", "callbacks.quality=null", "objective.metric=train/loss"],
+        "text": [*short, "model=gpt", "data=text", "data.num_tokens=20000", "data.context_length=16"],
+        "gan": [*short, *SMALL, "model=gan", "callbacks.generative_metrics=null", "objective.metric=train/loss"],
         "sgd": [*short, *SMALL, "model=mlp", "optimizer=sgd", "optimizer.lr=0.05", "seed=3"],
         **{  # two in a log directory of their own
             f"pair/{model}": [

@@ -79,17 +79,17 @@ def required(parameter: inspect.Parameter) -> bool:
 def inputs(model: Any) -> torch.Tensor:
     """Two samples of the shape that a model's own arguments name."""
     shape = model.hparams
-    if "image" in shape:
-        return torch.rand(2, *shape.image)
+    if "image_shape" in shape:
+        return torch.rand(2, *shape.image_shape)
     if "vocab_size" in shape:
-        return torch.randint(shape.vocab_size, (2, shape.context))
+        return torch.randint(shape.vocab_size, (2, shape.context_length))
     return torch.rand(2, 5, shape.input_size) if "input_size" in shape else torch.rand(2, shape.in_features)
 
 
 @pytest.mark.parametrize("kind", by_hand("models"))
 def test_a_model_is_made_by_hand(kind: type[pl.LightningModule]) -> None:
     model = kind()
-    x = torch.randn(2, model.hparams["latent_size"]) if kind.__name__ == "GAN" else inputs(model)
+    x = torch.randn(2, model.hparams["latent_dim"]) if kind.__name__ == "GAN" else inputs(model)
     with torch.no_grad():
         found = model.eval()(x)
     assert all(part.isfinite().all() for part in (found if isinstance(found, tuple) else [found]))

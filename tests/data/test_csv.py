@@ -247,7 +247,7 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
 
 def test_shares_that_leave_nothing_are_refused(iris: str) -> None:
     with pytest.raises(ValueError, match="nothing is left to train on"):
-        CSV(iris, "species", val_share=0.5, test_share=0.5, batch_size=8)
+        CSV(iris, "species", val_fraction=0.5, test_fraction=0.5, batch_size=8)
 
 
 COMMANDS = [
@@ -257,7 +257,7 @@ COMMANDS = [
     (["data.path={dir}/iris.csv", "data.target=speices"], ["data.target=speices", "did you mean species?"]),
     (
         ["data.path={dir}/iris.csv", "data.target=species", "model=lenet"],
-        ["it needs dims.image, and the data offers features, classes"],
+        ["it needs dims.image_shape, and the data offers features, classes"],
     ),
 ]
 

@@ -95,7 +95,7 @@ def test_a_uniform_source_has_the_entropy_of_its_alphabet() -> None:
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_targets_are_the_tokens_that_follow(split: str) -> None:
-    data = text(context=16)
+    data = text(context_length=16)
     tokens, targets = next(iter(getattr(data, f"{split}_dataloader")()))
     assert tokens.shape[1] == 16
     assert torch.equal(tokens[:, 1:], targets[:, :-1])
@@ -105,7 +105,7 @@ def test_targets_are_the_tokens_that_follow(split: str) -> None:
 
 
 def test_every_epoch_cuts_the_text_elsewhere() -> None:
-    loader = text(context=100).train_dataloader()
+    loader = text(context_length=100).train_dataloader()
     epochs = []
     for epoch in range(3):
         loader.epoch = lambda epoch=epoch: epoch
@@ -117,7 +117,7 @@ def test_every_epoch_cuts_the_text_elsewhere() -> None:
 def test_a_file_is_read_as_bytes_and_split_in_its_order(tmp_path: Path) -> None:
     path = tmp_path / "poem.txt"
     path.write_bytes(bytes(range(256)) * 10)
-    data = text(path=str(path), context=8)
+    data = text(path=str(path), context_length=8)
     parts = [
         torch.cat([tokens.flatten() for tokens, _ in loader])
         for loader in (data.val_dataloader(), data.test_dataloader())
@@ -133,7 +133,9 @@ def test_a_file_is_read_as_bytes_and_split_in_its_order(tmp_path: Path) -> None:
 def test_a_text_shorter_than_the_context_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
     path.write_text("too short")
-    with pytest.raises(ValueError, match=r"short\.txt: its train part has 7 bytes, and context=64 needs at least 65"):
+    with pytest.raises(
+        ValueError, match=r"short\.txt: its train part has 7 bytes, and context_length=64 needs at least 65"
+    ):
         text(path=str(path))
 
 

@@ -64,7 +64,7 @@ def test_rotary_products_hang_on_distance_alone() -> None:
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_the_future_is_not_seen(positions: str) -> None:
-    model = GPT(16, 10, width=8, num_layers=2, num_heads=2, positions=positions).eval()
+    model = GPT(16, 10, embed_dim=8, num_layers=2, num_heads=2, position_encoding=positions).eval()
     tokens = torch.randint(16, (1, 10))
     changed = tokens.clone()
     changed[0, 6:] = (changed[0, 6:] + 1) % 16
@@ -76,7 +76,7 @@ def test_the_future_is_not_seen(positions: str) -> None:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_cache_changes_no_token(positions: str, temperature: float) -> None:
     torch.manual_seed(1)
-    model = GPT(32, 64, width=16, num_layers=3, num_heads=2, positions=positions)
+    model = GPT(32, 64, embed_dim=16, num_layers=3, num_heads=2, position_encoding=positions)
     for p in model.parameters():
         p.data.mul_(4)  # far from uniform
     prompt = torch.randint(32, (3, 5))
@@ -86,7 +86,7 @@ def test_the_cache_changes_no_token(positions: str, temperature: float) -> None:
 
 
 def test_a_cache_takes_several_tokens_at_a_time() -> None:
-    model = GPT(16, 12, width=8, num_layers=2, num_heads=2).eval()
+    model = GPT(16, 12, embed_dim=8, num_layers=2, num_heads=2).eval()
     tokens = torch.randint(16, (2, 12))
     cache = model.make_cache()
     parts = [model(part, cache) for part in tokens.split([5, 1, 4, 2], dim=1)]
@@ -96,7 +96,7 @@ def test_a_cache_takes_several_tokens_at_a_time() -> None:
 
 
 def test_the_embedding_reads_the_tokens_out() -> None:
-    model = GPT(16, 10, width=8, num_layers=1, num_heads=2, positions="learned")
+    model = GPT(16, 10, embed_dim=8, num_layers=1, num_heads=2, position_encoding="learned")
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     assert sizes["embedding.weight"] == 16 * 8
     assert sum(sizes.values()) == 16 * 8 + 10 * 8 + (12 * 8 * 8 + 13 * 8) + 2 * 8, "no matrix for reading out"
@@ -104,13 +104,13 @@ def test_the_embedding_reads_the_tokens_out() -> None:
 
 @pytest.mark.parametrize(("pool", "tokens"), [("mean", 49), ("class_token", 50)])
 def test_vit_has_a_token_for_each_patch(pool: str, tokens: int) -> None:
-    model = ViT([1, 28, 28], 10, patch_size=4, width=8, num_layers=1, num_heads=2, pool=pool)  # type: ignore[arg-type]
-    assert model.positions.shape == (1, tokens, 8)
+    model = ViT([1, 28, 28], 10, patch_size=4, embed_dim=8, num_layers=1, num_heads=2, pool=pool)  # type: ignore[arg-type]
+    assert model.position_encoding.shape == (1, tokens, 8)
     assert model(torch.randn(2, 1, 28, 28)).shape == (2, 10)
 
 
 def test_patches_do_not_overlap() -> None:
-    model = ViT([1, 8, 8], 2, patch_size=4, width=6, num_layers=1, num_heads=2)
+    model = ViT([1, 8, 8], 2, patch_size=4, embed_dim=6, num_layers=1, num_heads=2)
     image = torch.randn(1, 1, 8, 8)
     token = model.patches(image).flatten(2).transpose(1, 2)[0, 1]  # upper right
     by_hand = model.patches.weight.flatten(1) @ image[0, 0, :4, 4:].flatten() + model.patches.bias
@@ -120,9 +120,9 @@ def test_patches_do_not_overlap() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: ViT([1, 28, 28], 10, width=30, num_heads=4), "width=30, num_heads=4"),
+        (lambda: ViT([1, 28, 28], 10, embed_dim=30, num_heads=4), "embed_dim=30, num_heads=4"),
         (lambda: ViT([1, 28, 28], 10, patch_size=5), "patch_size=5"),
-        (lambda: GPT(16, 8, width=12, num_heads=4), "must be even, not 3"),
+        (lambda: GPT(16, 8, embed_dim=12, num_heads=4), "must be even, not 3"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(make: object, said: str) -> None:

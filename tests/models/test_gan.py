@@ -20,9 +20,10 @@ from tests.conftest import SMALL, Command, Compose
 TINY = [
     *SMALL,
     "model=gan",
-    "model.channels=[4,4]",
+    "model.generator_channels=4",
+    "model.discriminator_channels=4",
     "model.hidden_size=16",
-    "model.latent_size=8",
+    "model.latent_dim=8",
     "data.batch_size=50",
 ]
 BARE = [*TINY, "callbacks=none", "logger=none", "trainer.max_epochs=1"]
@@ -30,7 +31,7 @@ BARE = [*TINY, "callbacks=none", "logger=none", "trainer.max_epochs=1"]
 
 def make(**options: Any) -> GAN:
     torch.manual_seed(0)
-    return GAN(latent_size=8, channels=[4, 4], hidden_size=16, **options)
+    return GAN(latent_dim=8, channels=[4, 4], hidden_size=16, **options)
 
 
 def some_images(seed: int) -> Tensor:
@@ -166,14 +167,14 @@ def test_every_loss_trains(loss: str, precision: str, cfg: Compose) -> None:
 
 def test_a_schedule_moves_once_a_batch(cfg: Compose) -> None:
     module, data, trainer = build(
-        cfg(*BARE, "scheduler=cosine", "scheduler.scheduler.final=0.25", "optimizer.lr=0.004")
+        cfg(*BARE, "scheduler=cosine", "scheduler.scheduler.min_lr_ratio=0.25", "optimizer.lr=0.004")
     )
     trainer.fit(module, datamodule=data)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.001)
 
 
 def test_samples_come_from_the_average_in_the_datas_own_scale() -> None:
-    model = make(pixels=[0.2, 0.4]).train()
+    model = make(pixel_mean_std=[0.2, 0.4]).train()
     assert model.ema is not None
     images = model.sample(5, generator(3))
     assert images.shape == (5, 1, 28, 28)
@@ -194,7 +195,13 @@ def test_samples_come_from_the_average_in_the_datas_own_scale() -> None:
 
 def test_a_resumed_run_draws_what_the_straight_one_does(cfg: Compose, tmp_path: Path) -> None:
     def fit(name: str, epochs: int, resume: Path | None = None) -> dict[str, Tensor]:
-        more = ["scheduler=none", "model.loss=wgan_gp", "logger=none", "callbacks.quality=null", "objective=null"]
+        more = [
+            "scheduler=none",
+            "model.loss=wgan_gp",
+            "logger=none",
+            "callbacks.generative_metrics=null",
+            "objective=null",
+        ]
         there = f"paths.run_dir={tmp_path}/{name}"
         module, data, trainer = build(cfg(*TINY, *more, there, f"trainer.max_epochs={epochs}"))
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -209,8 +216,8 @@ def test_a_resumed_run_draws_what_the_straight_one_does(cfg: Compose, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"image": [1, 27, 28]}, r"image=\[1, 27, 28\]"),
-        ({"image": [1, 28, 30]}, r"multiples of 4"),
+        ({"image_shape": [1, 27, 28]}, r"image_shape=\[1, 27, 28\]"),
+        ({"image_shape": [1, 28, 30]}, r"multiples of 4"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
@@ -220,7 +227,12 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_keep_one_game(train_command: Command, tmp_path: Path) -> None:
-    more = ["trainer=ddp_cpu", "trainer.max_epochs=2", "model.loss=wgan_gp", "callbacks.quality.num_val_samples=100"]
+    more = [
+        "trainer=ddp_cpu",
+        "trainer.max_epochs=2",
+        "model.loss=wgan_gp",
+        "callbacks.generative_metrics.num_val_samples=100",
+    ]
     done = train_command(*TINY, *more)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stdout + done.stderr

@@ -45,8 +45,8 @@ def recurrent(cell: Any = "lstm", **options: Any) -> Recurrent:
         "num_layers": 1,
         "bidirectional": False,
         "dropout": 0.0,
-        "read": "steps",
-        "memory": None,
+        "input_mode": "rows",
+        "chrono_init": None,
     }
     torch.manual_seed(0)
     return Recurrent(cell=cell, **(plain | options))
@@ -100,7 +100,7 @@ def test_images_are_read_by_rows_or_by_pixels() -> None:
     rows = image.permute(0, 2, 1, 3).reshape(2, 4, 15)
     net = recurrent(input_size=15)
     torch.testing.assert_close(net(image), net(rows))
-    pixels = recurrent(read="numbers")
+    pixels = recurrent(input_mode="pixels")
     torch.testing.assert_close(pixels(image[:, :1]), pixels(image[:, 0].reshape(2, 20, 1)))
 
 
@@ -120,7 +120,7 @@ def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open() -> None:
 
 
 def test_units_of_an_lstm_begin_with_memories_of_all_lengths() -> None:
-    net: Any = recurrent("lstm", memory=500, hidden_size=2000)
+    net: Any = recurrent("lstm", chrono_init=500, hidden_size=2000)
     put_in, forget, candidate, out = (net.layers.bias_ih_l0 + net.layers.bias_hh_l0).detach().split(2000)
     times = forget.exp()  # 1 / (1 - sigmoid(b)) steps is 1 + exp(b)
     assert 1 <= times.min() < 5
@@ -135,7 +135,7 @@ def test_units_of_an_lstm_begin_with_memories_of_all_lengths() -> None:
     ("options", "said"),
     [
         ({"dropout": 0.5}, "num_layers=1"),
-        ({"cell": "gru", "memory": 100}, "memory=100, cell=gru"),
+        ({"cell": "gru", "chrono_init": 100}, "chrono_init=100, cell=gru"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:

@@ -23,7 +23,9 @@ FEW = [*SMALL, "model=vae", "model.nll_samples=20", "model.nll_images=100"]
 def make(seed: int = 0, scale: float = 1.0, **options: Any) -> VAE:
     """A small VAE with weights of its own seed, `scale` times as large as they come."""
     torch.manual_seed(seed)
-    model = VAE(**({"image": [1, 4, 4], "pixels": [0.0, 1.0], "hidden_sizes": [8], "latent_size": 3} | options))
+    model = VAE(
+        **({"image_shape": [1, 4, 4], "pixel_mean_std": [0.0, 1.0], "hidden_sizes": [8], "latent_dim": 3} | options)
+    )
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(scale)
@@ -53,7 +55,7 @@ def joint(model: VAE, x: Tensor, num_samples: int, seed: int) -> tuple[Tensor, T
     """log p(x|z) and the log importance weight, each (B, K), and q(z|x) as a distribution, of seeded draws."""
     mean, log_var = model.encode(x)
     posterior = Normal(mean.unsqueeze(1), log_var.exp().sqrt().unsqueeze(1))  # (B, 1, L)
-    noise = torch.randn(len(x), num_samples, model.latent_size, generator=generator(seed))
+    noise = torch.randn(len(x), num_samples, model.latent_dim, generator=generator(seed))
     z = posterior.loc + posterior.scale * noise
     logits = model.decoder(z.flatten(0, 1)).view(len(x), num_samples, -1)
     log_likelihood = Bernoulli(logits=logits).log_prob(x.flatten(1).unsqueeze(1)).sum(2)
@@ -97,7 +99,7 @@ def test_beta_weighs_the_divergence() -> None:
 
 @pytest.mark.parametrize("hidden_sizes", [[], [5]])
 def test_importance_sampling_finds_the_integral(hidden_sizes: list[int]) -> None:
-    model = make(scale=2, image=[1, 2, 2], hidden_sizes=hidden_sizes, latent_size=1)
+    model = make(scale=2, image_shape=[1, 2, 2], hidden_sizes=hidden_sizes, latent_dim=1)
     x = every_image_of_four_pixels()
     log_p = exact(model, x)
     assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-6)  # the integral itself is right
@@ -106,7 +108,7 @@ def test_importance_sampling_finds_the_integral(hidden_sizes: list[int]) -> None
 
 
 def test_bounds_are_ordered() -> None:
-    model = make(scale=3, image=[1, 2, 2], hidden_sizes=[], latent_size=1)
+    model = make(scale=3, image_shape=[1, 2, 2], hidden_sizes=[], latent_dim=1)
     x = every_image_of_four_pixels()
     elbo = model.bounds(x, 4000, generator(3))["elbo"]
     many = x.repeat_interleave(1000, 0)  # each image's bound is averaged over a thousand draws
@@ -133,7 +135,7 @@ def test_log_likelihood_is_not_rounded_by_mixed_precision() -> None:
 
 
 def test_log_likelihood_survives_weights_beyond_a_floats_range() -> None:
-    model = make(image=[1, 28, 28], scale=30, chunk_size=10)
+    model = make(image_shape=[1, 28, 28], scale=30, chunk_size=10)
     found = model.log_likelihood(images(2, 28), 50, generator(2))
     assert found.isfinite().all()
     assert (found < -1000).all()  # exp of it is zero
@@ -145,7 +147,7 @@ def test_intensities_are_the_bytes_of_the_data(data_dir: Path) -> None:
     data.setup("fit")
     normalised, _ = next(iter(data.val_dataloader()))
     bytes_, _ = data.load()["val"]
-    model = VAE(pixels=[data.mean, data.std])
+    model = VAE(pixel_mean_std=[data.mean, data.std])
     torch.testing.assert_close(model.intensities(normalised), bytes_ / 255, atol=1e-6, rtol=0)
 
 
@@ -159,7 +161,7 @@ def test_pixels_are_ones_as_often_as_they_are_bright() -> None:
 
 
 def test_forward_reconstructs_and_samples_look_like_the_data() -> None:
-    model = make(pixels=[0.2, 0.4], image=[3, 8, 4])
+    model = make(pixel_mean_std=[0.2, 0.4], image_shape=[3, 8, 4])
     x = torch.randn(5, 3, 8, 4)
     logits, mean, log_var = model(x)
     assert (logits.shape, mean.shape, log_var.shape) == ((5, 3, 8, 4), (5, 3), (5, 3))
@@ -175,7 +177,7 @@ def test_forward_reconstructs_and_samples_look_like_the_data() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"num_samples": 5}, {"network": "conv", "channels": [8, 16]}])
 def test_learns_a_batch_by_heart(options: dict[str, Any]) -> None:
-    model = make(image=[1, 8, 8], hidden_sizes=[32], **options)
+    model = make(image_shape=[1, 8, 8], hidden_sizes=[32], **options)
     x = images(8, 8)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
@@ -234,7 +236,7 @@ def test_nll_counts_the_first_images_alone(cfg: Compose) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: VAE(image=[1, 30, 28], network="conv"), r"image=\[1, 30, 28\]"),
+        (lambda: VAE(image_shape=[1, 30, 28], network="conv"), r"image_shape=\[1, 30, 28\]"),
         (lambda: VAE(beta=2.0, num_samples=5), r"num_samples=5, beta=2.0"),
     ],
 )

@@ -37,7 +37,7 @@ def test_all_parameters_decay_otherwise() -> None:
 
 def test_cosine_follows_its_formula() -> None:
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
-    schedule = cosine(optimizer, total_steps=100, warmup=0.1, final=0.05)
+    schedule = cosine(optimizer, total_steps=100, warmup=0.1, min_lr_ratio=0.05)
     rates = []
     for _ in range(100):
         rates.append(schedule.get_last_lr()[0])

@@ -149,7 +149,7 @@ def find_judge(folder: Path, data: Any, splits: dict[str, Batch], device: torch.
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
     channels, height, width = images.shape[1:]
-    judge = LeNet(image=(channels, height, width), num_classes=int(labels.max()) + 1).to(device)
+    judge = LeNet(image_shape=(channels, height, width), num_classes=int(labels.max()) + 1).to(device)
     with FileLock(path.with_suffix(".lock")):  # a second process waits here, and then finds the file
         if not path.exists():
             train_judge(judge, data, splits["train"], device)

@@ -30,8 +30,8 @@ class CSV(TableDataModule):
         target: name of the column to predict.
         task: `auto` means classification for words, booleans and whole numbers with at most 20 different values.
         drop: names of the columns to leave out.
-        val_share: of the rows, held out for validation.
-        test_share: of the rows, held out to test on.
+        val_fraction: of the rows, held out for validation.
+        test_fraction: of the rows, held out to test on.
         batch_size: training rows of one step, over all ranks together.
         **table: see `TableDataModule`.
 
@@ -51,19 +51,19 @@ class CSV(TableDataModule):
         target: str | int,
         task: Task = "auto",
         drop: Sequence[str | int] = (),
-        val_share: InnerFraction = 0.15,
-        test_share: InnerFraction = 0.15,
+        val_fraction: InnerFraction = 0.15,
+        test_fraction: InnerFraction = 0.15,
         batch_size: PositiveInt = 32,
         **table: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, **table)
-        if val_share + test_share >= 1:
-            raise UserError(f"val_share={val_share}, test_share={test_share}: nothing is left to train on")
+        if val_fraction + test_fraction >= 1:
+            raise UserError(f"val_fraction={val_fraction}, test_fraction={test_fraction}: nothing is left to train on")
         self.path = path
         self.target = str(target)
         self.task = task
         self.drop = [str(name) for name in drop]
-        self.held_out = {"val": float(val_share), "test": float(test_share)}
+        self.held_out = {"val": float(val_fraction), "test": float(test_fraction)}
         self.sources: list[Source] = []
 
     @property

@@ -29,7 +29,7 @@ class Text(TensorDataModule):
     training part into windows at other places.
 
     Args:
-        context: T, tokens that a model sees.
+        context_length: T, tokens that a model sees.
         path: of a text of your own, of which every byte is a token.
         num_symbols: characters of the source.
         concentration: of the Dirichlet distribution; the smaller, the more predictable the text.
@@ -46,7 +46,7 @@ class Text(TensorDataModule):
 
     def __init__(
         self,
-        context: PositiveInt = 64,
+        context_length: PositiveInt = 64,
         path: str | None = None,
         num_symbols: Annotated[int, Interval(ge=2, le=len(SYMBOLS))] = 27,
         concentration: PositiveFloat = 0.3,
@@ -56,7 +56,7 @@ class Text(TensorDataModule):
         **loading: Any,
     ) -> None:
         super().__init__(eval_batch_size=eval_batch_size, **loading)
-        self.context = context
+        self.context_length = context_length
         self.path = path
         self.num_symbols = num_symbols
         self.concentration = concentration
@@ -115,12 +115,12 @@ class Text(TensorDataModule):
             ("val", self._train_end, val_end),
             ("test", val_end, len(text)),
         ):
-            if end - first <= self.context:
+            if end - first <= self.context_length:
                 raise UserError(
-                    f"{self.path or 'the text'}: its {name} part has {end - first} bytes, and context={self.context}"
-                    f" needs at least {self.context + 1}: give a longer text or a smaller context"
+                    f"{self.path or 'the text'}: its {name} part has {end - first} bytes, and"
+                    f" context_length={self.context_length} needs at least {self.context_length + 1}: give a longer text or a smaller context"
                 )
-            starts[name] = (torch.arange(first, end - self.context, self.context),)
+            starts[name] = (torch.arange(first, end - self.context_length, self.context_length),)
         if not self.vocabulary:
             self.vocabulary = np.unique(text[: self._train_end]).tolist()
         return starts
@@ -131,15 +131,15 @@ class Text(TensorDataModule):
 
     def train_transform(self, batch: Batch, key: Key) -> Batch:
         seed, epoch, *_ = key
-        shift = torch.randint(self.context, (), generator=generator(seed, epoch)).item()
-        return self._windows((batch[0] + shift).clamp(max=self._train_end - self.context - 1))
+        shift = torch.randint(self.context_length, (), generator=generator(seed, epoch)).item()
+        return self._windows((batch[0] + shift).clamp(max=self._train_end - self.context_length - 1))
 
     def eval_transform(self, batch: Batch, key: Key) -> Batch:
         return self._windows(batch[0])
 
     def _windows(self, starts: Tensor) -> Batch:
         """What stands at `starts` (B,), and what follows it: (B, T) each."""
-        offsets = torch.arange(self.context + 1, device=starts.device)
+        offsets = torch.arange(self.context_length + 1, device=starts.device)
         windows = self.tokens[starts.unsqueeze(1) + offsets].long()  # (B, T + 1)
         return windows[:, :-1], windows[:, 1:]
 

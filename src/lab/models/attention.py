@@ -1,6 +1,6 @@
 """Attention, and the block of a transformer.
 
-Shapes: B batch, T tokens, D width, H heads, d = D / H numbers in one head, V vocabulary.
+Shapes: B batch, T tokens, D numbers for each token (embed_dim), H heads, d = D / H numbers in one head, V vocabulary.
 """
 
 import math
@@ -38,7 +38,7 @@ class Attention(nn.Module):
     """Multi-head self-attention: softmax(Q K^T / sqrt(d)) V in each head.
 
     Args:
-        width: D, a multiple of `num_heads`.
+        embed_dim: D, a multiple of `num_heads`.
         num_heads: H.
         dropout: probability of dropping an attention weight.
         causal: whether a token sees only itself and those before it.
@@ -46,15 +46,15 @@ class Attention(nn.Module):
     Source: Vaswani et al. 2017, section 3.2.
     """
 
-    def __init__(self, width: PositiveInt, num_heads: PositiveInt, dropout: Probability, causal: bool) -> None:
+    def __init__(self, embed_dim: PositiveInt, num_heads: PositiveInt, dropout: Probability, causal: bool) -> None:
         super().__init__()
-        if width % num_heads:
-            raise UserError(f"width={width}, num_heads={num_heads}: the width must be a multiple of the heads")
+        if embed_dim % num_heads:
+            raise UserError(f"embed_dim={embed_dim}, num_heads={num_heads}: embed_dim must be a multiple of num_heads")
         self.num_heads = num_heads
         self.dropout = dropout
         self.causal = causal
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.out = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, cache: Cache | None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # (B, T, D) -> (B, T, 3, H, d)
@@ -81,7 +81,7 @@ def rotations(context: int, size: int) -> Tensor:
     Source: Su et al. 2021, section 3.2.2.
     """
     if size % 2:
-        raise UserError(f"rotary positions turn pairs of numbers, so width / num_heads must be even, not {size}")
+        raise UserError(f"rotary positions turn pairs of numbers, so embed_dim / num_heads must be even, not {size}")
     rates = 10_000 ** (-torch.arange(0, size, 2) / size)  # (size / 2,)
     angles = torch.arange(context).unsqueeze(1) * rates  # (context, size / 2)
     return torch.stack([angles.cos(), angles.sin()])
@@ -101,18 +101,18 @@ class Block(nn.Module):
     """Attention, then two layers on each token, each added to what it read, normalised before (Xiong et al. 2020).
 
     Args:
-        width: D.
+        embed_dim: D.
         num_heads: see `Attention`.
         dropout: probability of dropping a number of what is added, and an attention weight.
         causal: see `Attention`.
     """
 
-    def __init__(self, width: PositiveInt, num_heads: PositiveInt, dropout: Probability, causal: bool) -> None:
+    def __init__(self, embed_dim: PositiveInt, num_heads: PositiveInt, dropout: Probability, causal: bool) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attention = Attention(width, num_heads, dropout, causal)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.attention = Attention(embed_dim, num_heads, dropout, causal)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.mlp = nn.Sequential(nn.Linear(embed_dim, 4 * embed_dim), nn.GELU(), nn.Linear(4 * embed_dim, embed_dim))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, cache: Cache | None = None) -> Tensor:
@@ -122,13 +122,13 @@ class Block(nn.Module):
 
 
 def blocks(
-    num_layers: PositiveInt, width: PositiveInt, num_heads: PositiveInt, dropout: Probability, causal: bool
+    num_layers: PositiveInt, embed_dim: PositiveInt, num_heads: PositiveInt, dropout: Probability, causal: bool
 ) -> nn.ModuleList:
     """The layers of both, with GPT-2's start: every weight normal with 0.02, what is added smaller by sqrt(2 layers).
 
     Source: Radford et al. 2019, section 2.3.
     """
-    layers = nn.ModuleList(Block(width, num_heads, dropout, causal) for _ in range(num_layers))
+    layers = nn.ModuleList(Block(embed_dim, num_heads, dropout, causal) for _ in range(num_layers))
     for name, parameter in layers.named_parameters():
         if parameter.ndim == 2:
             added = name.endswith(("attention.out.weight", "mlp.2.weight"))

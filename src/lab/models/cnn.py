@@ -26,7 +26,7 @@ class CNN(Classifier):
     """A 5x5 stem, then stages of two 3x3 convolutions; the stem and every stage halve height and width.
 
     Args:
-        image: (channels, height, width) of the input.
+        image_shape: (channels, height, width) of the input.
         num_classes: K.
         channels: feature maps of the stem and of each stage.
         dropout: probability of dropping a feature before the last layer.
@@ -38,17 +38,19 @@ class CNN(Classifier):
 
     def __init__(
         self,
-        image: ImageShape = (1, 28, 28),
+        image_shape: ImageShape = (1, 28, 28),
         num_classes: AtLeastTwo = 10,
         channels: Annotated[Sequence[PositiveInt], MinLen(1)] = (16, 32, 64),
         dropout: Probability = 0.0,
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
-        in_channels, height, width = image
+        in_channels, height, width = image_shape
         height, width = height >> len(channels), width >> len(channels)
         if min(height, width) < 1:
-            raise UserError(f"image={list(image)} cannot be halved {len(channels)} times: give fewer channels")
+            raise UserError(
+                f"image_shape={list(image_shape)} cannot be halved {len(channels)} times: give fewer channels"
+            )
 
         stem, *stages = channels
         layers = [conv_block(in_channels, stem, kernel_size=5, pool=True)]  # (B, C, H, W) -> (B, 16, H/2, W/2)

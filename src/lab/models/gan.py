@@ -67,11 +67,12 @@ class GAN(pl.LightningModule):
     Batches are images (B, C, H, W) first; what follows (labels) is not looked at.
 
     Args:
-        image: (channels, height, width); height and width are multiples of 4.
-        pixels: mean and standard deviation that the data normalises pixels in [0, 1] by; the players' own range is
-            tanh's, [-1, 1].
-        latent_size: Z, standard normal numbers that the generator makes an image from.
-        channels: feature maps of generator and discriminator at half the resolution; twice as many at a quarter.
+        image_shape: (channels, height, width); height and width are multiples of 4.
+        pixel_mean_std: mean and standard deviation that the data normalises pixels in [0, 1] by; the players' own range
+            is tanh's, [-1, 1].
+        latent_dim: Z, standard normal numbers that the generator makes an image from.
+        generator_channels: feature maps of the generator at half the resolution; twice as many at a quarter.
+        discriminator_channels: those of the discriminator.
         hidden_size: units of the layer between the feature maps and the latents, or the score.
         loss: non_saturating, hinge, or wgan_gp, whose critic takes no more steps than the generator here.
         gradient_penalty: weight of wgan_gp's penalty on slopes other than one.
@@ -93,10 +94,11 @@ class GAN(pl.LightningModule):
 
     def __init__(
         self,
-        image: ImageShape = (1, 28, 28),
-        pixels: PixelMeanStd = (0.15, 0.319),
-        latent_size: PositiveInt = 64,
-        channels: tuple[PositiveInt, PositiveInt] = (32, 16),
+        image_shape: ImageShape = (1, 28, 28),
+        pixel_mean_std: PixelMeanStd = (0.15, 0.319),
+        latent_dim: PositiveInt = 64,
+        generator_channels: PositiveInt = 32,
+        discriminator_channels: PositiveInt = 16,
         hidden_size: PositiveInt = 256,
         loss: Literal["non_saturating", "hinge", "wgan_gp"] = "non_saturating",
         gradient_penalty: NonNegativeFloat = 10.0,
@@ -105,21 +107,21 @@ class GAN(pl.LightningModule):
         scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        depth, height, width = image
+        depth, height, width = image_shape
         if height % 4 or width % 4:
-            raise UserError(f"image={list(image)}: a GAN needs height and width that are multiples of 4")
+            raise UserError(f"image_shape={list(image_shape)}: a GAN needs height and width that are multiples of 4")
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
-        self.mean, self.std = pixels
-        self.latent_size = latent_size
+        self.mean, self.std = pixel_mean_std
+        self.latent_dim = latent_dim
         self.loss = loss
         self.gradient_penalty = gradient_penalty
         self.optimizer = optimizer
         self.scheduler = scheduler
 
         quarter, area = (height // 4, width // 4), height // 4 * width // 4
-        g, d = channels
+        g, d = generator_channels, discriminator_channels
         self.generator = nn.Sequential(
-            nn.Linear(latent_size, hidden_size, bias=False),  # (B, Z) -> (B, hidden_size)
+            nn.Linear(latent_dim, hidden_size, bias=False),  # (B, Z) -> (B, hidden_size)
             nn.BatchNorm1d(hidden_size),
             nn.ReLU(),
             nn.Linear(hidden_size, 2 * g * area, bias=False),
@@ -152,7 +154,7 @@ class GAN(pl.LightningModule):
             average: Any = get_ema_multi_avg_fn(ema_decay)
             self.ema = AveragedModel(deepcopy(self.generator), multi_avg_fn=average, use_buffers=True)
             self.ema.requires_grad_(False)
-        latents = torch.randn(64, latent_size, generator=generator(0))
+        latents = torch.randn(64, latent_dim, generator=generator(0))
         self.register_buffer("latents", latents, persistent=False)  # what the pictures of every epoch are made from
 
     def forward(self, z: Tensor) -> Tensor:
@@ -166,7 +168,7 @@ class GAN(pl.LightningModule):
             n: how many.
             generator: of the latents, on the CPU; None for torch's own.
         """
-        return self._draw(torch.randn(n, self.latent_size, generator=generator).to(self.device, self.dtype))  # type: ignore[arg-type]
+        return self._draw(torch.randn(n, self.latent_dim, generator=generator).to(self.device, self.dtype))  # type: ignore[arg-type]
 
     def sample_images(self, n: int, seed: int = 0) -> Tensor:
         """Draws `n` images (n, C, H, W), pixels in [0, 1]."""
@@ -179,7 +181,7 @@ class GAN(pl.LightningModule):
         averaged = " averaged" if self.ema is not None else ""
         description = f"images, pixels in [0, 1], of the{averaged} generator from standard normal latents"
         network = self.generator if self.ema is None else self.ema.module
-        return ExportSpec(InPixels(network), description, ("images",), ("latents",), (self.latent_size,))
+        return ExportSpec(InPixels(network), description, ("images",), ("latents",), (self.latent_dim,))
 
     def losses(self, real: Tensor, fake: Tensor, draw: torch.Generator | None = None) -> dict[str, Tensor]:
         """Both players' losses on images (B, C, H, W) in [-1, 1]; each has gradients for its own player alone."""
@@ -199,7 +201,7 @@ class GAN(pl.LightningModule):
         real = self._inward(batch[0])
         # Ranks share the global seed and must not share latents; a resumed run goes on with those that came next.
         draw = generator(torch.initial_seed(), self.global_step, self.global_rank)
-        z = torch.randn(len(real), self.latent_size, generator=draw).to(real)
+        z = torch.randn(len(real), self.latent_dim, generator=draw).to(real)
         losses = self.losses(real, self.generator(z), draw)
 
         return {"loss": losses["loss_d"] + losses["loss_g"], **losses}

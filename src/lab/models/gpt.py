@@ -1,6 +1,6 @@
 """GPT: a decoder-only transformer.
 
-Shapes: B batch, T tokens, D width, H heads, d = D / H numbers in one head, V vocabulary.
+Shapes: B batch, T tokens, D numbers for each token (embed_dim), H heads, d = D / H numbers in one head, V vocabulary.
 """
 
 from typing import Any, Literal
@@ -19,12 +19,12 @@ class GPT(LanguageModel):
 
     Args:
         vocab_size: V.
-        context: the most tokens it reads.
-        width: D.
+        context_length: the most tokens it reads.
+        embed_dim: D.
         num_layers: blocks.
         num_heads: see `Attention`.
         dropout: see `Block`; of the embedding as well.
-        positions: `learned`, one vector for each, or `rotary`.
+        position_encoding: `learned`, one vector for each, or `rotary`.
         **task: see `LanguageModel`.
 
     Source: Radford et al. 2018 and 2019; tied embeddings: Press and Wolf 2017; rotary: Su et al. 2021.
@@ -35,23 +35,25 @@ class GPT(LanguageModel):
     def __init__(
         self,
         vocab_size: AtLeastTwo = 256,
-        context: PositiveInt = 64,
-        width: PositiveInt = 64,
+        context_length: PositiveInt = 64,
+        embed_dim: PositiveInt = 64,
         num_layers: PositiveInt = 2,
         num_heads: PositiveInt = 4,
         dropout: Probability = 0.0,
-        positions: Literal["learned", "rotary"] = "rotary",
+        position_encoding: Literal["learned", "rotary"] = "rotary",
         **task: Any,
     ) -> None:
-        super().__init__(vocab_size=vocab_size, context=context, **task)
-        self.embedding = nn.Embedding(vocab_size, width)
+        super().__init__(vocab_size=vocab_size, context_length=context_length, **task)
+        self.embedding = nn.Embedding(vocab_size, embed_dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = blocks(num_layers, width, num_heads, dropout, causal=True)
-        self.norm = nn.LayerNorm(width)
-        learned = positions == "learned"
-        self.positions = nn.Parameter(0.02 * torch.randn(context, width)) if learned else None
-        self.register_buffer("rotations", None if learned else rotations(context, width // num_heads), persistent=False)
+        self.blocks = blocks(num_layers, embed_dim, num_heads, dropout, causal=True)
+        self.norm = nn.LayerNorm(embed_dim)
+        learned = position_encoding == "learned"
+        self.positions = nn.Parameter(0.02 * torch.randn(context_length, embed_dim)) if learned else None
+        self.register_buffer(
+            "rotations", None if learned else rotations(context_length, embed_dim // num_heads), persistent=False
+        )
 
     def make_cache(self) -> list[Cache]:
         return [Cache() for _ in self.blocks]

@@ -19,7 +19,7 @@ class LeNet(Classifier):
     28x28 images the 32x32 frame that the paper has.
 
     Args:
-        image: (channels, height, width) of the input; height and width are multiples of 4, at least 12.
+        image_shape: (channels, height, width) of the input; height and width are multiples of 4, at least 12.
         num_classes: K.
         channels: feature maps of the two convolutions.
         hidden_sizes: units of the two hidden layers.
@@ -32,7 +32,7 @@ class LeNet(Classifier):
 
     def __init__(
         self,
-        image: ImageShape = (1, 28, 28),
+        image_shape: ImageShape = (1, 28, 28),
         num_classes: AtLeastTwo = 10,
         channels: tuple[PositiveInt, PositiveInt] = (6, 16),
         hidden_sizes: tuple[PositiveInt, PositiveInt] = (120, 84),
@@ -41,9 +41,11 @@ class LeNet(Classifier):
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
-        in_channels, rows, columns = image
+        in_channels, rows, columns = image_shape
         if rows % 4 or columns % 4 or min(rows, columns) < 12:
-            raise UserError(f"image={list(image)}: LeNet needs height and width that are multiples of 4, at least 12")
+            raise UserError(
+                f"image_shape={list(image_shape)}: LeNet needs height and width that are multiples of 4, at least 12"
+            )
         c1, c2, h1, h2 = (round(width * size) for size in (*channels, *hidden_sizes))
         flat = c2 * (rows // 4 - 2) * (columns // 4 - 2)
 

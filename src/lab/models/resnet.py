@@ -20,7 +20,7 @@ class ResNet(Classifier):
     """Residual network; a small image keeps its size through the first layer, which torchvision's would quarter.
 
     Args:
-        image: (channels, height, width) of the input.
+        image_shape: (channels, height, width) of the input.
         num_classes: K.
         depth: 18, 34, 50, 101 or 152.
         weights: null, the name of torchvision's (`DEFAULT`, `IMAGENET1K_V1`: fetched once), or the path of a file with
@@ -37,7 +37,7 @@ class ResNet(Classifier):
 
     def __init__(
         self,
-        image: ImageShape = (1, 28, 28),
+        image_shape: ImageShape = (1, 28, 28),
         num_classes: AtLeastTwo = 10,
         depth: Literal[18, 34, 50, 101, 152] = 18,
         weights: str | None = None,
@@ -49,7 +49,7 @@ class ResNet(Classifier):
         self.frozen_epochs = frozen_epochs
         self.unfreeze_every = unfreeze_every
         self.hparams["weights"] = None  # a checkpoint brings its own
-        channels, height, width = image
+        channels, height, width = image_shape
         net = torchvision.models.get_model(f"resnet{depth}", weights=None, num_classes=num_classes)
         first = net.conv1
         if min(height, width) < LARGE:

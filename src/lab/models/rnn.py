@@ -15,8 +15,8 @@ from lab.models.tasks.classification import Classifier
 from lab.models.tasks.regression import Regressor
 
 Cell = Literal["elman", "gru", "lstm"]
-Read = Literal["steps", "numbers"]
-Memory = Annotated[int, Ge(3)]  # forget times are drawn between 1 and memory - 1
+InputMode = Literal["rows", "pixels"]
+ChronoInit = Annotated[int, Ge(3)]  # forget times are drawn between 1 and chrono_init - 1
 
 CELLS: dict[str, Any] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -38,7 +38,7 @@ class Recurrent(nn.Module):
                 h' = o * tanh(c')
 
     Recurrent weights start orthogonal (Saxe, McClelland and Ganguli 2014), one block a gate; the LSTM's forget gate
-    starts open, with a bias of 1 (Jozefowicz, Zaremba and Sutskever 2015), or as `memory` says.
+    starts open, with a bias of 1 (Jozefowicz, Zaremba and Sutskever 2015), or as `chrono_init` says.
 
     Args:
         input_size: D.
@@ -47,10 +47,10 @@ class Recurrent(nn.Module):
         num_layers: each reads the states of the one below.
         bidirectional: a second net reads from the end; its state is appended.
         dropout: probability of dropping a number between two layers; needs two layers.
-        read: `steps`, or `numbers`: every single number is a step (images by pixels).
-        memory: steps that an LSTM must remember over; its gates then start so that its units forget after times between
-            one step and this, their input gates closed as far as their forget gates are open (Tallec and Ollivier 2018,
-            equation 16). None for the bias of 1.
+        input_mode: `rows`, or `pixels`: every single number is a step (images by pixels).
+        chrono_init: steps that an LSTM must remember over; its gates then start so that its units forget after
+            times between one step and this, their input gates closed as far as their forget gates are open (Tallec and
+            Ollivier 2018, equation 16). None for the bias of 1.
 
     Source: Elman 1990; Cho et al. 2014, with the reset gate after the product, as cuDNN has it; Hochreiter and
     Schmidhuber 1997 with the forget gate of Gers, Schmidhuber and Cummins 2000.
@@ -64,17 +64,17 @@ class Recurrent(nn.Module):
         num_layers: PositiveInt,
         bidirectional: bool,
         dropout: Probability,
-        read: Read,
-        memory: Memory | None,
+        input_mode: InputMode,
+        chrono_init: ChronoInit | None,
     ) -> None:
         super().__init__()
-        if memory is not None and cell != "lstm":
-            raise UserError(f"memory={memory}, cell={cell}: it is for the gates of an LSTM")
+        if chrono_init is not None and cell != "lstm":
+            raise UserError(f"chrono_init={chrono_init}, cell={cell}: it is for the gates of an LSTM")
         if dropout > 0 and num_layers == 1:
             raise UserError(f"dropout={dropout} works between layers, and num_layers=1: give two layers or dropout=0")
-        self.read = read
+        self.input_mode = input_mode
         self.layers = CELLS[cell](
-            1 if read == "numbers" else input_size,
+            1 if input_mode == "pixels" else input_size,
             hidden_size,
             num_layers,
             batch_first=True,
@@ -91,14 +91,14 @@ class Recurrent(nn.Module):
                 if cell == "lstm" and name.startswith("bias_ih"):
                     put_in, forget, _, _ = parameter.detach().split(hidden_size)
                     forget.fill_(1.0)
-                    if memory is not None:
-                        forget.uniform_(1, memory - 1).log_()
+                    if chrono_init is not None:
+                        forget.uniform_(1, chrono_init - 1).log_()
                         put_in.copy_(-forget)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if x.ndim == 4:
             x = x.transpose(1, 2).flatten(2)  # images (B, C, T, W) -> (B, T, C * W)
-        if self.read == "numbers":
+        if self.input_mode == "pixels":
             lengths = None if lengths is None else lengths * x.shape[2]
             x = x.flatten(1).unsqueeze(2)  # (B, T, D) -> (B, T * D, 1)
         sequences: Any = x
@@ -121,8 +121,8 @@ class RNN(Classifier):
         num_layers: one above the other.
         bidirectional: read from both ends.
         dropout: between layers.
-        read: `steps`, or `numbers`, one at a time.
-        memory: steps that an LSTM must remember over.
+        input_mode: `rows`, or `pixels`, one at a time.
+        chrono_init: steps that an LSTM must remember over.
         **task: see `Classifier`.
 
     Source: see `Recurrent`.
@@ -137,12 +137,14 @@ class RNN(Classifier):
         num_layers: PositiveInt = 1,
         bidirectional: bool = False,
         dropout: Probability = 0.0,
-        read: Read = "steps",
-        memory: Memory | None = None,
+        input_mode: InputMode = "rows",
+        chrono_init: ChronoInit | None = None,
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
-        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read, memory)
+        self.encoder = Recurrent(
+            input_size, cell, hidden_size, num_layers, bidirectional, dropout, input_mode, chrono_init
+        )
         self.head = nn.Linear(self.encoder.out_size, num_classes)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -161,8 +163,8 @@ class RNNRegressor(Regressor):
         num_layers: one above the other.
         bidirectional: read from both ends.
         dropout: between layers.
-        read: `steps`, or `numbers`, one at a time.
-        memory: steps that an LSTM must remember over.
+        input_mode: `rows`, or `pixels`, one at a time.
+        chrono_init: steps that an LSTM must remember over.
         **task: see `Regressor`.
 
     Source: see `Recurrent`.
@@ -177,12 +179,14 @@ class RNNRegressor(Regressor):
         num_layers: PositiveInt = 1,
         bidirectional: bool = False,
         dropout: Probability = 0.0,
-        read: Read = "steps",
-        memory: Memory | None = None,
+        input_mode: InputMode = "rows",
+        chrono_init: ChronoInit | None = None,
         **task: Any,
     ) -> None:
         super().__init__(num_targets=num_targets, **task)
-        self.encoder = Recurrent(input_size, cell, hidden_size, num_layers, bidirectional, dropout, read, memory)
+        self.encoder = Recurrent(
+            input_size, cell, hidden_size, num_layers, bidirectional, dropout, input_mode, chrono_init
+        )
         self.head = nn.Linear(self.encoder.out_size, num_targets)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -35,13 +35,13 @@ class VAE(pl.LightningModule):
     the negative of what is trained on, in nats an image, `test/nll` the negative log-likelihood by importance sampling.
 
     Args:
-        image: (C, H, W); for "conv", H and W are multiples of 4.
-        pixels: (mean, std) that the data normalised pixels in [0, 1] by.
+        image_shape: (C, H, W); for "conv", H and W are multiples of 4.
+        pixel_mean_std: (mean, std) that the data normalised pixels in [0, 1] by.
         network: "mlp", or "conv" with two strided convolutions each way.
         hidden_sizes: of the encoder of "mlp", and in reverse of its decoder.
         activation: after each hidden layer of "mlp"; tanh in Burda et al.
         channels: feature maps of the two convolutions of "conv"; ReLU follows each.
-        latent_size: L.
+        latent_dim: L.
         beta: weight of the KL divergence; 1 makes a bound (Higgins et al. 2017, equation 4).
         num_samples: K of the importance-weighted bound that is trained on; 1 makes the ELBO.
         nll_samples: importance samples of each test image for `test/nll`.
@@ -59,13 +59,13 @@ class VAE(pl.LightningModule):
 
     def __init__(
         self,
-        image: ImageShape = (1, 28, 28),
-        pixels: PixelMeanStd = (0.15, 0.319),
+        image_shape: ImageShape = (1, 28, 28),
+        pixel_mean_std: PixelMeanStd = (0.15, 0.319),
         network: Literal["mlp", "conv"] = "mlp",
         hidden_sizes: Sequence[PositiveInt] = (200, 200),
         activation: Activation = "tanh",
         channels: tuple[PositiveInt, PositiveInt] = (32, 64),
-        latent_size: PositiveInt = 50,
+        latent_dim: PositiveInt = 50,
         beta: NonNegativeFloat = 1.0,
         num_samples: PositiveInt = 1,
         nll_samples: PositiveInt = 5000,
@@ -81,9 +81,9 @@ class VAE(pl.LightningModule):
                 " set beta=1 or num_samples=1"
             )
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
-        self.image = tuple(image)
-        self.mean, self.std = pixels
-        self.latent_size = latent_size
+        self.image_shape = tuple(image_shape)
+        self.mean, self.std = pixel_mean_std
+        self.latent_dim = latent_dim
         self.beta = beta
         self.num_samples = num_samples
         self.nll_samples = nll_samples
@@ -92,11 +92,11 @@ class VAE(pl.LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         if network == "mlp":
-            num_pixels = math.prod(image)
-            self.encoder = make_mlp(num_pixels, 2 * latent_size, hidden_sizes, activation, 0.0, False)
-            self.decoder = make_mlp(latent_size, num_pixels, hidden_sizes[::-1], activation, 0.0, False)
+            num_pixels = math.prod(image_shape)
+            self.encoder = make_mlp(num_pixels, 2 * latent_dim, hidden_sizes, activation, 0.0, False)
+            self.decoder = make_mlp(latent_dim, num_pixels, hidden_sizes[::-1], activation, 0.0, False)
         else:
-            self.encoder, self.decoder = _convolutions(self.image, channels, latent_size)
+            self.encoder, self.decoder = _convolutions(self.image_shape, channels, latent_dim)
         self.val_loss, self.val_elbo = MeanMetric(), MeanMetric()
         self.test_loss, self.test_elbo, self.test_nll = MeanMetric(), MeanMetric(), MeanMetric()
         self._shown: Tensor | None = None  # validation images for the pictures
@@ -105,7 +105,7 @@ class VAE(pl.LightningModule):
         """Pixel logits at the posterior's mean, and the posterior's mean and log-variance, of normalised images."""
         mean, log_var = self.encode(self.intensities(x))  # (B, C, H, W) -> (B, L), (B, L)
         logits = self.decoder(mean)  # (B, L) -> (B, D)
-        return logits.unflatten(1, self.image), mean, log_var
+        return logits.unflatten(1, self.image_shape), mean, log_var
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_var = self.encoder(x).to(x).chunk(2, dim=1)  # (B, C, H, W) in [0, 1] -> (B, 2 L) -> twice (B, L)
@@ -124,7 +124,7 @@ class VAE(pl.LightningModule):
             `bound`, the importance-weighted one where K > 1, else the ELBO with the KL divergence weighed by `beta`.
         """
         mean, log_var = self.encode(x)
-        noise = self._normal(len(x), num_samples, self.latent_size, generator=generator)  # (B, K, L)
+        noise = self._normal(len(x), num_samples, self.latent_dim, generator=generator)  # (B, K, L)
         log_likelihood, log_ratio = self._log_weights(x, mean, log_var, noise)  # (B, K), (B, K)
         kl = -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(1)  # (B, L) -> (B,), Kingma, appendix B
         reconstruction = -log_likelihood.mean(1)
@@ -146,7 +146,7 @@ class VAE(pl.LightningModule):
             for part in x.split(max(1, self.chunk_size // num_samples)):
                 mean, log_var = self.encode(part)
                 # Drawn image by image, so that the draws are the same whatever the chunks
-                noise = torch.stack([self._normal(num_samples, self.latent_size, generator=generator) for _ in part])
+                noise = torch.stack([self._normal(num_samples, self.latent_dim, generator=generator) for _ in part])
                 total = mean.new_full((len(part),), -math.inf)
                 for chunk in noise.split(max(1, self.chunk_size // len(part)), dim=1):  # (b, k, L)
                     log_weights = torch.add(*self._log_weights(part, mean, log_var, chunk))  # (b, k)
@@ -168,7 +168,7 @@ class VAE(pl.LightningModule):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """`n` images (n, C, H, W) from the prior: Bernoulli means, normalised like the data; `generator` on the CPU."""
-        return (self._means(self._normal(n, self.latent_size, generator=generator)) - self.mean) / self.std
+        return (self._means(self._normal(n, self.latent_dim, generator=generator)) - self.mean) / self.std
 
     def sample_images(self, n: int, seed: int = 0) -> Tensor:
         """`n` images (n, C, H, W) from the prior, pixels in [0, 1]."""
@@ -184,7 +184,7 @@ class VAE(pl.LightningModule):
     def export_wrapper(self, dims: dict[str, Any]) -> ExportSpec:
         description = "the mean of each pixel, in [0, 1], at the code's mean, and mean and log-variance of the code"
         names = ("reconstruction", "mean", "log_var")
-        return ExportSpec(Reconstruction(self), description, names, ("input",), self.image)
+        return ExportSpec(Reconstruction(self), description, names, ("input",), self.image_shape)
 
     def intensities(self, x: Tensor) -> Tensor:
         """Normalised images as intensities in [0, 1]."""
@@ -228,7 +228,7 @@ class VAE(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Pictures: reconstructions under their originals, samples of the prior, walks between two images' codes."""
-        if self._shown is None or self.image[0] not in (1, 3):
+        if self._shown is None or self.image_shape[0] not in (1, 3):
             return
         mean, _ = self.encode(self._shown)  # (10, L)
         pairs = torch.stack([self._shown, self._means(mean)])  # (2, 10, C, H, W)
@@ -242,7 +242,7 @@ class VAE(pl.LightningModule):
 
     def _means(self, z: Tensor) -> Tensor:
         """What the decoder expects of each pixel: (B, L) -> (B, C, H, W) in [0, 1]."""
-        return self.decoder(z).sigmoid().unflatten(1, self.image)
+        return self.decoder(z).sigmoid().unflatten(1, self.image_shape)
 
     def _normal(self, *shape: int, generator: torch.Generator | None) -> Tensor:
         """Standard normal draws: of `generator`, on the CPU, the same on every device, else of the device's own."""
@@ -274,12 +274,12 @@ def binarise(intensities: Tensor, generator: torch.Generator | None = None) -> T
 
 
 def _convolutions(
-    image: Sequence[int], channels: Sequence[int], latent_size: int
+    image_shape: Sequence[int], channels: Sequence[int], latent_dim: int
 ) -> tuple[nn.Sequential, nn.Sequential]:
     """Encoder (B, C, H, W) -> (B, 2 L) and decoder (B, L) -> (B, D)."""
-    in_channels, height, width = image
+    in_channels, height, width = image_shape
     if height % 4 or width % 4:
-        raise UserError(f"image={list(image)}: two halvings need height and width that are multiples of 4")
+        raise UserError(f"image_shape={list(image_shape)}: two halvings need height and width that are multiples of 4")
     c1, c2 = channels
     small = (c2, height // 4, width // 4)
     strided = (4, 2, 1)  # kernel, stride and padding that halve or double each side
@@ -289,10 +289,10 @@ def _convolutions(
         nn.Conv2d(c1, c2, *strided),  # -> (B, c2, H/4, W/4)
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(math.prod(small), 2 * latent_size),
+        nn.Linear(math.prod(small), 2 * latent_dim),
     )
     decoder = nn.Sequential(
-        nn.Linear(latent_size, math.prod(small)),
+        nn.Linear(latent_dim, math.prod(small)),
         nn.ReLU(),
         nn.Unflatten(1, small),  # (B, c2, H/4, W/4)
         nn.ConvTranspose2d(c2, c1, *strided),  # -> (B, c1, H/2, W/2)

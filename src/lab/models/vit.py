@@ -1,6 +1,6 @@
 """Vision transformer.
 
-Shapes: B batch, T tokens, D width, H heads, d = D / H numbers in one head, V vocabulary.
+Shapes: B batch, T tokens, D numbers for each token (embed_dim), H heads, d = D / H numbers in one head, V vocabulary.
 """
 
 from typing import Any, Literal
@@ -18,10 +18,10 @@ class ViT(Classifier):
     """Vision transformer: patches become tokens, and the class token, or the mean of all, becomes the class.
 
     Args:
-        image: (channels, height, width) of the input; height and width are multiples of `patch_size`.
+        image_shape: (channels, height, width) of the input; height and width are multiples of `patch_size`.
         num_classes: C.
         patch_size: P, side of a patch in pixels.
-        width: D.
+        embed_dim: D.
         num_layers: blocks.
         num_heads: see `Attention`.
         dropout: see `Block`.
@@ -33,10 +33,10 @@ class ViT(Classifier):
 
     def __init__(
         self,
-        image: ImageShape = (1, 28, 28),
+        image_shape: ImageShape = (1, 28, 28),
         num_classes: AtLeastTwo = 10,
         patch_size: PositiveInt = 4,
-        width: PositiveInt = 64,
+        embed_dim: PositiveInt = 64,
         num_layers: PositiveInt = 6,
         num_heads: PositiveInt = 4,
         dropout: Probability = 0.0,
@@ -44,17 +44,19 @@ class ViT(Classifier):
         **task: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, **task)
-        channels, height, columns = image
+        channels, height, columns = image_shape
         if height % patch_size or columns % patch_size:
-            raise UserError(f"image={list(image)}, patch_size={patch_size}: patches must tile the image without a rest")
+            raise UserError(
+                f"image_shape={list(image_shape)}, patch_size={patch_size}: patches must tile the image without a rest"
+            )
         tokens = (height // patch_size) * (columns // patch_size) + (pool == "class_token")
         self.pool = pool
-        self.patches = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "class_token" else None
-        self.positions = nn.Parameter(0.02 * torch.randn(1, tokens, width))
-        self.blocks = blocks(num_layers, width, num_heads, dropout, causal=False)
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, num_classes)
+        self.patches = nn.Conv2d(channels, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if pool == "class_token" else None
+        self.positions = nn.Parameter(0.02 * torch.randn(1, tokens, embed_dim))
+        self.blocks = blocks(num_layers, embed_dim, num_heads, dropout, causal=False)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.head = nn.Linear(embed_dim, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, D, H/P, W/P) -> (B, T, D)

@@ -10,7 +10,7 @@ from lab.engine.utils.ranges import Fraction, PositiveFloat, PositiveInt, Probab
 
 
 def cosine(
-    optimizer: Optimizer, total_steps: PositiveInt, warmup: Probability = 0.05, final: Fraction = 0.0
+    optimizer: Optimizer, total_steps: PositiveInt, warmup: Probability = 0.05, min_lr_ratio: Fraction = 0.0
 ) -> LambdaLR:
     """Linear warm-up, then half a cosine down to the end.
 
@@ -18,7 +18,7 @@ def cosine(
         optimizer: whose learning rates are the peak.
         total_steps: optimizer steps of the whole fit.
         warmup: share of `total_steps` spent rising.
-        final: share of the peak that is left at the end.
+        min_lr_ratio: share of the peak that is left at the end.
 
     Source: Loshchilov and Hutter, SGDR, 2017, equation 5, for one cycle.
     """
@@ -28,7 +28,7 @@ def cosine(
         if step < rising:
             return (step + 1) / (rising + 1)
         progress = (step - rising) / max(1, total_steps - rising)
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return min_lr_ratio + (1 - min_lr_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     return LambdaLR(optimizer, factor)
 

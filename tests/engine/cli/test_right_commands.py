@@ -47,7 +47,7 @@ RIGHT = [
     "+callbacks.mine={_target_:pytorch_lightning.callbacks.ModelCheckpoint,every_n_train_steps:5,save_top_k:-1}",
     "~callbacks.summary logger=none ++trainer.max_epochs=2",
     "~data.batch_size ~model.dropout",
-    "model=rnn model.memory=784 model.read=numbers",
+    "model=rnn model.chrono_init=784 model.input_mode=pixels",
     "model=resnet model.depth=50 model.weights=DEFAULT",
     "data=adding model=rnn_regressor data.min_length=50",
     "model=mlp model.hidden_sizes=[] model.dropout=0",

@@ -90,7 +90,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("~paths.log_dir", "paths.log_dir", ""),
     ("~callbacks.sumary", "callbacks.sumary", "callbacks.summary"),
     ("~model._target_", "model", ""),
-    ("~dims.image", "dims.image", "mlp"),
+    ("~dims.image_shape", "dims.image_shape", "mlp"),
     # values of another type
     ("optimizer.lr=abc", "optimizer.lr", ""),
     ("optimizer.lr=", "optimizer.lr", ""),
@@ -117,7 +117,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("model.hidden_sizes=[120,many]", "model.hidden_sizes", ""),
     ("model.hidden_sizes=[120,1.5]", "model.hidden_sizes", ""),
     ("model=mlp model.batch_norm=on", "model.batch_norm", ""),
-    ("model=rnn model.memory=long", "model.memory", ""),
+    ("model=rnn model.chrono_init=long", "model.chrono_init", ""),
     ("data=adding model=rnn_regressor data.min_length=1.5", "data.min_length", ""),
     ("trainer.max_time=10", "trainer.max_time", "00:12:00:00"),
     ("trainer.max_time=10:00", "trainer.max_time", "00:12:00:00"),
@@ -165,10 +165,10 @@ WRONG: list[tuple[str, str, str]] = [
     # no such choice
     ("model=mlp model.activation=rellu", "model.activation", "relu"),
     ("model=rnn model.cell=lstmm", "model.cell", "lstm"),
-    ("model=rnn model.read=step", "model.read", "steps"),
+    ("model=rnn model.input_mode=row", "model.input_mode", "rows"),
     ("model=vit model.pool=men", "model.pool", "mean"),
     ("model=gan model.loss=hing", "model.loss", "hinge"),
-    ("model=gpt data=text model.positions=rotry", "model.positions", "rotary"),
+    ("model=gpt data=text model.position_encoding=rotry", "model.position_encoding", "rotary"),
     ("data=linear model=linear_regression model.loss=hubr", "model.loss", "huber"),
     ("data=blobs model=mlp data.missing=medain", "data.missing", "median"),
     ("+scheduler.scheduler.anneal_strategy=coz", "scheduler.scheduler.anneal_strategy", "cos"),
@@ -396,9 +396,9 @@ def test_the_real_command_would_tell_of_torch(tmp_path: Path) -> None:
     [
         (["model=vit", "model.patch_size=5"], "patch_size", ""),
         (["model=vae", "model.num_samples=5", "model.beta=2"], "num_samples", "beta"),
-        (["model=rnn", "model.cell=gru", "model.memory=9"], "memory", "cell"),
+        (["model=rnn", "model.cell=gru", "model.chrono_init=9"], "chrono_init", "cell"),
         (["model=rnn", "model.dropout=0.1"], "dropout", "num_layers"),
-        (["model=gpt", "data=text", "model.num_heads=5"], "num_heads", "width"),
+        (["model=gpt", "data=text", "model.num_heads=5"], "num_heads", "embed_dim"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )

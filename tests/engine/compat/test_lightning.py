@@ -56,7 +56,7 @@ def fit(cfg: Compose, tmp_path: Path, *overrides: str) -> dict[str, Any]:
     ids=" ".join,
 )
 def test_it_trains_and_logs_as_lightnings_does(overrides: list[str], cfg: Compose, tmp_path: Path) -> None:
-    theirs = fit(cfg, tmp_path / "theirs", "quick_loop=false", *overrides)
+    theirs = fit(cfg, tmp_path / "theirs", "fast_loop=false", *overrides)
     ours = fit(cfg, tmp_path / "ours", *overrides)
     assert ours["curve"] == theirs["curve"]
     assert ours["loops"] == theirs["loops"]
@@ -223,7 +223,7 @@ def test_a_step_that_logs_by_itself_is_logged(cfg: Compose, tmp_path: Path) -> N
     def noted(quick: bool) -> list[str]:
         directory = tmp_path / str(quick)
         module, data, trainer = build(
-            cfg(*RUN, f"paths.run_dir={directory}", "logger=csv", "callbacks=none", f"quick_loop={quick}"), [Noter()]
+            cfg(*RUN, f"paths.run_dir={directory}", "logger=csv", "callbacks=none", f"fast_loop={quick}"), [Noter()]
         )
         trainer.fit(module, datamodule=data)
         return (directory / "csv" / "metrics.csv").read_text().splitlines()

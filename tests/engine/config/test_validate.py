@@ -111,9 +111,9 @@ def test_dims_are_what_a_batch_holds(choice: str, cfg: Compose) -> None:
 def holds(name: str, dim: Any, data: Any, inputs: Tensor, targets: Tensor) -> bool:
     """Whether a batch has what `dims` says of it."""
     match name:
-        case "image":
+        case "image_shape":
             return list(inputs.shape[1:]) == dim
-        case "pixels":
+        case "pixel_mean_std":
             return bool(dim == [data.mean, data.std])
         case "sequence":
             return math.prod(inputs.shape[1:]) == math.prod(dim) and inputs.shape[-1] == dim[1]
@@ -125,14 +125,14 @@ def holds(name: str, dim: Any, data: Any, inputs: Tensor, targets: Tensor) -> bo
             return list(targets.shape[1:]) == [dim]
         case "vocab":
             return bool(inputs.min() >= 0 and max(inputs.max(), targets.max()) < dim)
-        case "context":
+        case "context_length":
             return inputs.shape[1] == targets.shape[1] == dim
     raise AssertionError(f"what is dims.{name}?")
 
 
 def test_a_model_is_told_of_other_units_and_refused_other_shapes(cfg: Compose, tmp_path: Path) -> None:
     trained = cfg("model=vae", "data=digits")
-    assert check_data_compatibility(trained, cfg("model=vae", "data=mnist")) == {"pixels": [0.1307, 0.3081]}
+    assert check_data_compatibility(trained, cfg("model=vae", "data=mnist")) == {"pixel_mean_std": [0.1307, 0.3081]}
     assert check_data_compatibility(trained, trained) == {}
     with pytest.raises(UserError, match="has in_features=20, and this data would need 50"):
         check_data_compatibility(

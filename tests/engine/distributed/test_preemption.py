@@ -95,7 +95,7 @@ def test_two_ranks_go_on_as_two_ranks(tmp_path: Path, data_dir: Path) -> None:
 
 @pytest.mark.slow
 def test_the_second_signal_ends_at_once(tmp_path: Path, data_dir: Path) -> None:
-    process = begin(tmp_path, data_dir, *RUN, "callbacks.watch=null", script="tests/faulty.py", FAULT="sleep:0:3")
+    process = begin(tmp_path, data_dir, *RUN, "callbacks.watchdog=null", script="tests/faulty.py", FAULT="sleep:0:3")
     await_step(tmp_path)
     os.kill(process.pid, signal.SIGINT)
     time.sleep(1)
@@ -145,7 +145,7 @@ def test_slurms_warning_saves_and_puts_the_job_back(
 @pytest.mark.slow
 def test_slurms_warning_is_no_first_signal(tmp_path: Path, data_dir: Path) -> None:
     fault = {"script": "tests/faulty.py", "FAULT": "sleep:0:3", "SLURM_JOB_ID": "42"}
-    process = begin(tmp_path, data_dir, *RUN, "callbacks.watch=null", **fault)
+    process = begin(tmp_path, data_dir, *RUN, "callbacks.watchdog=null", **fault)
     await_step(tmp_path)
     for signum in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM):
         os.kill(process.pid, signum)

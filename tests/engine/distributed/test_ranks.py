@@ -50,7 +50,7 @@ def test_a_signal_to_any_rank_stops_all_with_one_checkpoint(
     ],
 )
 def test_a_rank_that_fails_ends_all_and_is_named(fault: str, said: str, tmp_path: Path, data_dir: Path) -> None:
-    process = begin(tmp_path, data_dir, *LONG, "callbacks.watch.timeout=4", script="tests/faulty.py", FAULT=fault)
+    process = begin(tmp_path, data_dir, *LONG, "callbacks.watchdog.timeout=4", script="tests/faulty.py", FAULT=fault)
     over = time.monotonic() + 60
     while "MLP:" not in (tmp_path / "out").read_text() and time.monotonic() < over:
         time.sleep(0.05)

@@ -83,12 +83,12 @@ def inputs(model: Any, dims: dict[str, Any], batch: int, steps: int) -> Tensor:
     if "vocab_size" in own:
         return torch.randint(own["vocab_size"], (batch, steps), generator=draws)
     for name, shape in (
-        ("latent_size", (own.get("latent_size"),)),
-        ("image", dims.get("image")),
+        ("latent_dim", (own.get("latent_dim"),)),
+        ("image_shape", dims.get("image_shape")),
         ("in_features", (own.get("in_features"),)),
         ("input_size", (steps, own.get("input_size"))),
     ):
-        if (name in own or name in dims) and (name, type(model).__name__) != ("latent_size", "VAE"):
+        if (name in own or name in dims) and (name, type(model).__name__) != ("latent_dim", "VAE"):
             assert shape is not None
             return torch.randn((batch, *shape), generator=draws)
     raise AssertionError(type(model))
@@ -144,10 +144,12 @@ def test_weights_are_written_as_they_are(model: str, cfg: Compose, tmp_path: Pat
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode, "as readable as any other file"
 
 
-@pytest.mark.parametrize(("cell", "read"), [("elman", "steps"), pytest.param("gru", "numbers", marks=pytest.mark.slow)])
-def test_recurrent_nets_of_every_kind(cell: Any, read: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cell", "input_mode"), [("elman", "rows"), pytest.param("gru", "pixels", marks=pytest.mark.slow)]
+)
+def test_recurrent_nets_of_every_kind(cell: Any, input_mode: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = RNNRegressor(2, cell=cell, read=read, hidden_size=5, num_layers=2, bidirectional=True).eval()
+    model = RNNRegressor(2, cell=cell, input_mode=input_mode, hidden_size=5, num_layers=2, bidirectional=True).eval()
     export(part(model), model, "onnx", tmp_path / "m.onnx", {})
     export(part(model), model, "torch_export", tmp_path / "m.pt2", {})
     program = torch.export.load(tmp_path / "m.pt2").module()
@@ -178,7 +180,7 @@ def test_a_program_of_a_recurrent_net_loads_without_this_project(tmp_path: Path)
 
 def test_a_language_model_reads_up_to_its_context(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = GPT(9, context=12, width=16, num_layers=1, num_heads=2, positions="learned").eval()
+    model = GPT(9, context_length=12, embed_dim=16, num_layers=1, num_heads=2, position_encoding="learned").eval()
     export(part(model), model, "onnx", tmp_path / "m.onnx", {})
     for steps in (1, 12):
         x = torch.randint(9, (2, steps))

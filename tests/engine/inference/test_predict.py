@@ -294,7 +294,7 @@ def test_a_text_is_continued_as_by_hand(
 
 def test_a_text_goes_on_beyond_the_context() -> None:
     torch.manual_seed(0)
-    model = GPT(vocab_size=11, context=8, width=16, num_layers=1, num_heads=2).eval()
+    model = GPT(vocab_size=11, context_length=8, embed_dim=16, num_layers=1, num_heads=2).eval()
 
     def complete(num_tokens: int, **options: Any) -> list[int]:
         return [int(token) for token in model.complete("1 2 3", None, num_tokens=num_tokens, **options).split()]
@@ -325,7 +325,7 @@ def test_samples_are_a_grid(runs: dict[str, Path], tmp_path: Path) -> None:
 
 def test_tasks_without_a_run_answer_too() -> None:
     torch.manual_seed(0)
-    vae = VAE(hidden_sizes=[8], latent_size=2).eval()
+    vae = VAE(hidden_sizes=[8], latent_dim=2).eval()
     with torch.inference_mode():
         found = vae.predict_step((torch.rand(5, 1, 28, 28), None), 0)
         assert list(found) == ["elbo", "reconstruction", "kl"]
@@ -338,7 +338,7 @@ def test_tasks_without_a_run_answer_too() -> None:
             "target": ["target_1", "target_2"],
         }
         assert columns["prediction"]["prediction_2"] == pytest.approx(rnn.predict(*inputs)[:, 1].tolist())
-        gpt = GPT(vocab_size=5, context=4, width=8, num_layers=1, num_heads=2).eval()
+        gpt = GPT(vocab_size=5, context_length=4, embed_dim=8, num_layers=1, num_heads=2).eval()
         tokens, following = torch.tensor([[0, 1, 2]]), torch.tensor([[1, -100, 3]])
         logs = gpt(tokens).log_softmax(-1)[0]
         assert float(gpt.predict_step((tokens, following), 0)["loss"]) == pytest.approx(
@@ -363,7 +363,7 @@ COMMANDS: list[tuple[str, list[str], str]] = [
     ("text", ["prompt=a", "num_tokens=many"], "num_tokens=many: expected a whole number"),
     ("text", ["prompt=a", "num_tokens=0"], "num_tokens=0: give a number from 1"),
     ("text", ["prompt=a", "temperature=hot"], "temperature=hot: expected a number"),
-    ("text", ["prompt=a", "data.context=3"], "chooses other data"),
+    ("text", ["prompt=a", "data.context_length=3"], "chooses other data"),
     ("digits", ["temperature=1"], 'temperature=1 goes with prompt="…"'),
     ("gan", ["checkpoint=last", "num_samples=0"], "num_samples=0: give a number from 1"),
     ("digits", ["promt=a"], r"promt: no such argument; did you mean prompt\?"),
@@ -458,7 +458,7 @@ def test_the_bar_shows_on_a_terminal_after_a_while() -> None:
 
 
 def test_a_prompt_can_be_tokens_where_there_is_no_text() -> None:
-    model = GPT(vocab_size=8, context=4, width=8, num_layers=1, num_heads=2).eval()
+    model = GPT(vocab_size=8, context_length=4, embed_dim=8, num_layers=1, num_heads=2).eval()
     assert model.complete("0 7 3", None, num_tokens=1, temperature=0.0).startswith("0 7 3 ")
     for prompt in ("0 8", "a", "-1", " "):
         with pytest.raises(UserError, match="the run's data is no text: give its tokens"):

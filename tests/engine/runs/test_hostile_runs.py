@@ -41,7 +41,7 @@ def run(cfg: Compose, tmp_path: Path) -> Run:
 
 def checkpoint() -> dict[str, Any]:
     """A good checkpoint of a LeNet."""
-    model = LeNet(image=[1, 28, 28], num_classes=10)
+    model = LeNet(image_shape=[1, 28, 28], num_classes=10)
     return {
         "state_dict": model.state_dict(),
         "hyper_parameters": dict(model.hparams),
@@ -174,7 +174,7 @@ def test_the_trainer_refuses_a_hostile_checkpoint(
 @pytest.mark.parametrize("hostile", ["weights", "legacy", "plain"], indirect=True)
 def test_hostile_weights_of_a_resnet_are_refused(hostile: Path) -> None:
     with pytest.raises(UserError, match=f"{hostile} holds code"):
-        ResNet(image=[1, 28, 28], num_classes=10, weights=str(hostile))
+        ResNet(image_shape=[1, 28, 28], num_classes=10, weights=str(hostile))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ def test_the_direction_of_a_metric() -> None:
         "test/f1",
         "test/elbo",
     )
-    lower = ("val/loss", "test_loss", "test/mse_excess", "test/frechet_ratio", "cost/seconds", "score_loss", "test/nll")
+    lower = ("val/loss", "test_loss", "test/mse_gap", "test/frechet_ratio", "cost/seconds", "score_loss", "test/nll")
     assert {direction(name) for name in higher} == {"max"}
     assert {direction(name) for name in lower} == {"min"}
     assert direction("test/thing", [("val/thing", "max")]) == "max"

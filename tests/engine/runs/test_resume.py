@@ -26,7 +26,7 @@ BASE = [
 ]
 CLASSIFIER = [*BASE, "model=mlp", "model.dropout=0.2", "data.augment=true", "optimizer.lr=3e-3"]
 VAE = [*BASE, "model=vae", "model.nll_samples=2"]
-GAN = [*BASE, "model=gan", "callbacks.quality=null", "objective=null"]
+GAN = [*BASE, "model=gan", "callbacks.generative_metrics=null", "objective=null"]
 WORDS = ["model=gpt", "data=text", "data.num_tokens=20000", "model.dropout=0.1", "trainer.max_epochs=2"]
 PLATEAU = ["scheduler=plateau", "scheduler.scheduler.patience=0", "+scheduler.scheduler.threshold=0.9"]
 IMPATIENT = [f"callbacks.early_stopping.{option}" for option in ("patience=1", "min_delta=0.9")]
@@ -130,7 +130,7 @@ CASES = {
     "max_steps": ([*CLASSIFIER, "trainer.max_steps=27"], [10, 13]),
     "best two": ([*CLASSIFIER, "callbacks.checkpoint.top_k=2"], [13, 20]),
     "workers": ([*CLASSIFIER, "data.num_workers=2"], [5, 13]),
-    "lightning's loop": ([*CLASSIFIER, "quick_loop=false"], [5, 10]),
+    "lightning's loop": ([*CLASSIFIER, "fast_loop=false"], [5, 10]),
     "momentum": ([*CLASSIFIER, "optimizer=sgd", "scheduler=cosine"], [13]),
     "vae": (VAE, [10, 14]),
     "gan": (GAN, [10, 14]),

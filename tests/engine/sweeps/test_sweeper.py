@@ -119,7 +119,15 @@ def test_a_grid_that_goes_on_keeps_to_its_numbers(tmp_path: Path, data_dir: Path
 def test_a_job_that_fails_does_not_end_the_others(tmp_path: Path, train_command: Command) -> None:
     for name, length in (("long", 4000), ("short", 40)):
         (tmp_path / f"{name}.txt").write_text("all work and no play " * (length // 21))
-    words = ["data=text", "data.context=16", "model=gpt", *QUIET, "logger=none", "trainer.max_steps=1", "test=false"]
+    words = [
+        "data=text",
+        "data.context_length=16",
+        "model=gpt",
+        *QUIET,
+        "logger=none",
+        "trainer.max_steps=1",
+        "test=false",
+    ]
     done = train_command("-m", *words, "seed=0,1", f"data.path={tmp_path}/short.txt,{tmp_path}/long.txt")
     assert done.returncode == 1
     sweep = the_sweep(tmp_path)

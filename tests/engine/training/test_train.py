@@ -41,7 +41,7 @@ def test_a_run_leaves_the_documented_directory(finished: tuple[Path, "subprocess
     }  # fmt: skip
     assert {p.name for p in (directory / ".hydra").iterdir()} == {"config.yaml", "overrides.yaml", "hydra.yaml"}
     assert {p.name for p in (directory / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    assert "${dims.image}" in (directory / ".hydra" / "config.yaml").read_text(), "interpolations stay unresolved"
+    assert "${dims.image_shape}" in (directory / ".hydra" / "config.yaml").read_text(), "interpolations stay unresolved"
     assert list((directory / "tensorboard").glob("events.*"))
     assert str(directory) in done.stdout
 

@@ -43,7 +43,7 @@ def test_metrics_agree_with_counts_by_hand(cfg: Compose) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: LeNet(image=[1, 27, 27]), r"image=\[1, 27, 27\]"),
+        (lambda: LeNet(image_shape=[1, 27, 27]), r"image_shape=\[1, 27, 27\]"),
         (lambda: CNN(channels=[8] * 6), r"cannot be halved 6 times"),
     ],
 )

@@ -60,7 +60,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_the_same_seed_writes_the_same_and_another_does_not() -> None:
-    model = GPT(64, 32, width=8, num_layers=1, num_heads=2)
+    model = GPT(64, 32, embed_dim=8, num_layers=1, num_heads=2)
     prompt = torch.zeros(1, 1, dtype=torch.long)
     first = model.generate(prompt, 20, seed=1)
     torch.manual_seed(99)
@@ -69,8 +69,8 @@ def test_the_same_seed_writes_the_same_and_another_does_not() -> None:
 
 
 def test_more_than_the_context_is_refused() -> None:
-    model = GPT(64, 8, width=8, num_layers=1, num_heads=2)
-    with pytest.raises(ValueError, match=r"prompt of 5 and 4 more tokens.*context=8"):
+    model = GPT(64, 8, embed_dim=8, num_layers=1, num_heads=2)
+    with pytest.raises(ValueError, match=r"prompt of 5 and 4 more tokens.*context_length=8"):
         model.generate(torch.zeros(1, 5, dtype=torch.long), 4)
     with pytest.raises(ValueError, match="there must be a prompt"):
         model.generate(torch.zeros(1, 0, dtype=torch.long), 4)

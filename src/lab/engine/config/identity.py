@@ -14,8 +14,8 @@ ABSENT = object()
 PLACE = ("hydra", "paths", "sweep", "resume", "attach", "changes", "callbacks.pruning")
 # How batches are loaded, and what is shown and logged meanwhile
 SHOWN = (
-    *("logger", "progress", "quick_loop", "trainer.enable_progress_bar", "data.num_workers", "data.eval_batch_size"),
-    *(f"callbacks.{name}" for name in ("progress", "watch", "summary", "learning_rate", "throughput")),
+    *("logger", "progress", "fast_loop", "trainer.enable_progress_bar", "data.num_workers", "data.eval_batch_size"),
+    *(f"callbacks.{name}" for name in ("progress", "watchdog", "summary", "learning_rate", "throughput")),
 )
 # How long it trains
 LENGTHS = ("max_epochs", "max_steps", "max_time")

@@ -26,7 +26,7 @@ def run(
     fit: bool,
     test: bool,
     compile: bool,  # noqa: A002
-    quick_loop: bool,
+    fast_loop: bool,
     **own: Any,
 ) -> None:
     """Every run's; `own` keys are for interpolations."""

@@ -17,7 +17,7 @@ from lab.engine.utils.names import nearest
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-UNITS = ("pixels",)  # of `dims`: in what units the data is; a model is told them, and keeps its weights
+UNITS = ("pixel_mean_std",)  # of `dims`: in what units the data is; a model is told them, and keeps its weights
 
 
 def parse(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:

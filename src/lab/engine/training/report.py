@@ -43,7 +43,7 @@ def cost(trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:
 def gaps(metrics: dict[str, float], data: Any) -> dict[str, float]:
     """Returns how far each figure lies above the best there can be on this data, where `optimal_metrics` knows that."""
     optimal = getattr(data, "optimal_metrics", {})
-    return {f"{name}_excess": metrics[name] - best for name, best in optimal.items() if name in metrics}
+    return {f"{name}_gap": metrics[name] - best for name, best in optimal.items() if name in metrics}
 
 
 def report(metrics: dict[str, float], directory: Path) -> str:

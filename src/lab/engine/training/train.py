@@ -84,7 +84,7 @@ def build(
         plugins=[*(instantiate(cfg.trainer.get("plugins")) or []), *cluster_plugins(cfg.trainer)],
         enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),  # else Lightning adds one
     )
-    trainer.fit_loop = FitLoop(trainer, signals or SignalHandler(), fast=cfg.quick_loop)
+    trainer.fit_loop = FitLoop(trainer, signals or SignalHandler(), fast=cfg.fast_loop)
     return model, data, trainer
 
 

@@ -36,14 +36,14 @@ def sample_shape(model: pl.LightningModule, dims: dict[str, Any]) -> tuple[int |
         dims: what the data offers.
     """
     own: Any = model.hparams
-    if "image" in own:
-        return tuple(own["image"])
-    image = dims.get("image")
+    if "image_shape" in own:
+        return tuple(own["image_shape"])
+    image = dims.get("image_shape")
     if "input_size" in own:  # a recurrent net: images by rows, or sequences of any length
         return tuple(image) if image and image[0] * image[2] == own["input_size"] else (None, own["input_size"])
     if "in_features" in own:
         return tuple(image) if image and math.prod(image) == own["in_features"] else (own["in_features"],)
     raise UserError(
-        f"{type(model).__name__} has none of the arguments image, input_size and in_features, which would say what"
-        " shape its inputs have: give it one"
+        f"{type(model).__name__} has none of the arguments image_shape, input_size and in_features, which would say"
+        " what shape its inputs have: give it one"
     )

@@ -29,7 +29,7 @@ class LanguageModel(pl.LightningModule):
 
     Args:
         vocab_size: tokens are in [0, vocab_size).
-        context: the most tokens that the model can look at.
+        context_length: the most tokens that the model can look at.
         optimizer: factory, called with the parameters; needed to train.
         scheduler: see `lab.optim.optimizers.configure`.
     """
@@ -37,14 +37,14 @@ class LanguageModel(pl.LightningModule):
     def __init__(
         self,
         vocab_size: AtLeastTwo = 256,
-        context: PositiveInt = 64,
+        context_length: PositiveInt = 64,
         optimizer: OptimizerFactory | None = None,
         scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)  # the subclass's arguments as well
         self.vocab_size = vocab_size
-        self.context = context
+        self.context_length = context_length
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.mean_loss, self.mean_acc = MeanMetric(), MeanMetric()
@@ -92,7 +92,7 @@ class LanguageModel(pl.LightningModule):
 
         Args:
             prompt: (B, P), at least one token.
-            num_tokens: how many to add; with the prompt at most `context`.
+            num_tokens: how many to add; with the prompt at most `context_length`.
             temperature: divides the logits; 0 always takes the likeliest token.
             top_k: samples only from so many of the likeliest tokens (Fan, Lewis and Dauphin 2018).
             top_p: samples only from the smallest set of tokens that has this probability (Holtzman et al. 2020).
@@ -102,10 +102,10 @@ class LanguageModel(pl.LightningModule):
         Returns:
             (B, P + num_tokens), the prompt included.
         """
-        if prompt.shape[1] < 1 or prompt.shape[1] + num_tokens > self.context:
+        if prompt.shape[1] < 1 or prompt.shape[1] + num_tokens > self.context_length:
             raise UserError(
                 f"a prompt of {prompt.shape[1]} and {num_tokens} more tokens: there must be a prompt, and together they"
-                f" must fit context={self.context}"
+                f" must fit context_length={self.context_length}"
             )
         training = self.training
         self.eval()
@@ -131,7 +131,13 @@ class LanguageModel(pl.LightningModule):
     def export_wrapper(self, dims: dict[str, Any]) -> ExportSpec:
         description = "logits of the token that follows each token"
         return ExportSpec(
-            self, description, ("logits",), ("tokens",), (None,), max_length=self.context, vocab_size=self.vocab_size
+            self,
+            description,
+            ("logits",),
+            ("tokens",),
+            (None,),
+            max_length=self.context_length,
+            vocab_size=self.vocab_size,
         )
 
     def complete(
@@ -152,20 +158,21 @@ class LanguageModel(pl.LightningModule):
             **options: see `generate`; the n-th piece beyond the context has the seed plus n.
         """
         tokens, decode = self._encode(prompt, data)
-        num_tokens = max(1, self.context - len(tokens)) if num_tokens is None else num_tokens
+        num_tokens = max(1, self.context_length - len(tokens)) if num_tokens is None else num_tokens
         if num_tokens < 1:
             raise UserError(f"num_tokens={num_tokens}: give a number from 1")
         text, seed, left = tokens.to(self.device), options.pop("seed", 0), num_tokens
         while left:
-            seen = text[-max(1, self.context // 2) :] if len(text) >= self.context else text
-            new = min(left, self.context - len(seen))
+            seen = text[-max(1, self.context_length // 2) :] if len(text) >= self.context_length else text
+            new = min(left, self.context_length - len(seen))
             if not new:
                 raise UserError(
-                    f"the run's model reads one token at a time (context={self.context}): it continues nothing"
+                    f"the run's model reads one token at a time (context_length={self.context_length}):"
+                    " it continues nothing"
                 )
             added = self.generate(seen.unsqueeze(0), new, seed=seed, **options)[0, len(seen) :]
             text, left, seed = torch.cat([text, added]), left - new, seed + 1
-            progress(math.ceil(num_tokens / self.context))
+            progress(math.ceil(num_tokens / self.context_length))
         return decode(text.cpu())
 
     def _encode(self, prompt: str, data: Any) -> tuple[Tensor, Callable[[Tensor], str]]:
@@ -204,7 +211,7 @@ class LanguageModel(pl.LightningModule):
         decode = getattr(self.trainer.datamodule, "decode", None)  # type: ignore[attr-defined]
         if decode is not None and boards(self):
             start = torch.full((1, 1), ord("\n"), device=self.device)
-            log_text(self, f"{stage}/sample", decode(self.generate(start, self.context - 1)[0]))
+            log_text(self, f"{stage}/sample", decode(self.generate(start, self.context_length - 1)[0]))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return configure(self, self.optimizer, self.scheduler)
