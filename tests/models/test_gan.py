@@ -31,7 +31,7 @@ BARE = [*TINY, "callbacks=none", "logger=none", "trainer.max_epochs=1"]
 
 def make(**options: Any) -> GAN:
     torch.manual_seed(0)
-    return GAN(latent_dim=8, channels=[4, 4], hidden_size=16, **options)
+    return GAN(latent_dim=8, generator_channels=4, discriminator_channels=4, hidden_size=16, **options)
 
 
 def some_images(seed: int) -> Tensor:

@@ -118,7 +118,8 @@ class Text(TensorDataModule):
             if end - first <= self.context_length:
                 raise UserError(
                     f"{self.path or 'the text'}: its {name} part has {end - first} bytes, and"
-                    f" context_length={self.context_length} needs at least {self.context_length + 1}: give a longer text or a smaller context"
+                    f" context_length={self.context_length} needs at least {self.context_length + 1}:"
+                    " give a longer text or a smaller one"
                 )
             starts[name] = (torch.arange(first, end - self.context_length, self.context_length),)
         if not self.vocabulary:
