@@ -22,7 +22,7 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
 
 SMALL = ["data.num_samples=600", "data.num_val=100"]  # of digits: drawn in a blink
-GENERATED = [*SMALL, "data.num_test=100"]  # of every other dataset that is made up
+GENERATED = [*SMALL, "data.num_test=100"]  # of every other dataset that has such keys
 SMALL_DATA = {
     "digits": [*SMALL, "data.eval_batch_size=100"],
     "mnist": ["data.eval_batch_size=100"],
@@ -49,11 +49,13 @@ def fits(model: str, data: str) -> bool:
 
 def small(model: str, data: str) -> list[str]:
     """Overrides that make a run of this model on this dataset quick."""
+    keys = OmegaConf.load(CONFIGS / "data" / f"{data}.yaml").data.keys()
+    generated = [word for word in GENERATED if word.removeprefix("data.").partition("=")[0] in keys]
     return [
         f"model={model}",
         f"data={data}",
         "data.batch_size=16",
-        *SMALL_DATA.get(data, GENERATED),
+        *SMALL_DATA.get(data, generated),
         *SMALL_MODEL.get(model, []),
         *(
             ["callbacks.quality=null", "objective=null"] if (model, data) == ("gan", "mnist") else []
