@@ -27,6 +27,7 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 TRAIN = ["python", "src/train.py"]
 IN_PROSE = r"`((?:python|make|pip|source|pre-commit) [^`]+)`"
+FILE = r"(?:# @package _global_\n)?# ((?:src|configs)/\S+)\n"
 # Run for real, all of them: these pages build upon the runs that their own commands leave
 RUN = ["README.md", "docs/runs.md", "docs/own-code.md", "docs/results.md"]
 RUN_OF_SWEEPS = (
@@ -35,10 +36,11 @@ RUN_OF_SWEEPS = (
     "-m model=mlp,lenet 'seed=range(3)'",
     "compare.py",
 )
-# Not run here, with what does
+# Not run here, and why
 ELSEWHERE = {
-    "scripts/benchmark_sweeps.py": "takes minutes; nothing depends on it",
-    "scripts/compare.py diff RUN RUN": "tests/engine/analysis/test_comparison.py",
+    r"python src/train\.py resume=latest": "needs a run that was stopped, as tests/engine/runs/test_resume.py has",
+    r"python scripts/compare\.py diff RUN RUN": "RUN is any run; tests/engine/analysis has two",
+    r"python scripts/benchmark_sweeps\.py \w+": "takes minutes",
 }
 SHORT = ["trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
 
@@ -62,8 +64,8 @@ def name(page: Path) -> str:
 
 
 def files(page: Path) -> dict[str, str]:
-    """The files that a page shows whole, each with its path in the first line."""
-    found = [re.match(r"# ((?:src|configs)/\S+)\n", text) for text in blocks(page, "python", "yaml")]
+    """The files that a page shows whole, each with its path in the first line, or below Hydra's `# @package`."""
+    found = [re.match(FILE, text) for text in blocks(page, "python", "yaml")]
     return {match[1]: match.string for match in found if match}
 
 
@@ -127,10 +129,9 @@ def test_every_command_is_there(page: Path) -> None:
 def test_every_command_is_checked_or_run() -> None:
     for page, command in COMMANDS:
         words = trained(command)
-        if page in RUN or (page == "docs/sweeps.md" and is_run(page, command)):
+        if is_elsewhere(command) or is_run(page, command):
             continue
-        if command.startswith("python scripts/"):
-            assert any(known in command for known in ELSEWHERE), command
+        assert not command.startswith("python scripts/"), f"{page}: {command} is not run"
         assert words is None or not needs_more(words), f"{page}: {command} needs a run, and {page} is not run"
 
 
@@ -167,7 +168,7 @@ def test_settings_of_the_project_are_those_that_it_reads() -> None:
 def test_files_to_copy_are_new_and_named() -> None:
     for page in PAGES:
         for text in blocks(page, "yaml"):
-            assert text.startswith("# configs/"), f"{name(page)}: the first line names the file"
+            assert re.match(FILE, text), f"{name(page)}: no line names the file\n{text}"
     for path in OWN:
         assert not (ROOT / path).exists(), path
         assert (ROOT / path).parent.is_dir() or path.startswith("src/mine/"), path
@@ -214,10 +215,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def is_elsewhere(command: str) -> bool:
+    return any(re.fullmatch(known, command) for known in ELSEWHERE)
+
+
 def is_run(page: str, command: str) -> bool:
-    if page == "docs/sweeps.md":
-        return any(part in command for part in RUN_OF_SWEEPS) and not any(known in command for known in ELSEWHERE)
-    return True
+    if is_elsewhere(command):
+        return False
+    return page in RUN or (page == "docs/sweeps.md" and any(part in command for part in RUN_OF_SWEEPS))
 
 
 def short(command: str) -> list[str] | None:
@@ -241,45 +246,16 @@ def run(checkout: Path, *words: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=570,
         check=False,
     )
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout
 
 
-@pytest.mark.slow
-def test_the_tour_runs(checkout: Path) -> None:
-    """Each command in a process of its own, as it is typed."""
-    [_, tour] = blocks(README, "bash")
-    lines = [shlex.join(shlex.split(line, comments=True)) for line in tour.splitlines()]
-    assert len(lines) == 11  # the first activates the environment
-    said = {line: run(checkout, *words) for line in lines if (words := short(line))}
-    assert len(said) >= 8
-    assert (checkout / "predictions.csv").read_text().startswith("index,label,probability")
-    assert "report.html" in said["python scripts/compare.py out=report"]
-    assert "largest difference" in said["python scripts/export.py run=latest to=onnx"]
-    assert any("going on from" in text for text in said.values())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [ROOT / page for page in (*RUN, "docs/sweeps.md")], ids=name)
-def test_a_page_runs(page: Path, checkout: Path) -> None:
-    """All of a page in one process, from top to bottom: its commands and its Python, except files to copy."""
+def play(checkout: Path, steps: list[list[str]]) -> str:
+    """Runs scripts, each with its arguments, one after the other in one process: what they print."""
     shutil.rmtree(checkout / "logs", ignore_errors=True)
-    steps: list[list[str]] = []
-    lead = r"^```(bash|python)\n(.*?)^```$|" + IN_PROSE
-    for language, text, inline in re.findall(lead, page.read_text(), re.MULTILINE | re.DOTALL):
-        if language == "python":
-            if not text.startswith("# src/"):
-                path = checkout / f"snippet_{len(steps)}.py"
-                path.write_text(text)
-                steps.append([str(path)])
-            continue
-        lines = [shlex.join(shlex.split(line, comments=True)) for line in (text or inline).splitlines()]
-        wanted = [line for line in lines if line and is_run(name(page), line) and not (page == README and language)]
-        steps += [words for line in wanted if (words := short(line))]
-    assert steps
     driver = checkout / "driver.py"
     driver.write_text(
         "import runpy, sys\n"
@@ -292,7 +268,39 @@ def test_a_page_runs(page: Path, checkout: Path) -> None:
         "        if end.code:\n"
         "            sys.exit(f'{words} ended with {end.code}')\n"
     )
-    run(checkout, str(driver))
+    return run(checkout, str(driver))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_tour_runs(checkout: Path) -> None:
+    [_, tour] = blocks(README, "bash")
+    lines = [shlex.join(shlex.split(line, comments=True)) for line in tour.splitlines()]
+    assert len(lines) == 11  # the first activates the environment
+    said = play(checkout, [words for line in lines if (words := short(line))])
+    assert "going on from" in said
+    assert (checkout / "predictions.csv").read_text().startswith("index,label,probability")
+    assert (checkout / "report" / "report.html").stat().st_size > 1000
+    assert "largest difference from the model" in said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", [ROOT / page for page in (*RUN, "docs/sweeps.md")], ids=name)
+def test_a_page_runs(page: Path, checkout: Path) -> None:
+    """From top to bottom: its commands, those in the text too, and its Python, except files to copy."""
+    steps: list[list[str]] = []
+    found = rf"^```(bash|python)\n(.*?)^```$|{IN_PROSE}"
+    for language, block, inline in re.findall(found, page.read_text(), re.MULTILINE | re.DOTALL):
+        if language == "python" and not re.match(FILE, block):
+            snippet = checkout / f"snippet_{len(steps)}.py"
+            snippet.write_text(block)
+            steps.append([str(snippet)])
+        elif language != "python" and not (language and page == README):  # the tour
+            lines = [shlex.join(shlex.split(line, comments=True)) for line in (block or inline).splitlines()]
+            steps += [words for line in lines if line and is_run(name(page), line) and (words := short(line))]
+    assert steps
+    play(checkout, steps)
 
 
 @pytest.mark.slow
