@@ -40,6 +40,12 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
+def with_dims(group: str) -> list[str]:
+    """The datasets that offer `dims`, or the models that read some: of others nobody knows what fits them."""
+    texts = {name: (CONFIGS / group / f"{name}.yaml").read_text() for name in choices(group)}
+    return [name for name, text in texts.items() if re.search(r"^dims:|\$\{dims\.", text, re.MULTILINE)]
+
+
 def fits(model: str, data: str) -> bool:
     """Whether the dataset's file offers what the model's file asks for; of a CSV, whether it could hold it."""
     needs = set(re.findall(r"dims\.(\w+)", (CONFIGS / "model" / f"{model}.yaml").read_text()))
