@@ -1,7 +1,7 @@
 """Runs published results again, against what they claim: python scripts/reproduce.py mnist_lenet --seeds 5
 
 Without names, every experiment. Prints the mean and the standard deviation over the seeds beside the figures that the
-experiment's header expects, and exits with 1 where one is missed. --write puts the rows into README.md's table.
+experiment's header expects, and exits with 1 where one is missed. --write puts the rows into the table of docs/results.md.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="runs of each, with seeds 0, 1, …; default: as its header says, or 5")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for one run; default 3600")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores; default 1")
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the rows into the table of docs/results.md")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="more overrides for every run")
     args = parser.parse_args()
     if unknown := set(args.names) - set(known):
@@ -150,9 +150,9 @@ def _figure(value: float) -> str:
     return f"{value:.4f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.1e}"
 
 
-def write(name: str, row: str, readme: Path = ROOT / "README.md") -> None:
-    """Puts `row` into the table of `readme`, in place of the one of the same experiment, or at its end."""
-    before, _, rest = readme.read_text().partition(START)
+def write(name: str, row: str, page: Path = ROOT / "docs" / "results.md") -> None:
+    """Puts `row` into the table of `page`, in place of the one of the same experiment, or at its end."""
+    before, _, rest = page.read_text().partition(START)
     table, _, after = rest.partition(END)
     rows = [line for line in table.splitlines() if line.startswith("| `experiment=")]
     names = [line.partition("=")[2].partition("`")[0] for line in rows]
@@ -160,7 +160,7 @@ def write(name: str, row: str, readme: Path = ROOT / "README.md") -> None:
         rows[names.index(name)] = row
     else:
         rows.append(row)
-    readme.write_text(before + "\n".join([START, *HEADER, *rows, END]) + after)
+    page.write_text(before + "\n".join([START, *HEADER, *rows, END]) + after)
 
 
 if __name__ == "__main__":

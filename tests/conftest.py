@@ -22,7 +22,7 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
 
 SMALL = ["data.num_samples=600", "data.num_val=100"]  # of digits: drawn in a blink
-GENERATED = [*SMALL, "data.num_test=100"]  # of every other dataset that is made up
+GENERATED = [*SMALL, "data.num_test=100"]  # of every other dataset that has such keys
 SMALL_DATA = {
     "digits": [*SMALL, "data.eval_batch_size=100"],
     "mnist": ["data.eval_batch_size=100"],
@@ -40,6 +40,12 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
+def with_dims(group: str) -> list[str]:
+    """The datasets that offer `dims`, or the models that read some: of others nobody knows what fits them."""
+    texts = {name: (CONFIGS / group / f"{name}.yaml").read_text() for name in choices(group)}
+    return [name for name, text in texts.items() if re.search(r"^dims:|\$\{dims\.", text, re.MULTILINE)]
+
+
 def fits(model: str, data: str) -> bool:
     """Whether the dataset's file offers what the model's file asks for; of a CSV, whether it could hold it."""
     needs = set(re.findall(r"dims\.(\w+)", (CONFIGS / "model" / f"{model}.yaml").read_text()))
@@ -49,11 +55,13 @@ def fits(model: str, data: str) -> bool:
 
 def small(model: str, data: str) -> list[str]:
     """Overrides that make a run of this model on this dataset quick."""
+    keys = OmegaConf.load(CONFIGS / "data" / f"{data}.yaml").data.keys()
+    generated = [word for word in GENERATED if word.removeprefix("data.").partition("=")[0] in keys]
     return [
         f"model={model}",
         f"data={data}",
         "data.batch_size=16",
-        *SMALL_DATA.get(data, GENERATED),
+        *SMALL_DATA.get(data, generated),
         *SMALL_MODEL.get(model, []),
         *(
             ["callbacks.generative_metrics=null", "objective=null"] if (model, data) == ("gan", "mnist") else []

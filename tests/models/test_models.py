@@ -24,10 +24,10 @@ from lab.engine.utils.paths import CONFIGS, ROOT
 from lab.models.lenet import LeNet
 from lab.models.tasks.classification import Classifier
 from lab.models.tasks.regression import Regressor
-from tests.conftest import SMALL_DATA, Compose, choices, fits, small
+from tests.conftest import SMALL_DATA, Compose, fits, small, with_dims
 
-MODELS = choices("model")
-DATA = choices("data")
+MODELS = with_dims("model")
+DATA = with_dims("data")
 SUPERVISED = [model for model in MODELS if model not in ("vae", "gan")]  # they have tests of their own for this
 
 

@@ -33,16 +33,16 @@ def test_rows_hold_mean_spread_and_verdict() -> None:
 
 
 def test_a_row_takes_the_place_of_the_old_one_and_leaves_the_rest(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"above\n{START}\nold header\n| `experiment=a` | 1 |\n| `experiment=ab` | 2 |\n{END}\nbelow\n")
-    write("a", "| `experiment=a` | 3 |", readme)
-    write("c", "| `experiment=c` | 4 |", readme)
+    page = tmp_path / "results.md"
+    page.write_text(f"above\n{START}\nold header\n| `experiment=a` | 1 |\n| `experiment=ab` | 2 |\n{END}\nbelow\n")
+    write("a", "| `experiment=a` | 3 |", page)
+    write("c", "| `experiment=c` | 4 |", page)
     rows = ["| `experiment=a` | 3 |", "| `experiment=ab` | 2 |", "| `experiment=c` | 4 |"]
-    assert readme.read_text() == "\n".join(["above", START, *HEADER, *rows, END, "below", ""])
+    assert page.read_text() == "\n".join(["above", START, *HEADER, *rows, END, "below", ""])
 
 
-def test_the_table_of_readme_is_of_experiments_that_exist() -> None:
-    table = (ROOT / "README.md").read_text().partition(START)[2].partition(END)[0]
+def test_the_published_table_is_of_experiments_that_exist() -> None:
+    table = (ROOT / "docs" / "results.md").read_text().partition(START)[2].partition(END)[0]
     named = {line.partition("=")[2].partition("`")[0] for line in table.splitlines() if "`experiment=" in line}
     assert named
     assert named <= set(choices("experiment"))

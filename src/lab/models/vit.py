@@ -18,7 +18,7 @@ class ViT(Classifier):
     """Vision transformer: patches become tokens, and the class token, or the mean of all, becomes the class.
 
     Args:
-        image_shape: (channels, height, width) of the input; height and width are multiples of `patch_size`.
+        image_shape: (channels, height, embed_dim) of the input; height and embed_dim are multiples of `patch_size`.
         num_classes: C.
         patch_size: P, side of a patch in pixels.
         embed_dim: D.

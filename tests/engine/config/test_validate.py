@@ -18,7 +18,7 @@ from lab.engine.inference.reuse import check_data_compatibility
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS
-from tests.conftest import SMALL_DATA, Compose, choices, fits, small
+from tests.conftest import SMALL_DATA, Compose, choices, fits, small, with_dims
 
 GROUPS = sorted(
     path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("hydra", "paths", "sweep")
@@ -41,11 +41,11 @@ def partner(group: str, choice: str) -> list[str]:
     """A choice from the other side that fits a dataset, a model or an optimizer, and what it asks for."""
     if group == "data":
         return [
-            f"model={next(model for model in choices('model') if fits(model, choice))}",
+            f"model={next(model for model in with_dims('model') if fits(model, choice))}",
             *SMALL_DATA.get(choice, []),
         ]
     if group == "model":
-        return [f"data={next(data for data in choices('data') if fits(choice, data) and data != 'csv')}"]
+        return [f"data={next(data for data in with_dims('data') if fits(choice, data) and data != 'csv')}"]
     if (group, choice) == ("optimizer", "lbfgs"):
         return ["scheduler=none"]
     return []
@@ -97,7 +97,7 @@ def test_only_allowed_targets_are_built(target: str, tmp_path: Path) -> None:
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("choice", [choice for choice in choices("data") if choice != "mnist"])  # data/test_mnist.py
+@pytest.mark.parametrize("choice", [choice for choice in with_dims("data") if choice != "mnist"])  # data/test_mnist.py
 def test_dims_are_what_a_batch_holds(choice: str, cfg: Compose) -> None:
     composed = cfg(*small(partner("data", choice)[0].partition("=")[2], choice))
     data = instantiate(composed.data)

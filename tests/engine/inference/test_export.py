@@ -30,7 +30,7 @@ from lab.models.gpt import GPT
 from lab.models.lenet import LeNet
 from lab.models.linear import LinearRegression
 from lab.models.rnn import RNNRegressor
-from tests.conftest import Compose, choices, fits, run_script, small
+from tests.conftest import Compose, fits, run_script, small, with_dims
 
 DATA = ["digits", "linear", "adding", "text"]  # the first that fits a model
 # Of layers that the other models have too
@@ -106,7 +106,7 @@ def run_onnx(path: Path, x: Tensor) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "model", [pytest.param(m, marks=pytest.mark.slow) if m in LIKE_OTHERS else m for m in choices("model")]
+    "model", [pytest.param(m, marks=pytest.mark.slow) if m in LIKE_OTHERS else m for m in with_dims("model")]
 )
 def test_every_model_is_exported(model: str, cfg: Compose, tmp_path: Path) -> None:
     built, dims = build(model, cfg)
@@ -126,7 +126,7 @@ def test_every_model_is_exported(model: str, cfg: Compose, tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["model.onnx", "model.pt2"]
 
 
-@pytest.mark.parametrize("model", choices("model"))
+@pytest.mark.parametrize("model", with_dims("model"))
 def test_weights_are_written_as_they_are(model: str, cfg: Compose, tmp_path: Path) -> None:
     built, dims = build(model, cfg)
     path = tmp_path / "model.safetensors"
