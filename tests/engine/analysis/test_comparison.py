@@ -282,7 +282,7 @@ def test_bad_input_is_refused_in_words(case: str, folder: Path, tmp_path: Path) 
     [
         ("metrics.json", '{"val/acc": 0.', "is damaged"),
         ("metrics.json", '{"val/acc": "high"}', "val/acc='high' is no number"),
-        ("metrics.json", "[1]", "it holds no object"),
+        ("metrics.json", "[1]", "it holds no dict"),
         ("run.json", "{", "is damaged"),
         (".hydra/config.yaml", "a: [", "is damaged"),
         (".hydra/overrides.yaml", "a: 1", "it holds no list"),

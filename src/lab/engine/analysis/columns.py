@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-import yaml
-
-from lab.engine.analysis.recorded import LOADER, Recorded
+from lab.engine.analysis.recorded import Recorded
 from lab.engine.config.compose import options
 from lab.engine.config.identity import ABSENT, APART
+from lab.engine.utils.files import read_yaml
 from lab.engine.utils.paths import CONFIGS
 
 DERIVED = ("dims", "objective")  # the data's and the model's own words
@@ -145,7 +144,7 @@ def _class(node: Any, key: str) -> str | None:
 def _named(group: str, target: str) -> str:
     """The choice of a config group that has this class; the class's own name where none has."""
     for path in sorted((CONFIGS / group).glob("*.yaml")):
-        content = yaml.load(path.read_bytes(), LOADER) or {}
+        content = read_yaml(path) or {}
         if _class(content.get(group, content), group) == target:
             return path.stem
     return target.rpartition(".")[2]

@@ -1,8 +1,9 @@
-"""Runs that differ in nothing but their seed, taken together, and named by what tells them from the others."""
+"""Groups runs that differ in nothing but their seed, each named by what tells it from the others."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from lab.engine.analysis.columns import columns, identity, label, only, settings
@@ -23,7 +24,7 @@ class Group:
     runs: list[Recorded]
     keys: dict[str, Any]
 
-    @property
+    @cached_property
     def chosen(self) -> list[Recorded]:
         """One run a seed, since a seed that ran twice is no second measurement: the last to have completed, or to have
         begun where none has.
@@ -33,39 +34,42 @@ class Group:
         return [by_seed[seed] for seed in sorted(by_seed, key=str)]
 
     @property
+    def completed(self) -> list[Recorded]:
+        """Those of the chosen runs that are in the means."""
+        return [run for run in self.chosen if run.status == "completed"]
+
+    @property
     def repeated(self) -> int:
         """Completed runs that are left out because another one has the same seed."""
-        completed = [run.seed for run in self.runs if run.status == "completed"]
-        return len(completed) - len(set(completed))
+        return sum(run.status == "completed" for run in self.runs) - len(self.completed)
 
     @property
     def statuses(self) -> dict[str, int]:
         """How many runs stand how."""
-        counts = Counter(run.status for run in self.runs)
-        return {
-            status: counts[status] for status in sorted(counts, key=lambda s: (s not in ORDER, s != "completed", s))
-        }
-
-    def values(self, metric: str) -> dict[int | None, float]:
-        """A figure of the completed runs, by seed."""
-        return {run.seed: run.metrics[metric] for run in self.completed if metric in run.metrics}
-
-    def so_far(self, metric: str) -> list[float]:
-        """A figure of the runs that have come to an end before their time, or not yet."""
-        return [run.metrics[metric] for run in self.runs if run.status != "completed" and metric in run.metrics]
+        return count_statuses(self.runs)
 
     @property
     def broken(self) -> list[str]:
         """The constraints that one of the runs breaks."""
         return list(dict.fromkeys(text for run in self.runs for text in run.broken))
 
-    @property
-    def completed(self) -> list[Recorded]:
-        return [run for run in self.chosen if run.status == "completed"]
+    def values(self, metric: str) -> dict[int | None, float]:
+        """Returns a figure of the completed runs, by seed."""
+        return {run.seed: run.metrics[metric] for run in self.completed if metric in run.metrics}
+
+    def so_far(self, metric: str) -> list[float]:
+        """Returns a figure of the runs that have come to an end before their time, or not yet."""
+        return [run.metrics[metric] for run in self.runs if run.status != "completed" and metric in run.metrics]
+
+
+def count_statuses(runs: Sequence[Recorded]) -> dict[str, int]:
+    """Returns how many runs stand how, in the order of `ORDER`."""
+    counts = Counter(run.status for run in runs)
+    return {status: counts[status] for status in (*ORDER, *sorted({*counts} - {*ORDER})) if counts[status]}
 
 
 def group_runs(runs: Sequence[Recorded]) -> list[Group]:
-    """The groups of `runs`, in the order of their first runs."""
+    """Returns the groups of `runs`, in the order of their first runs."""
     found: dict[str, list[Recorded]] = {}
     for run in runs:
         found.setdefault(identity(run.config), []).append(run)

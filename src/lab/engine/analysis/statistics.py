@@ -7,6 +7,7 @@ Source: Student (1908); Holm (1979), section 3. `scipy.special` has the distribu
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from lab.engine.utils.errors import UserError
 
@@ -52,28 +53,25 @@ class Paired:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation and interval of `values`; one that is not finite makes them nan."""
+    """Returns mean, standard deviation and interval of `values`; one that is not finite makes them nan."""
     n = len(values)
-    if n == 0:
-        return Summary(0)
-    mean = math.fsum(values) / n if all(map(math.isfinite, values)) else math.nan
-    if n == 1:
-        return Summary(1, values[0])
+    if n < 2:
+        return Summary(n, *values)
+    if not all(map(math.isfinite, values)):
+        return Summary(n, *[math.nan] * 4)
+    mean = math.fsum(values) / n
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = quantile(n - 1) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
 def paired(values: Sequence[float], others: Sequence[float]) -> Paired:
-    """Whether `values` differ from `others`, pair by pair."""
+    """Tests whether `values` differ from `others`, pair by pair."""
     if not values:
         return Paired(0, note="no seed in common")
-    differences = [a - b for a, b in zip(values, others, strict=True)]
-    found = summarise(differences)
-    if found.n == 1:
-        return Paired(1, found.mean, note="one seed in common: two are needed")
-    assert found.mean is not None
-    assert found.sd is not None
+    found = summarise([a - b for a, b in zip(values, others, strict=True)])
+    if found.mean is None or found.sd is None:
+        return Paired(found.n, found.mean, note="one seed in common: two are needed")
     if not math.isfinite(found.mean):
         return Paired(found.n, found.mean, note="a figure is not finite")
     if found.sd <= 1e-12 * max(map(abs, (*values, *others))):  # what rounding leaves
@@ -83,17 +81,17 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Paired:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """`ps` adjusted for there being several of them."""
-    order = sorted(range(len(ps)), key=lambda i: ps[i])
+    """Returns `ps` adjusted for there being several of them."""
     adjusted, highest = [0.0] * len(ps), 0.0
-    for rank, i in enumerate(order):
+    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
         adjusted[i] = highest
     return adjusted
 
 
+@cache
 def quantile(df: int) -> float:
-    """Student's t of `df` degrees of freedom below which 97.5 % lie."""
+    """Returns Student's t of `df` degrees of freedom below which 97.5 % lie."""
     return float(_special().stdtrit(df, 0.975))
 
 
