@@ -20,40 +20,24 @@ COST = "cost/"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
-
-    Args:
-        group: the runs that it stands for.
-        summaries: of every metric, over seeds.
-        costs: means over the completed runs, or where there are none over the pruned ones, by name.
-        so_far: mean of the objective over runs that did not complete, None of none.
-        against: the test against the baseline; None for the baseline itself, and where there is none.
-    """
+    """One line of the table."""
 
     group: Group
-    summaries: dict[str, Summary]
-    costs: dict[str, float]
-    so_far: float | None
-    against: Paired | None = None
+    summaries: dict[str, Summary]  # of every metric, over seeds
+    costs: dict[str, float]  # means over the completed runs, or where there are none over the pruned ones, by name
+    so_far: float | None  # mean of the objective over runs that did not complete
+    against: Paired | None = None  # the test against the baseline; None for the baseline itself
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in groups, and what they are judged by.
-
-    Args:
-        runs: all of them.
-        metric: which the rows are sorted by.
-        mode: whether `min` or `max` of it is best.
-        objectives: of the sweep or the runs: pairs of metric and mode, the first is the main one.
-        baseline: name of a group, or None.
-    """
+    """Runs in groups, and what they are judged by."""
 
     runs: list[Recorded]
-    metric: str
-    mode: str
-    objectives: list[Objective]
-    baseline: str | None = None
+    metric: str  # which the rows are sorted by
+    mode: str  # whether `min` or `max` of it is best
+    objectives: list[Objective]  # of the sweep or the runs, the main one first
+    baseline: str | None = None  # name of a group
 
     @cached_property
     def groups(self) -> list[Group]:

@@ -12,17 +12,11 @@ from lab.engine.analysis.recorded import ORDER, Recorded
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one config.
+    """Runs of one config."""
 
-    Args:
-        name: unlike that of any other group.
-        runs: all of them.
-        keys: its values at the keys at which groups differ; a key that it does not have is left out.
-    """
-
-    name: str
+    name: str  # unlike that of any other group
     runs: list[Recorded]
-    keys: dict[str, Any]
+    keys: dict[str, Any]  # its values at the keys at which groups differ; a key that it does not have is left out
 
     @cached_property
     def chosen(self) -> list[Recorded]:

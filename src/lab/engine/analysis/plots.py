@@ -1,70 +1,95 @@
-"""What the figures of the page share: plain dictionaries, as plotly.js takes them.
+"""Draws the learning curves of the page, and holds what its figures share."""
 
-Plotly's Python classes hold every value against a schema, which takes longer than to read all runs; only plotly.js is
-taken from the package.
-"""
-
-import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-Figure = dict[str, Any]  # data and layout
+from plotly import graph_objects as go  # type: ignore[import-untyped]
+
+from lab.engine.analysis.comparison import Comparison, Row
+from lab.engine.analysis.curves import by_epoch, mean_curve, points
+from lab.engine.analysis.template import FONT
+from lab.engine.runs.run import FINISHED
 
 # Okabe and Ito (2008), for colour-blind readers; black is the text's own colour, and yellow is too light on white
 PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b61c4", "#8c6d31", "#4c9f9f", "#b2182b"]
 GREY = "rgba(128,128,128,0.45)"
-# Viridis from worst to best, without its ends, which are lost on a dark and on a white page
-SCALE = ["#5b3a8e", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39"]
+MOST_POINTS = 200, 50  # of a curve with a colour, and of a grey one; of more every k-th is drawn
+
+# Text and lines get their colours from the page's style, which knows whether it is dark
+TEMPLATE = go.layout.Template(
+    layout={
+        "autosize": True, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "closest",
+        "font": {"family": FONT, "size": 13}, "margin": {"l": 60, "r": 20, "t": 30, "b": 50}, "modebar": {"bgcolor": "rgba(0,0,0,0)"},
+        "xaxis": {"automargin": True, "tickformat": "~g"}, "yaxis": {"automargin": True},
+    }
+)  # fmt: skip
+
+Figure = Any  # plotly's, or where its check of each of thousands of curves would take seconds, the same as a dictionary
 
 
-def figure(data: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> Figure:
-    """A figure with two axes."""
-    return {"data": data, "layout": {"xaxis": x, "yaxis": y} | layout}
+def learning_curves(comparison: Comparison, metric: str) -> Figure:
+    """Draws the groups' means with their intervals, over completed runs where there are any; beyond the first ten
+    groups grey and without a band.
+    """
+    epochs = by_epoch(comparison, metric)
+    drawn = [(i, row) for i, row in enumerate(comparison.rows) if any(metric in run.curves for run in row.group.runs)]
+    data = [trace for i, row in reversed(drawn) for trace in _traces(row, i, metric, epochs)]
+    means = [y for trace in data if "customdata" in trace for y in trace["y"]]
+    room = 0.08 * (max(means) - min(means)) if means else 0.0
+    # Bands over two seeds are many times wider
+    seen = {"range": [min(means) - room, max(means) + room]} if room else {}
+    layout = {"xaxis": _across(data, epochs), "yaxis": {"title": {"text": plain(metric)}} | seen}
+    return {"data": data, "layout": layout | {"legend": {"traceorder": "reversed"}}}
 
 
-def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with its title; `more` are attributes of plotly's."""
-    return {"title": {"text": plain(title)}, "automargin": True} | more
+def pruned_curves(comparison: Comparison) -> Figure | None:
+    """Draws the objective of each run; of those that were pruned up to the mark at which they were stopped."""
+    metric = next((m for m, _ in comparison.objectives if any(m in run.curves for run in comparison.runs)), None)
+    if metric is None:
+        return None
+    epochs = by_epoch(comparison, metric)
+    data = []
+    for row in comparison.rows:
+        for run in row.group.runs:
+            found = points(run, metric, epochs)
+            if not found or run.status not in FINISHED:
+                continue
+            trace = {"x": list(found), "y": list(found.values()), "name": plain(f"{run.name}: {row.group.name}")}
+            trace |= {"mode": "lines", "line": {"width": 1.2, "color": GREY}, "showlegend": False}
+            if run.status == "pruned":
+                mark = {"symbol": "x", "size": [0] * (len(found) - 1) + [9]}
+                trace |= {"mode": "lines+markers", "line": {"width": 1.2, "color": PALETTE[1]}, "marker": mark}
+            data.append(trace | {"hovertemplate": "%{x}: %{y:.4g}"})
+    layout = {"xaxis": _across(data, epochs), "yaxis": {"title": {"text": plain(metric)}}}
+    return {"data": sorted(data, key=lambda trace: trace["mode"]), "layout": layout}
+
+
+def _traces(row: Row, rank: int, metric: str, epochs: bool) -> Iterator[dict[str, Any]]:
+    top = rank < len(PALETTE)
+    found = mean_curve(row.group.completed or row.group.chosen, metric, epochs, MOST_POINTS[not top])
+    name, colour = plain(row.group.name), PALETTE[rank] if top else GREY
+    banded = {x: s for x, s in found.items() if s.low is not None}
+    if top and banded:
+        ends = [s.high for s in banded.values()] + [s.low for s in banded.values()][::-1]
+        yield {
+            "x": [*banded, *reversed(banded)], "y": ends, "fill": "toself", "fillcolor": f"{colour}2e", "mode": "lines",
+            "line": {"width": 0}, "hoverinfo": "skip", "name": name, "legendgroup": name, "showlegend": False,
+        }  # fmt: skip
+    yield {
+        "x": list(found), "y": [s.mean for s in found.values()], "mode": "lines" + "+markers" * (len(found) < 25),
+        "name": name, "legendgroup": name, "showlegend": top, "line": {"color": colour, "width": 1 + top},
+        "marker": {"size": 5}, "customdata": [[s.n, s.low, s.high] for s in found.values()],
+        "hovertemplate": "%{y:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}], n = %{customdata[0]}",
+    }  # fmt: skip
+
+
+def _across(data: Sequence[dict[str, Any]], epochs: bool) -> dict[str, Any]:
+    """Returns the axis of epochs or steps; few epochs are counted one by one."""
+    few = epochs and max((x for trace in data for x in trace["x"]), default=0) <= 12
+    return {"title": {"text": "epoch" if epochs else "step"}} | ({"dtick": 1} if few else {})
 
 
 def plain(text: str) -> str:
-    """A text that plotly shows as it stands: it would take tags for its own markup."""
+    """Returns a text that plotly shows as it stands: it would take tags for its own markup."""
     return escape(text, quote=False)
-
-
-def faded(colour: str, opacity: float) -> str:
-    """A colour `#rrggbb` that lets others through."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"
-
-
-def shade(share: float) -> str:
-    """The colour on `SCALE` at a share from 0 to 1."""
-    at = min(max(share, 0.0), 1.0) * (len(SCALE) - 1)
-    i = min(int(at), len(SCALE) - 2)
-    low, high = ([int(SCALE[j][k : k + 2], 16) for k in (1, 3, 5)] for j in (i, i + 1))
-    return "#" + "".join(f"{round(a + (b - a) * (at - i)):02x}" for a, b in zip(low, high, strict=True))
-
-
-def is_wide(values: Sequence[float]) -> bool:
-    """Whether numbers are better seen on a logarithmic axis."""
-    return min(values) > 0 and max(values) >= 10 * min(values)
-
-
-def encode(content: Any) -> str:
-    """JSON for a script element: nothing in it ends the element, what is no finite number is null."""
-    try:
-        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(content), separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content

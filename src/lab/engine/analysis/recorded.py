@@ -1,7 +1,6 @@
 """Reads run directories fast: two hundred in half a second."""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Any
 
 from yaml import YAMLError
 
-from lab.engine.analysis.events import Curve, curve, read_points
+from lab.engine.analysis.events import Curves, read_scalars
 from lab.engine.runs.metrics import Objective, direction
 from lab.engine.sweeps.constraints import parse_constraints
 from lab.engine.utils.errors import UserError
@@ -23,23 +22,14 @@ ORDER = ("completed", "pruned", "running", "preempted", "failed", "unknown")
 
 @dataclass(frozen=True)
 class Recorded:
-    """One run.
-
-    Args:
-        dir: its directory.
-        config: as it was saved, interpolations unresolved.
-        overrides: words of its command line.
-        record: `run.json`.
-        metrics: `metrics.json`.
-        sweep: `sweep.json` of the sweep that it is a job of.
-    """
+    """One run, as its directory tells of it."""
 
     dir: Path
-    config: dict[str, Any]
-    overrides: list[str]
-    record: dict[str, Any]
-    metrics: dict[str, float]
-    sweep: dict[str, Any]
+    config: dict[str, Any]  # as it was saved, interpolations unresolved
+    overrides: list[str]  # words of its command line
+    record: dict[str, Any]  # run.json
+    metrics: dict[str, float]  # metrics.json
+    sweep: dict[str, Any]  # sweep.json of the sweep that it is a job of
 
     @classmethod
     def read(cls, directory: Path) -> "Recorded":
@@ -84,24 +74,28 @@ class Recorded:
         return str(objective["metric"]), direction(str(objective["metric"]), mode=objective.get("mode"))
 
     @property
-    def diverged(self) -> bool:
-        return not all(map(math.isfinite, self.metrics.values()))
-
-    @property
     def broken(self) -> list[str]:
         """The constraints of its sweep that its figures break."""
         texts = self.sweep.get("hydra", {}).get("sweeper", {}).get("constraints") or []
         return [c.text for c in parse_constraints(texts) if not c.is_early and c.violation(self.metrics) > 0]
 
     @cached_property
-    def curves(self) -> dict[str, Curve]:
-        """The scalars of training and validation by their tags."""
-        points = read_points(self.dir / "tensorboard")
-        return {tag: curve(points, tag) for tag in points if points[tag] and tag.startswith(("train", "val"))}
+    def scalars(self) -> Curves:
+        return read_scalars(self.dir / "tensorboard")
+
+    @cached_property
+    def curves(self) -> Curves:
+        """The scalars of training and validation."""
+        return {tag: values for tag, values in self.scalars.items() if tag.startswith(("train", "val"))}
+
+    @cached_property
+    def epochs(self) -> dict[int, int]:
+        """The epoch of each step at which Lightning logged it, from 1."""
+        return {step: int(epoch) + 1 for step, epoch in self.scalars.get("epoch", {}).items()}
 
 
 def find_runs(words: Sequence[str], log_dir: Path = ROOT / "logs") -> list[Recorded]:
-    """The runs in `words`, each once, by name of their directories and jobs by their number.
+    """Reads the runs in `words`, each once, by name of their directories and jobs by their number.
 
     Args:
         words: run directories, sweep directories, folders above them, or `latest`: what ran last, of a job its sweep;

@@ -16,40 +16,24 @@ EXTRA = "pip install -e .[report]"
 
 @dataclass(frozen=True)
 class Summary:
-    """What several measurements of one figure say.
-
-    Args:
-        n: how many.
-        mean: None of none.
-        sd: with n - 1; None below two.
-        low: end of the 95 % interval of the mean, by Student's t; None below two.
-        high: its other end.
-    """
+    """What several measurements of one figure say."""
 
     n: int
     mean: float | None = None
-    sd: float | None = None
-    low: float | None = None
-    high: float | None = None
+    sd: float | None = None  # with n - 1; this and the next two are None below two measurements
+    low: float | None = None  # end of the 95 % interval of the mean, by Student's t
+    high: float | None = None  # its other end
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A paired t-test.
+    """A paired t-test."""
 
-    Args:
-        n: pairs.
-        difference: mean over the pairs; None of none.
-        p: two-sided; None where there is too little to test.
-        adjusted: `p` after Holm, over all rows of a table.
-        note: why there is no p.
-    """
-
-    n: int
-    difference: float | None = None
-    p: float | None = None
-    adjusted: float | None = None
-    note: str = ""
+    n: int  # pairs
+    difference: float | None = None  # mean over the pairs
+    p: float | None = None  # two-sided; None where there is too little to test
+    adjusted: float | None = None  # `p` after Holm, over all rows of a table
+    note: str = ""  # why there is no p
 
 
 def summarise(values: Sequence[float]) -> Summary:

@@ -1,46 +1,52 @@
-"""The table as words: the same for the terminal, Markdown, LaTeX and the page."""
+"""The table as text: the same for the terminal, Markdown, LaTeX and the page."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 
 from lab.engine.analysis.comparison import COST, Comparison, Row
-from lab.engine.analysis.statistics import Summary
 
 NONE = "\u2013"  # a dash: there is nothing to say
+MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "\n": " "})
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+    | {NONE: "--", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "\n": " "}
+)
 
 
-def header(comparison: Comparison, figures: int | None = None, costs: bool = True) -> list[str]:
-    """The names of the columns.
+def cells(comparison: Comparison, row: Row, figures: int | None = None, costs: bool = True) -> list[tuple[str, str]]:
+    """Returns one row as pairs of a column's name and the text in it.
 
     Args:
         comparison: what is shown.
+        row: one of its rows.
         figures: how many of the main ones, all by default.
         costs: whether to show these.
     """
-    names = ["group", "runs"]
-    for metric in comparison.main[:figures]:
-        names += [metric, "sd", "95 % interval"]
-    if comparison.baseline:
-        names += ["difference", "p (Holm)", "pairs"]
-    return names + ([name.removeprefix(COST) for name in comparison.costs] if costs else [])
-
-
-def cells(comparison: Comparison, row: Row, figures: int | None = None, costs: bool = True) -> list[str]:
-    """The words of one row under the same `header`."""
-    found = [row.group.name, ", ".join(_counts(row))]
+    counts = (str(n) if status == "completed" else f"{n} {status}" for status, n in row.group.statuses.items())
+    found = [("group", row.group.name), ("runs", ", ".join(counts))]
     for metric in comparison.main[:figures]:
         summary = row.summaries[metric]
         mean = number(summary.mean)
         if summary.mean is None and metric == comparison.metric and row.so_far is not None:
             mean = f"({number(row.so_far)})"
-        found += [mean, number(summary.sd), interval(summary)]
+        has_interval = summary.low is not None and not math.isnan(summary.low)
+        interval = f"{number(summary.low)} to {number(summary.high)}" if has_interval else NONE
+        found += [(metric, mean), ("sd", number(summary.sd)), ("95 % interval", interval)]
     if comparison.baseline:
-        found += _against(row)
-    return found + ([number(row.costs.get(name)) for name in comparison.costs] if costs else [])
+        words = ["baseline", "", ""]
+        if test := row.against:
+            words = ["+" * bool(test.difference and test.difference > 0) + number(test.difference)]
+            words += [probability(test.adjusted), str(test.n)]
+        found += zip(("difference", "p (Holm)", "pairs"), words, strict=True)
+    if costs:
+        found += [(name.removeprefix(COST), number(row.costs.get(name))) for name in comparison.costs]
+    return found
 
 
 def number(value: float | None) -> str:
-    """A figure in a few digits."""
+    """Returns a figure in a few digits."""
     if value is None:
         return NONE
     if not math.isfinite(value):
@@ -50,20 +56,13 @@ def number(value: float | None) -> str:
     return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
 
 
-def interval(summary: Summary) -> str:
-    """The ends of the 95 % interval."""
-    if summary.low is None or summary.high is None or math.isnan(summary.low):
-        return NONE
-    return f"{number(summary.low)} to {number(summary.high)}"
-
-
 def probability(p: float | None) -> str:
-    """A p value; what is tiny is not told to the digit."""
+    """Returns a p value; what is tiny is not told to the digit."""
     return NONE if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """What the table cannot say, a sentence each."""
+    """Yields what the table cannot say, a sentence each."""
     aim = "higher" if comparison.mode == "max" else "lower"
     yield f"Sorted by {comparison.metric}, {aim} is better; means over seeds, intervals by Student's t."
     others = [run for run in comparison.runs if comparison.metric not in run.metrics and run.status == "completed"]
@@ -76,67 +75,36 @@ def notes(comparison: Comparison) -> Iterator[str]:
             yield f"{row.group.name} breaks {' and '.join(row.group.broken)}, and stands behind those that do not."
     if repeated := sum(group.repeated for group in comparison.groups):
         yield f"{repeated} runs repeat a seed of their group: of each seed the last one to complete counts."
-    if diverged := [run.name for run in comparison.runs if run.diverged]:
+    if diverged := [run.name for run in comparison.runs if not all(map(math.isfinite, run.metrics.values()))]:
         yield f"Not finite in {', '.join(diverged[:5])}{' and others' if len(diverged) > 5 else ''}."
     if not comparison.baseline:
         return
     yield f"Tested against {comparison.baseline}: paired t-tests over common seeds, p adjusted after Holm."
-    untested: dict[str, int] = {}
-    for row in comparison.rows:
-        if row.against and row.against.p is None:
-            untested[row.against.note] = untested.get(row.against.note, 0) + 1
+    untested = Counter(row.against.note for row in comparison.rows if row.against and row.against.p is None)
     for why, rows in untested.items():
         yield f"Not tested, {rows} of {len(comparison.rows) - 1} rows: {why}."
 
 
+def words(comparison: Comparison, figures: int | None = None, costs: bool = True) -> list[list[str]]:
+    """Returns the names of the columns, and the rows under them; see `cells`."""
+    rows = [cells(comparison, row, figures, costs) for row in comparison.rows]
+    return [[name for name, _ in rows[0]], *([word for _, word in row] for row in rows)]
+
+
 def markdown(comparison: Comparison) -> str:
-    """The table in GitHub's Markdown."""
-    escape = _escaper({"|": "\\|", "<": "&lt;", "\n": " "})
-    names = header(comparison)
-    lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
-    lines += ["| " + " | ".join(map(escape, cells(comparison, row))) + " |" for row in comparison.rows]
-    return "\n".join([*lines, "", *notes(comparison), ""])
+    """Returns the table in GitHub's Markdown."""
+    names, *rows = (f"| {' | '.join(word.translate(MARKDOWN) for word in row)} |" for row in words(comparison))
+    return "\n".join([names, f"|---|{'---:|' * (_width(comparison) - 1)}", *rows, "", *notes(comparison), ""])
 
 
 def latex(comparison: Comparison) -> str:
-    """The table for LaTeX with booktabs."""
-    escape = _escaper(
-        {c: f"\\{c}" for c in "&%$#_{}"}
-        | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-        | {NONE: "--", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "\n": " "}
-    )
-    names = header(comparison)
-    rows = [cells(comparison, row) for row in comparison.rows]
-    body = [" & ".join(map(escape, words)) + r" \\" for words in [names, *rows]]
-    return "\n".join(
-        [
-            "% \\usepackage{booktabs}",
-            f"\\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
-            "\\toprule",
-            body[0],
-            "\\midrule",
-            *body[1:],
-            "\\bottomrule",
-            "\\end{tabular}",
-            *(f"% {note}".replace("\n", " ") for note in notes(comparison)),
-            "",
-        ]
-    )
+    """Returns the table for LaTeX with booktabs."""
+    names, *rows = (" & ".join(word.translate(LATEX) for word in row) + r" \\" for row in words(comparison))
+    begin = f"\\begin{{tabular}}{{l{'r' * (_width(comparison) - 1)}}}"
+    said = (f"% {note}".replace("\n", " ") for note in notes(comparison))
+    lines = ["% \\usepackage{booktabs}", begin, "\\toprule", names, "\\midrule", *rows, "\\bottomrule"]
+    return "\n".join([*lines, "\\end{tabular}", *said, ""])
 
 
-def _escaper(table: dict[str, str]) -> Callable[[str], str]:
-    codes = str.maketrans(table)
-    return lambda text: text.translate(codes)
-
-
-def _counts(row: Row) -> Iterator[str]:
-    for status, many in row.group.statuses.items():
-        yield str(many) if status == "completed" else f"{many} {status}"
-
-
-def _against(row: Row) -> list[str]:
-    if row.against is None:
-        return ["baseline", "", ""]
-    test = row.against
-    difference = NONE if test.difference is None else ("+" if test.difference > 0 else "") + number(test.difference)
-    return [difference, probability(test.adjusted), str(test.n)]
+def _width(comparison: Comparison) -> int:
+    return len(cells(comparison, comparison.rows[0]))

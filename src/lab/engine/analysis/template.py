@@ -1,8 +1,9 @@
-"""The page's own style and script."""
+"""The page's own style and script; the style gives text and lines of figures the colours of a light or dark page."""
 
 # Nothing may be fetched, whatever a config's text holds
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 STYLE = """
 :root { --ink: #1f2430; --soft: #5b6375; --line: #dfe3ea; --paper: #ffffff; --back: #f5f6f8; --mark: #e8f1fb;
         --veil: rgba(255,255,255,.82); color-scheme: light dark; }
@@ -11,11 +12,10 @@ STYLE = """
           --veil: rgba(27,32,42,.82); } }
 * { box-sizing: border-box; }
 body { margin: 0; padding: 2rem 1.5rem 4rem; background: var(--back); color: var(--ink);
-       font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+       font: 16px/1.5 FONT; }
 main { max-width: 1360px; margin: auto; }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.2rem; margin: 0 0 .2rem; }
 p { margin: .2rem 0 .8rem; color: var(--soft); max-width: 110ch; }
-nav a { color: inherit; margin-right: 1rem; }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.2rem 1.4rem;
           margin-top: 1.2rem; }
 .scroll { overflow: auto; max-height: 36rem; }
@@ -24,48 +24,33 @@ th, td { padding: .35rem .55rem; text-align: right; white-space: nowrap; border-
 th { position: sticky; top: 0; background: var(--paper); color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 14rem; }
 tr.best td { background: var(--mark); font-weight: 600; } tr.baseline td { font-style: italic; }
-.plot { width: 100%; height: 440px; } .plot.low { height: 340px; } .plot.small { height: 300px; }
+.plot { width: 100%; height: 440px; } #pruned .plot { height: 340px; } #importance .plot, .grid .plot { height: 300px; }
+.plot text { fill: var(--ink) !important; }
+.plot .gridlayer path, .plot .zerolinelayer path { stroke: var(--line) !important; }
+.plot .annotation .bg { fill: var(--veil) !important; }
+.plot .hovertext path { fill: var(--paper) !important; stroke: var(--line) !important; }
+.plot .modebar-btn path { fill: var(--line) !important; }
+.plot .modebar-btn:is(.active, :hover) path { fill: var(--ink) !important; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 1rem; }
 select { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--line); border-radius: 6px;
          padding: .2rem .5rem; }
 ul { margin: .6rem 0 0; padding-left: 1.2rem; color: var(--soft); font-size: .9rem; }
-"""
+""".replace("FONT", FONT)
 
 SCRIPT = """
 const figures = JSON.parse(document.getElementById("figures").textContent);
-const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const draw = place => Plotly.react(place, figures[place.dataset.figure].data, figures[place.dataset.figure].layout,
+  {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d"]});
 
-function themed(layout) {
-  const ink = colour("--ink"), line = colour("--line");
-  const axis = {gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line};
-  const done = {...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
-    font: {family: getComputedStyle(document.body).fontFamily, size: 13, color: ink},
-    margin: {l: 60, r: 20, t: 30, b: 50}, modebar: {bgcolor: "rgba(0,0,0,0)", color: line, activecolor: ink},
-    hoverlabel: {bgcolor: colour("--paper"), font: {color: ink}},
-    xaxis: {...axis, ...layout.xaxis}, yaxis: {...axis, ...layout.yaxis}};
-  if (layout.annotations)
-    done.annotations = layout.annotations.map(a => a.bgcolor === "veil" ? {...a, bgcolor: colour("--veil")} : a);
-  return done;
-}
-
-function draw(place) {
-  const figure = figures[place.dataset.figure];
-  return Plotly.react(place, figure.data, themed(figure.layout), {responsive: true, displaylogo: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "zoomIn2d", "zoomOut2d"]});
-}
-
-const places = [...document.querySelectorAll("[data-figure]")];
-const drawn = places.map(draw);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => places.forEach(draw));
-for (const choice of document.querySelectorAll("select[data-for]"))
+for (const choice of document.querySelectorAll("select"))
   choice.addEventListener("change", () => {
-    const place = document.getElementById(choice.dataset.for);
+    const place = choice.parentElement.nextElementSibling;
     place.dataset.figure = choice.value;
     draw(place);
   });
 
 // A run's line stands out while the pointer is on it
-Promise.all(drawn).then(() => {
+Promise.all([...document.querySelectorAll("[data-figure]")].map(draw)).then(drawn => {
   for (const place of document.querySelectorAll('[data-figure="parallel"]')) {
     const mark = (event, width, opacity) =>
       Plotly.restyle(place, {"line.width": width, opacity}, [event.points[0].curveNumber]);
