@@ -64,8 +64,8 @@ def write_report(comparison: Comparison, out: Path) -> None:
     print(f"written to {out}: {', '.join(path.name for path in paths)}")
     try:
         from lab.engine.analysis.page import write_page
-    except ModuleNotFoundError as error:
-        raise UserError(f"report.html needs {error.name}: {EXTRA}\nthe tables are in {out}") from None
+    except ModuleNotFoundError:
+        raise UserError(f"report.html needs plotly and Optuna: {EXTRA}\nthe tables are in {out}") from None
     write_page(comparison, out / "report.html")
     print(f"the page: {out / 'report.html'}")
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from lab.engine.analysis.columns import text
 from lab.engine.analysis.groups import Group, count_statuses, group_runs
 from lab.engine.analysis.recorded import Recorded
-from lab.engine.analysis.statistics import Paired, Summary, holm, paired, summarise
+from lab.engine.analysis.statistics import Paired, holm, paired, summarise
 from lab.engine.runs.metrics import Objective, at_test, default_metric, direction
 from lab.engine.runs.run import FINISHED
 from lab.engine.utils.errors import UserError
@@ -23,10 +24,7 @@ class Row:
     """One line of the table."""
 
     group: Group
-    summaries: dict[str, Summary]  # of every metric, over seeds
-    costs: dict[str, float]  # means over the completed runs, or where there are none over the pruned ones, by name
-    so_far: float | None  # mean of the objective over runs that did not complete
-    against: Paired | None = None  # the test against the baseline; None for the baseline itself
+    values: dict[str, Any]  # as in table.csv, by the names of its columns
 
 
 @dataclass(frozen=True)
@@ -79,33 +77,34 @@ class Comparison:
     def rows(self) -> list[Row]:
         """The best first; then those that break a constraint; groups in which nothing completed come last."""
         rows = sorted(map(self._row, self.groups), key=self._rank)
-        tested = {i: row.against.p for i, row in enumerate(rows) if row.against and row.against.p is not None}
-        for i, adjusted in zip(tested, holm([*tested.values()]), strict=True):
-            rows[i] = replace(rows[i], against=replace(rows[i].against, adjusted=adjusted))
+        tested = [row for row in rows if row.values["p"] is not None]
+        for row, adjusted in zip(tested, holm([row.values["p"] for row in tested]), strict=True):
+            row.values["p holm"] = adjusted
         return rows
 
     def _row(self, group: Group) -> Row:
+        values = {key: text(group.keys.get(key, "")) for key in self.keys} | {"group": group.name}
+        values |= {status: group.statuses.get(status, 0) for status in self.statuses}
+        for metric in self.metrics:
+            found = summarise([*group.values(metric).values()])
+            values |= {f"{metric} {what}": value for what, value in found._asdict().items()}
+        values[f"{self.metric} so far"] = summarise(group.so_far(self.metric)).mean
         ended = group.completed or [run for run in group.runs if run.status in FINISHED]
-        costs = {name: [run.metrics[name] for run in ended if name in run.metrics] for name in self.costs}
-        against = None
+        for name in self.costs:
+            values[name] = summarise([run.metrics[name] for run in ended if name in run.metrics]).mean
+        against = dict.fromkeys(Paired._fields)
         if self.baseline and group.name != self.baseline:
             baseline = next(other for other in self.groups if other.name == self.baseline)
             ours, theirs = group.values(self.metric), baseline.values(self.metric)
             common = [seed for seed in ours if seed in theirs]
-            against = paired([ours[seed] for seed in common], [theirs[seed] for seed in common])
-        return Row(
-            group,
-            {metric: summarise([*group.values(metric).values()]) for metric in self.metrics},
-            {name: sum(values) / len(values) for name, values in costs.items() if values},
-            summarise(group.so_far(self.metric)).mean,
-            against,
-        )
+            against = paired([ours[seed] for seed in common], [theirs[seed] for seed in common])._asdict()
+        return Row(group, {"group": group.name} | values | {"baseline": self.baseline, **against, "p holm": None})
 
     def _rank(self, row: Row) -> tuple[Any, ...]:
-        mean = row.summaries[self.metric].mean
-        value = row.so_far if mean is None else mean
+        mean, so_far = row.values[f"{self.metric} mean"], row.values[f"{self.metric} so far"]
+        value = so_far if mean is None else mean
         known = value is not None and not math.isnan(value)
-        return mean is None, bool(row.group.broken), not known, self.sign * (value or 0) if known else 0, row.group.name
+        return mean is None, bool(row.group.broken), not known, self.sign * value if known else 0, row.group.name
 
 
 def compare(

@@ -13,7 +13,7 @@ from plotly.colors import sample_colorscale  # type: ignore[import-untyped]
 
 from lab.engine.analysis.columns import text
 from lab.engine.analysis.comparison import COST, Comparison
-from lab.engine.analysis.plots import GREY, PALETTE, Figure, plain
+from lab.engine.analysis.plots import GREY, PALETTE, Figure, axis, figure, plain
 from lab.engine.runs.run import FINISHED
 
 # Viridis from worst to best, without its ends, which are lost on a dark and on a white page
@@ -56,46 +56,39 @@ def varied(study: optuna.Study) -> list[str]:
 
 def parallel(study: optuna.Study, metric: str) -> Figure:
     """Draws a line a run, across the objective, which colours it, and each key on its own scale."""
-    figure = visualization.plot_parallel_coordinate(study, target_name=plain(metric))
+    drawn = visualization.plot_parallel_coordinate(study, target_name=plain(metric)).to_dict()
     trials = study.get_trials(deepcopy=False)
-    bar = figure.data[-1].marker
-    spread = bar.cmax - bar.cmin
-    shares = [(trial.value - bar.cmin) / spread for trial in trials if trial.value is not None]
-    colours = sample_colorscale(SCALE, [1 - share if bar.reversescale else share for share in shares])
-    for trace, trial, colour in zip(figure.data, trials, colours, strict=False):
-        look = {"line": {"color": colour, "width": 1.6}, "marker": {"size": 5}, "mode": "lines+markers"}
-        trace.update(
-            name=trial.user_attrs["run"], opacity=0.75, hovertemplate="%{customdata[0]}: %{customdata[1]}", **look
-        )
-    bar.update(colorscale=SCALE, colorbar={"thickness": 12, "outlinewidth": 0, "title": ""})
-    figure.data = figure.data[-MOST_LINES - 1 :]
-    figure.update_annotations(bgcolor="white", font={"color": None, "size": 11})
-    return figure.update_xaxes(ticktext=[plain(metric), *varied(study)])
+    *lines, bar = drawn["data"]
+    marker = bar["marker"] | {"colorscale": SCALE, "colorbar": {"thickness": 12, "outlinewidth": 0}}
+    low, high = marker["cmin"], marker["cmax"]
+    shares = [(trial.value - low) / (high - low) for trial in trials if trial.value is not None]
+    colours = sample_colorscale(SCALE, [1 - share if marker["reversescale"] else share for share in shares])
+    for trace, trial, colour in zip(lines, trials, colours, strict=True):
+        trace |= {"name": trial.user_attrs["run"], "mode": "lines+markers", "opacity": 0.75, "marker": {"size": 5}}
+        trace |= {"line": {"color": colour, "width": 1.6}, "hovertemplate": "%{customdata[0]}: %{customdata[1]}"}
+    for label in drawn["layout"]["annotations"]:
+        label |= {"bgcolor": "white", "font": {"size": 11}}
+    drawn["layout"]["xaxis"]["ticktext"] = [plain(metric), *varied(study)]  # Optuna's are cut
+    return drawn | {"data": [*lines[-MOST_LINES:], bar | {"marker": marker}]}
 
 
 def slices(study: optuna.Study, metric: str) -> dict[str, Figure]:
     """Draws each key against the objective, a point a run; what was pruned is a cross."""
-    trials, figures = study.get_trials(deepcopy=False), {}
+    figures = {}
     for key in varied(study):
-        figure = figures[key] = visualization.plot_slice(study, params=[key], target_name=plain(metric))
-        [points] = figure.data
-        shown = [trials[number] for number in points.marker.color]
+        shown = [trial for trial in study.get_trials(deepcopy=False) if key in trial.params]
         pruned = [trial.user_attrs["pruned"] for trial in shown]
-        look = {
-            "symbol": ["x" if one else "circle" for one in pruned],
-            "color": [GREY if one else PALETTE[0] for one in pruned],
-        }
-        points.update(
-            x=[trial.params[key] for trial in shown],
-            text=[trial.user_attrs["run"] for trial in shown],
-            hovertemplate="%{x}: %{y:.4g}<br>%{text}<extra></extra>",
-            marker=look | {"size": 8, "opacity": 0.75, "showscale": False, "line": {"width": 0}},
-        )
         domain = shown[0].distributions[key]
+        x = {"title": {"text": key}, "type": "log" if getattr(domain, "log", False) else "linear"}
         if isinstance(domain, CategoricalDistribution):
-            figure.update_xaxes(categoryarray=domain.choices)
-        elif len(set(points.x)) <= 8:
-            figure.update_xaxes(tickvals=sorted(set(points.x)))
+            x |= {"type": "category", "categoryarray": domain.choices}
+        marker = {"symbol": ["x" if one else "circle" for one in pruned], "size": 8, "opacity": 0.75}
+        points = {
+            "x": [trial.params[key] for trial in shown], "y": [trial.value for trial in shown], "mode": "markers",
+            "text": [trial.user_attrs["run"] for trial in shown], "hovertemplate": "%{x}: %{y:.4g}<br>%{text}<extra></extra>",
+            "marker": marker | {"color": [GREY if one else PALETTE[0] for one in pruned]},
+        }  # fmt: skip
+        figures[key] = figure([points], x, axis(metric))
     return figures
 
 
@@ -115,11 +108,13 @@ def importances(study: optuna.Study, metric: str) -> Figure | str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of keys that few runs have
         evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, TOP / len(trials)))
-        figure = visualization.plot_param_importances(study, evaluator=evaluator)
-    if not sum(figure.data[0].x):
+        drawn = visualization.plot_param_importances(study, evaluator=evaluator)
+    if not sum(drawn.data[0].x):
         return "the best runs are spread like all the others"
     look = {"marker_color": PALETTE[0], "texttemplate": "%{x:.0%}", "hovertemplate": "%{y}: %{x:.1%}<extra></extra>"}
-    return figure.update_traces(**look).update_xaxes(title="importance", tickformat=".0%").update_yaxes(title="")
+    return (
+        drawn.update_traces(**look).update_xaxes(title="importance", tickformat=".0%").update_yaxes(title="").to_dict()
+    )
 
 
 def pareto_fronts(comparison: Comparison) -> dict[str, Figure]:
@@ -128,35 +123,31 @@ def pareto_fronts(comparison: Comparison) -> dict[str, Figure]:
     others |= {metric: mode for metric, mode in comparison.objectives if metric != comparison.metric}
     figures = {}
     for name, mode in others.items():
-        found = []  # of each group that has both figures
+        found = []  # of each group that has both figures, with half of the interval
         for row in comparison.rows:
-            y = row.summaries[comparison.metric]
-            x = row.summaries[name].mean if name in row.summaries else row.costs.get(name)
-            if x is not None and y.mean is not None and math.isfinite(x) and math.isfinite(y.mean):
-                found.append((x, y.mean, y.high and y.high - y.mean, plain(row.group.name)))
+            x = row.values.get(name, row.values.get(f"{name} mean"))
+            y, high = (row.values[f"{comparison.metric} {what}"] for what in ("mean", "high"))
+            if x is not None and y is not None and math.isfinite(x) and math.isfinite(y):
+                found.append((x, y, None if high is None else high - y, plain(row.group.name)))
         if len({x for x, *_ in found}) > 1:
             figures[name] = _pareto_front(found, [mode, comparison.mode], [UNITS.get(name, name), comparison.metric])
     return figures
 
 
-def _pareto_front(found: list[tuple[float, float, float | None, str]], modes: list[str], names: list[str]) -> Figure:
-    """Draws groups: two figures, half of the interval of the second, and the name of each."""
+def _pareto_front(found: Sequence[tuple[Any, ...]], modes: Sequence[str], names: Sequence[str]) -> Figure:
     study = _study(modes, [optuna.create_trial(values=[x, y]) for x, y, *_ in found])
-    figure = visualization.plot_pareto_front(study, target_names=[plain(name.removeprefix(COST)) for name in names])
-    for trace, colour in zip(figure.data, PALETTE, strict=False):  # the others, and those that no other beats
-        shown = [found[number] for number in trace.marker.color]
-        halves = {"array": [half for *_, half, _ in shown], "thickness": 1, "width": 3, "color": "#888"}
-        trace.update(
-            text=[name for *_, name in shown],
-            hovertemplate="%{text}<br>%{x:.4g}: %{y:.4g}<extra></extra>",
-            error_y=halves,
-            marker={"size": 9, "color": colour, "showscale": False, "line": {"width": 0}},
-        )
-    best = sorted((x, y) for x, y in zip(figure.data[1].x, figure.data[1].y, strict=True))
-    line = {"color": PALETTE[1], "width": 1.5, "dash": "dot"}
-    xs, ys = zip(*best, strict=True)
-    figure.add_scatter(x=xs, y=ys, mode="lines", name="Pareto front", hoverinfo="skip", showlegend=False, line=line)
-    return figure.update_xaxes(type="log" if _is_wide([x for x, *_ in found]) else "linear")
+    best = [trial.number for trial in study.best_trials]
+    xs, ys, halves, groups = zip(*found, strict=True)
+    points = {
+        "x": xs, "y": ys, "text": groups, "mode": "markers", "hovertemplate": "%{text}<br>%{x:.4g}: %{y:.4g}<extra></extra>",
+        "error_y": {"array": halves, "thickness": 1, "width": 3, "color": "#888"}, "showlegend": False,
+        "marker": {"size": 9, "color": [PALETTE[i in best] for i in range(len(found))]},
+    }  # fmt: skip
+    front_xs, front_ys = zip(*sorted(found[i][:2] for i in best), strict=True)
+    line = {"x": front_xs, "y": front_ys, "mode": "lines", "hoverinfo": "skip", "showlegend": False}
+    line |= {"line": {"color": PALETTE[1], "width": 1.5, "dash": "dot"}}
+    x, y = (axis(name.removeprefix(COST)) for name in names)
+    return figure([line, points], x | {"type": "log" if _is_wide(xs) else "linear"}, y)
 
 
 def _study(modes: Sequence[str], trials: Sequence[optuna.trial.FrozenTrial]) -> optuna.Study:

@@ -117,7 +117,7 @@ def _table(comparison: Comparison) -> str:
     names, *rows = ([escape(word) for word in row] for row in words(comparison))
     body = ""
     for i, row in enumerate(rows):
-        classes = "best " * (i == 0) + "baseline" * (comparison.rows[i].against is None and bool(comparison.baseline))
+        classes = "best " * (i == 0) + "baseline" * (comparison.rows[i].group.name == comparison.baseline)
         body += f'<tr class="{classes}"><td>{"</td><td>".join(row)}</td></tr>'
     head = f"<thead><tr><th>{'</th><th>'.join(names)}</th></tr></thead>"
     said = "".join(f"<li>{escape(note)}</li>" for note in notes(comparison))

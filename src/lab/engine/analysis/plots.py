@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-from plotly import graph_objects as go  # type: ignore[import-untyped]
-
 from lab.engine.analysis.comparison import Comparison, Row
 from lab.engine.analysis.curves import by_epoch, mean_curve, points
 from lab.engine.analysis.template import FONT
@@ -17,15 +15,32 @@ GREY = "rgba(128,128,128,0.45)"
 MOST_POINTS = 200, 50  # of a curve with a colour, and of a grey one; of more every k-th is drawn
 
 # Text and lines get their colours from the page's style, which knows whether it is dark
-TEMPLATE = go.layout.Template(
-    layout={
-        "autosize": True, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "closest",
-        "font": {"family": FONT, "size": 13}, "margin": {"l": 60, "r": 20, "t": 30, "b": 50}, "modebar": {"bgcolor": "rgba(0,0,0,0)"},
+CLEAR = "rgba(0,0,0,0)"
+TEMPLATE = {
+    "layout": {
+        "autosize": True, "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR, "modebar": {"bgcolor": CLEAR},
+        "font": {"family": FONT, "size": 13}, "margin": {"l": 60, "r": 20, "t": 30, "b": 50}, "hovermode": "closest",
+        "legend": {"traceorder": "reversed"},
         "xaxis": {"automargin": True, "tickformat": "~g"}, "yaxis": {"automargin": True},
     }
-)  # fmt: skip
+}  # fmt: skip
 
-Figure = Any  # plotly's, or where its check of each of thousands of curves would take seconds, the same as a dictionary
+Figure = dict[str, Any]  # data and layout: plotly's classes would take seconds to check thousands of curves
+
+
+def figure(data: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any]) -> Figure:
+    """Returns a figure with two axes."""
+    return {"data": data, "layout": {"xaxis": x, "yaxis": y}}
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """Returns an axis with its title; `more` are attributes of plotly's."""
+    return {"title": {"text": plain(title)}} | more
+
+
+def plain(text: str) -> str:
+    """Returns a text that plotly shows as it stands: it would take tags for its own markup."""
+    return escape(text, quote=False)
 
 
 def learning_curves(comparison: Comparison, metric: str) -> Figure:
@@ -39,8 +54,7 @@ def learning_curves(comparison: Comparison, metric: str) -> Figure:
     room = 0.08 * (max(means) - min(means)) if means else 0.0
     # Bands over two seeds are many times wider
     seen = {"range": [min(means) - room, max(means) + room]} if room else {}
-    layout = {"xaxis": _across(data, epochs), "yaxis": {"title": {"text": plain(metric)}} | seen}
-    return {"data": data, "layout": layout | {"legend": {"traceorder": "reversed"}}}
+    return figure(data, _across(data, epochs), axis(metric, **seen))
 
 
 def pruned_curves(comparison: Comparison) -> Figure | None:
@@ -61,8 +75,7 @@ def pruned_curves(comparison: Comparison) -> Figure | None:
                 mark = {"symbol": "x", "size": [0] * (len(found) - 1) + [9]}
                 trace |= {"mode": "lines+markers", "line": {"width": 1.2, "color": PALETTE[1]}, "marker": mark}
             data.append(trace | {"hovertemplate": "%{x}: %{y:.4g}"})
-    layout = {"xaxis": _across(data, epochs), "yaxis": {"title": {"text": plain(metric)}}}
-    return {"data": sorted(data, key=lambda trace: trace["mode"]), "layout": layout}
+    return figure(sorted(data, key=lambda trace: trace["mode"]), _across(data, epochs), axis(metric))
 
 
 def _traces(row: Row, rank: int, metric: str, epochs: bool) -> Iterator[dict[str, Any]]:
@@ -87,9 +100,4 @@ def _traces(row: Row, rank: int, metric: str, epochs: bool) -> Iterator[dict[str
 def _across(data: Sequence[dict[str, Any]], epochs: bool) -> dict[str, Any]:
     """Returns the axis of epochs or steps; few epochs are counted one by one."""
     few = epochs and max((x for trace in data for x in trace["x"]), default=0) <= 12
-    return {"title": {"text": "epoch" if epochs else "step"}} | ({"dtick": 1} if few else {})
-
-
-def plain(text: str) -> str:
-    """Returns a text that plotly shows as it stands: it would take tags for its own markup."""
-    return escape(text, quote=False)
+    return axis("epoch" if epochs else "step", **({"dtick": 1} if few else {}))

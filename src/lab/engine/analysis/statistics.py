@@ -6,16 +6,15 @@ Source: Student (1908); Holm (1979), section 3. `scipy.special` has the distribu
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from lab.engine.utils.errors import UserError
 
 EXTRA = "pip install -e .[report]"
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """What several measurements of one figure say."""
 
     n: int
@@ -25,15 +24,13 @@ class Summary:
     high: float | None = None  # its other end
 
 
-@dataclass(frozen=True)
-class Paired:
+class Paired(NamedTuple):
     """A paired t-test."""
 
-    n: int  # pairs
     difference: float | None = None  # mean over the pairs
+    pairs: int = 0
     p: float | None = None  # two-sided; None where there is too little to test
-    adjusted: float | None = None  # `p` after Holm, over all rows of a table
-    note: str = ""  # why there is no p
+    untested: str | None = None  # why there is no p
 
 
 def summarise(values: Sequence[float]) -> Summary:
@@ -52,16 +49,15 @@ def summarise(values: Sequence[float]) -> Summary:
 def paired(values: Sequence[float], others: Sequence[float]) -> Paired:
     """Tests whether `values` differ from `others`, pair by pair."""
     if not values:
-        return Paired(0, note="no seed in common")
-    found = summarise([a - b for a, b in zip(values, others, strict=True)])
-    if found.mean is None or found.sd is None:
-        return Paired(found.n, found.mean, note="one seed in common: two are needed")
-    if not math.isfinite(found.mean):
-        return Paired(found.n, found.mean, note="a figure is not finite")
-    if found.sd <= 1e-12 * max(map(abs, (*values, *others))):  # what rounding leaves
-        return Paired(found.n, found.mean, note="every pair differs by the same")
-    t = found.mean / (found.sd / math.sqrt(found.n))
-    return Paired(found.n, found.mean, float(2 * _special().stdtr(found.n - 1, -abs(t))))
+        return Paired(untested="no seed in common")
+    n, mean, sd, *_ = summarise([a - b for a, b in zip(values, others, strict=True)])
+    if mean is None or sd is None:
+        return Paired(mean, n, untested="one seed in common: two are needed")
+    if not math.isfinite(mean):
+        return Paired(mean, n, untested="a figure is not finite")
+    if sd <= 1e-12 * max(map(abs, (*values, *others))):  # what rounding leaves
+        return Paired(mean, n, untested="every pair differs by the same")
+    return Paired(mean, n, float(2 * _special().stdtr(n - 1, -abs(mean) / (sd / math.sqrt(n)))))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -27,21 +27,23 @@ def cells(comparison: Comparison, row: Row, figures: int | None = None, costs: b
     counts = (str(n) if status == "completed" else f"{n} {status}" for status, n in row.group.statuses.items())
     found = [("group", row.group.name), ("runs", ", ".join(counts))]
     for metric in comparison.main[:figures]:
-        summary = row.summaries[metric]
-        mean = number(summary.mean)
-        if summary.mean is None and metric == comparison.metric and row.so_far is not None:
-            mean = f"({number(row.so_far)})"
-        has_interval = summary.low is not None and not math.isnan(summary.low)
-        interval = f"{number(summary.low)} to {number(summary.high)}" if has_interval else NONE
-        found += [(metric, mean), ("sd", number(summary.sd)), ("95 % interval", interval)]
+        mean, sd, low, high = (number(row.values[f"{metric} {what}"]) for what in ("mean", "sd", "low", "high"))
+        if mean == NONE and metric == comparison.metric and row.values[f"{metric} so far"] is not None:
+            mean = f"({number(row.values[f'{metric} so far'])})"
+        found += [
+            (metric, mean),
+            ("sd", sd),
+            ("95 % interval", f"{low} to {high}" if low not in (NONE, "nan") else NONE),
+        ]
     if comparison.baseline:
         words = ["baseline", "", ""]
-        if test := row.against:
-            words = ["+" * bool(test.difference and test.difference > 0) + number(test.difference)]
-            words += [probability(test.adjusted), str(test.n)]
+        if row.group.name != comparison.baseline:
+            difference, p = row.values["difference"], row.values["p holm"]
+            words = ["+" * (difference is not None and difference > 0) + number(difference)]
+            words += [NONE if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}", str(row.values["pairs"])]
         found += zip(("difference", "p (Holm)", "pairs"), words, strict=True)
     if costs:
-        found += [(name.removeprefix(COST), number(row.costs.get(name))) for name in comparison.costs]
+        found += [(name.removeprefix(COST), number(row.values[name])) for name in comparison.costs]
     return found
 
 
@@ -56,11 +58,6 @@ def number(value: float | None) -> str:
     return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
 
 
-def probability(p: float | None) -> str:
-    """Returns a p value; what is tiny is not told to the digit."""
-    return NONE if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
 def notes(comparison: Comparison) -> Iterator[str]:
     """Yields what the table cannot say, a sentence each."""
     aim = "higher" if comparison.mode == "max" else "lower"
@@ -68,7 +65,8 @@ def notes(comparison: Comparison) -> Iterator[str]:
     others = [run for run in comparison.runs if comparison.metric not in run.metrics and run.status == "completed"]
     if others:
         yield f"{len(others)} completed runs have no {comparison.metric}."
-    if any(row.so_far is not None and row.summaries[comparison.metric].mean is None for row in comparison.rows):
+    so_far, mean = f"{comparison.metric} so far", f"{comparison.metric} mean"
+    if any(row.values[so_far] is not None and row.values[mean] is None for row in comparison.rows):
         yield "In brackets: the best so far of runs that did not complete."
     for row in comparison.rows:
         if row.group.broken:
@@ -80,7 +78,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
     if not comparison.baseline:
         return
     yield f"Tested against {comparison.baseline}: paired t-tests over common seeds, p adjusted after Holm."
-    untested = Counter(row.against.note for row in comparison.rows if row.against and row.against.p is None)
+    untested = Counter(row.values["untested"] for row in comparison.rows if row.values["untested"])
     for why, rows in untested.items():
         yield f"Not tested, {rows} of {len(comparison.rows) - 1} rows: {why}."
 
@@ -93,18 +91,17 @@ def words(comparison: Comparison, figures: int | None = None, costs: bool = True
 
 def markdown(comparison: Comparison) -> str:
     """Returns the table in GitHub's Markdown."""
-    names, *rows = (f"| {' | '.join(word.translate(MARKDOWN) for word in row)} |" for row in words(comparison))
-    return "\n".join([names, f"|---|{'---:|' * (_width(comparison) - 1)}", *rows, "", *notes(comparison), ""])
+    names, *rows = words(comparison)
+    lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
+    body = [f"| {' | '.join(word.translate(MARKDOWN) for word in line)} |" for line in lines]
+    return "\n".join([*body, "", *notes(comparison), ""])
 
 
 def latex(comparison: Comparison) -> str:
     """Returns the table for LaTeX with booktabs."""
-    names, *rows = (" & ".join(word.translate(LATEX) for word in row) + r" \\" for row in words(comparison))
-    begin = f"\\begin{{tabular}}{{l{'r' * (_width(comparison) - 1)}}}"
+    lines = words(comparison)
+    names, *rows = (" & ".join(word.translate(LATEX) for word in line) + r" \\" for line in lines)
+    begin = ["% \\usepackage{booktabs}", f"\\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}"]
     said = (f"% {note}".replace("\n", " ") for note in notes(comparison))
-    lines = ["% \\usepackage{booktabs}", begin, "\\toprule", names, "\\midrule", *rows, "\\bottomrule"]
-    return "\n".join([*lines, "\\end{tabular}", *said, ""])
-
-
-def _width(comparison: Comparison) -> int:
-    return len(cells(comparison, comparison.rows[0]))
+    end = ["\\bottomrule", "\\end{tabular}", *said, ""]
+    return "\n".join([*begin, "\\toprule", names, "\\midrule", *rows, *end])
