@@ -69,6 +69,10 @@ class Comparison:
         return count_statuses(self.runs)
 
     @property
+    def counts(self) -> str:
+        return ", ".join(f"{number} {status}" for status, number in self.statuses.items())
+
+    @property
     def sign(self) -> int:
         """Times this, a lower figure is a better one."""
         return {"min": 1, "max": -1}[self.mode]
@@ -137,8 +141,8 @@ def compare(
 
 def _objectives(run: Recorded) -> tuple[Objective, ...]:
     """Returns what a run is judged by: the objectives of its sweep, or its own."""
-    of_sweep = tuple((o["metric"], o["mode"]) for o in run.sweep.get("objectives") or [])
-    return of_sweep or ((run.objective,) if run.objective else ())
+    found = run.sweep.get("objectives") or [run.config.get("objective") or {}]
+    return tuple((o["metric"], direction(o["metric"], mode=o.get("mode"))) for o in found if o.get("metric"))
 
 
 def _find(baseline: str, names: Sequence[str]) -> str:

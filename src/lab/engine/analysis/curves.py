@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from lab.engine.analysis.comparison import Comparison
@@ -31,24 +32,25 @@ def curve_rows(comparison: Comparison) -> Iterator[list[Any]]:
                     yield [*same, step, run.epochs.get(step), value]
 
 
-def by_epoch(comparison: Comparison, metric: str) -> bool:
-    """Whether each run has the figure once an epoch: then epochs are the axis, which batch sizes leave alone."""
-    epochs = [[run.epochs.get(step) for step in run.curves.get(metric, {})] for run in comparison.runs]
-    return all(None not in found and len({*found}) == len(found) for found in epochs)
+def drawn_curves(comparison: Comparison, metric: str) -> tuple[str, dict[Path, dict[int, float]]]:
+    """Returns `epoch` where each run has the figure once an epoch, else `step`, and by it the curve of each run that
+    has one, by directory. Epochs do not depend on batch sizes. What is not finite is left out.
+    """
+    runs = [run for run in comparison.runs if metric in run.curves]
+    epochs = {run.dir: [run.epochs.get(step) for step in run.curves[metric]] for run in runs}
+    by_epoch = all(None not in found and len({*found}) == len(found) for found in epochs.values())
+    found = {}
+    for run in runs:
+        xs = epochs[run.dir] if by_epoch else run.curves[metric]
+        found[run.dir] = {x: y for x, y in zip(xs, run.curves[metric].values(), strict=True) if math.isfinite(y)}
+    return "epoch" if by_epoch else "step", found
 
 
-def points(run: Recorded, metric: str, epochs: bool) -> dict[int, float]:
-    """Returns a run's curve: value by epoch or step; what is not finite is left out."""
-    found = run.curves.get(metric, {})
-    return {run.epochs[step] if epochs else step: y for step, y in found.items() if math.isfinite(y)}
-
-
-def mean_curve(runs: Sequence[Recorded], metric: str, epochs: bool, most: int) -> dict[int, Summary]:
-    """Averages `runs` at each epoch or step, of those that got so far; at `most` of them, the last one included."""
-    drawn = [points(run, metric, epochs) for run in runs]
-    xs = sorted({x for found in drawn for x in found})[::-1]
+def mean_curve(curves: Sequence[dict[int, float]], most: int) -> dict[int, Summary]:
+    """Averages `curves` at each epoch or step, of those that got so far; at `most` of them, the last one included."""
+    xs = sorted({x for curve in curves for x in curve})[::-1]
     kept = xs[:: -(-len(xs) // most) or 1][::-1]
-    return {x: summarise([found[x] for found in drawn if x in found]) for x in kept}
+    return {x: summarise([curve[x] for curve in curves if x in curve]) for x in kept}
 
 
 def saved_epochs(comparison: Comparison) -> tuple[float, float]:

@@ -79,14 +79,17 @@ def slices(study: optuna.Study, metric: str) -> dict[str, Figure]:
         shown = [trial for trial in study.get_trials(deepcopy=False) if key in trial.params]
         pruned = [trial.user_attrs["pruned"] for trial in shown]
         domain = shown[0].distributions[key]
-        x = {"title": {"text": key}, "type": "log" if getattr(domain, "log", False) else "linear"}
+        x: dict[str, Any] = {"title": {"text": key}, "type": "log" if getattr(domain, "log", False) else "linear"}
         if isinstance(domain, CategoricalDistribution):
             x |= {"type": "category", "categoryarray": domain.choices}
-        marker = {"symbol": ["x" if one else "circle" for one in pruned], "size": 8, "opacity": 0.75}
         points = {
             "x": [trial.params[key] for trial in shown], "y": [trial.value for trial in shown], "mode": "markers",
-            "text": [trial.user_attrs["run"] for trial in shown], "hovertemplate": "%{x}: %{y:.4g}<br>%{text}<extra></extra>",
-            "marker": marker | {"color": [GREY if one else PALETTE[0] for one in pruned]},
+            "text": [trial.user_attrs["run"] for trial in shown],
+            "hovertemplate": "%{x}: %{y:.4g}<br>%{text}<extra></extra>",
+            "marker": {
+                "symbol": ["x" if one else "circle" for one in pruned], "size": 8, "opacity": 0.75,
+                "color": [GREY if one else PALETTE[0] for one in pruned],
+            },
         }  # fmt: skip
         figures[key] = figure([points], x, axis(metric))
     return figures
@@ -139,9 +142,9 @@ def _pareto_front(found: Sequence[tuple[Any, ...]], modes: Sequence[str], names:
     best = [trial.number for trial in study.best_trials]
     xs, ys, halves, groups = zip(*found, strict=True)
     points = {
-        "x": xs, "y": ys, "text": groups, "mode": "markers", "hovertemplate": "%{text}<br>%{x:.4g}: %{y:.4g}<extra></extra>",
+        "x": xs, "y": ys, "text": groups, "hovertemplate": "%{text}<br>%{x:.4g}: %{y:.4g}<extra></extra>",
+        "mode": "markers", "marker": {"size": 9, "color": [PALETTE[1 if i in best else 0] for i in range(len(found))]},
         "error_y": {"array": halves, "thickness": 1, "width": 3, "color": "#888"}, "showlegend": False,
-        "marker": {"size": 9, "color": [PALETTE[i in best] for i in range(len(found))]},
     }  # fmt: skip
     front_xs, front_ys = zip(*sorted(found[i][:2] for i in best), strict=True)
     line = {"x": front_xs, "y": front_ys, "mode": "lines", "hoverinfo": "skip", "showlegend": False}

@@ -10,7 +10,6 @@ from typing import Any
 from yaml import YAMLError
 
 from lab.engine.analysis.events import Curves, read_scalars
-from lab.engine.runs.metrics import Objective, direction
 from lab.engine.sweeps.constraints import parse_constraints
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import read_yaml
@@ -64,14 +63,6 @@ class Recorded:
     def status(self) -> str:
         """As in `run.json`; of a run from before there was one, unknown."""
         return str(self.record.get("status", "unknown"))
-
-    @property
-    def objective(self) -> Objective | None:
-        """What it was trained for: the metric, and min or max; None for a run that says nothing of it."""
-        objective = self.config.get("objective") or {}
-        if not objective.get("metric"):
-            return None
-        return str(objective["metric"]), direction(str(objective["metric"]), mode=objective.get("mode"))
 
     @property
     def broken(self) -> list[str]:

@@ -15,36 +15,33 @@ LATEX = str.maketrans(
 )
 
 
-def cells(comparison: Comparison, row: Row, figures: int | None = None, costs: bool = True) -> list[tuple[str, str]]:
-    """Returns one row as pairs of a column's name and the text in it.
+def words(comparison: Comparison) -> list[list[str]]:
+    """Returns the names of the columns, and the rows under them; what matters less stands further right."""
+    rows = [_cells(comparison, row) for row in comparison.rows]
+    return [[name for name, _ in rows[0]], *([word for _, word in row] for row in rows)]
 
-    Args:
-        comparison: what is shown.
-        row: one of its rows.
-        figures: how many of the main ones, all by default.
-        costs: whether to show these.
-    """
+
+def _cells(comparison: Comparison, row: Row) -> list[tuple[str, str]]:
     counts = (str(n) if status == "completed" else f"{n} {status}" for status, n in row.group.statuses.items())
     found = [("group", row.group.name), ("runs", ", ".join(counts))]
-    for metric in comparison.main[:figures]:
+    for metric in comparison.main:
         mean, sd, low, high = (number(row.values[f"{metric} {what}"]) for what in ("mean", "sd", "low", "high"))
         if mean == NONE and metric == comparison.metric and row.values[f"{metric} so far"] is not None:
             mean = f"({number(row.values[f'{metric} so far'])})"
-        found += [
-            (metric, mean),
-            ("sd", sd),
-            ("95 % interval", f"{low} to {high}" if low not in (NONE, "nan") else NONE),
-        ]
-    if comparison.baseline:
-        words = ["baseline", "", ""]
-        if row.group.name != comparison.baseline:
-            difference, p = row.values["difference"], row.values["p holm"]
-            words = ["+" * (difference is not None and difference > 0) + number(difference)]
-            words += [NONE if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}", str(row.values["pairs"])]
-        found += zip(("difference", "p (Holm)", "pairs"), words, strict=True)
-    if costs:
-        found += [(name.removeprefix(COST), number(row.values[name])) for name in comparison.costs]
-    return found
+        interval = NONE if low in (NONE, "nan") else f"{low} to {high}"
+        found += [(metric, mean), ("sd", sd), ("95 % interval", interval)]
+        if metric == comparison.metric and comparison.baseline:
+            found += zip(("difference", "p (Holm)", "pairs"), _against(comparison, row), strict=True)
+    return found + [(name.removeprefix(COST), number(row.values[name])) for name in comparison.costs]
+
+
+def _against(comparison: Comparison, row: Row) -> tuple[str, str, str]:
+    if row.group.name == comparison.baseline:
+        return "baseline", "", ""
+    difference, p = row.values["difference"], row.values["p holm"]
+    sign = "+" if difference is not None and difference > 0 else ""
+    tested = NONE if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return sign + number(difference), tested, str(row.values["pairs"])
 
 
 def number(value: float | None) -> str:
@@ -81,12 +78,6 @@ def notes(comparison: Comparison) -> Iterator[str]:
     untested = Counter(row.values["untested"] for row in comparison.rows if row.values["untested"])
     for why, rows in untested.items():
         yield f"Not tested, {rows} of {len(comparison.rows) - 1} rows: {why}."
-
-
-def words(comparison: Comparison, figures: int | None = None, costs: bool = True) -> list[list[str]]:
-    """Returns the names of the columns, and the rows under them; see `cells`."""
-    rows = [cells(comparison, row, figures, costs) for row in comparison.rows]
-    return [[name for name, _ in rows[0]], *([word for _, word in row] for row in rows)]
 
 
 def markdown(comparison: Comparison) -> str:
