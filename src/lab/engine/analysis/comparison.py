@@ -87,22 +87,23 @@ class Comparison:
         return rows
 
     def _row(self, group: Group) -> Row:
-        values = {key: text(group.keys.get(key, "")) for key in self.keys} | {"group": group.name}
+        values: dict[str, Any] = {"group": group.name}
+        values |= {key: text(group.keys.get(key, "")) for key in self.keys} | {"group": group.name}
         values |= {status: group.statuses.get(status, 0) for status in self.statuses}
         for metric in self.metrics:
-            found = summarise([*group.values(metric).values()])
-            values |= {f"{metric} {what}": value for what, value in found._asdict().items()}
+            found = vars(summarise([*group.values(metric).values()]))
+            values |= {f"{metric} {what}": value for what, value in found.items()}
         values[f"{self.metric} so far"] = summarise(group.so_far(self.metric)).mean
         ended = group.completed or [run for run in group.runs if run.status in FINISHED]
         for name in self.costs:
             values[name] = summarise([run.metrics[name] for run in ended if name in run.metrics]).mean
-        against = dict.fromkeys(Paired._fields)
+        against = dict.fromkeys(vars(Paired()))
         if self.baseline and group.name != self.baseline:
             baseline = next(other for other in self.groups if other.name == self.baseline)
             ours, theirs = group.values(self.metric), baseline.values(self.metric)
             common = [seed for seed in ours if seed in theirs]
-            against = paired([ours[seed] for seed in common], [theirs[seed] for seed in common])._asdict()
-        return Row(group, {"group": group.name} | values | {"baseline": self.baseline, **against, "p holm": None})
+            against = vars(paired([ours[seed] for seed in common], [theirs[seed] for seed in common]))
+        return Row(group, values | {"baseline": self.baseline, **against, "p holm": None})
 
     def _rank(self, row: Row) -> tuple[Any, ...]:
         mean, so_far = row.values[f"{self.metric} mean"], row.values[f"{self.metric} so far"]

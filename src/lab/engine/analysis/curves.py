@@ -37,11 +37,11 @@ def drawn_curves(comparison: Comparison, metric: str) -> tuple[str, dict[Path, d
     has one, by directory. Epochs do not depend on batch sizes. What is not finite is left out.
     """
     runs = [run for run in comparison.runs if metric in run.curves]
-    epochs = {run.dir: [run.epochs.get(step) for step in run.curves[metric]] for run in runs}
-    by_epoch = all(None not in found and len({*found}) == len(found) for found in epochs.values())
-    found = {}
+    epochs = {run.dir: [run.epochs.get(step, 0) for step in run.curves[metric]] for run in runs}
+    by_epoch = all(0 not in found and len({*found}) == len(found) for found in epochs.values())
+    found: dict[Path, dict[int, float]] = {}
     for run in runs:
-        xs = epochs[run.dir] if by_epoch else run.curves[metric]
+        xs = epochs[run.dir] if by_epoch else [*run.curves[metric]]
         found[run.dir] = {x: y for x, y in zip(xs, run.curves[metric].values(), strict=True) if math.isfinite(y)}
     return "epoch" if by_epoch else "step", found
 

@@ -36,7 +36,7 @@ def learning_curves(comparison: Comparison, metric: str) -> Figure:
     groups grey and without a band.
     """
     unit, curves = drawn_curves(comparison, metric)
-    data = []
+    data: list[dict[str, Any]] = []
     for rank, row in reversed([*enumerate(comparison.rows)]):
         runs = row.group.completed or row.group.chosen
         if found := [curves[run.dir] for run in runs if run.dir in curves]:

@@ -126,9 +126,7 @@ def _directories(folder: Path) -> Iterator[Path]:
         yield folder
         return
     inside = [p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")]
-    for path in sorted(
-        inside, key=lambda p: (not p.name.isdecimal(), p.name.zfill(9) if p.name.isdecimal() else p.name)
-    ):
+    for path in sorted(inside, key=lambda p: (not p.name.isdecimal(), len(p.name) * p.name.isdecimal(), p.name)):
         yield from _directories(path)
 
 

@@ -6,15 +6,16 @@ Source: Student (1908); Holm (1979), section 3. `scipy.special` has the distribu
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 from lab.engine.utils.errors import UserError
 
 EXTRA = "pip install -e .[report]"
 
 
-class Summary(NamedTuple):
+@dataclass(frozen=True)
+class Summary:
     """What several measurements of one figure say."""
 
     n: int
@@ -24,7 +25,8 @@ class Summary(NamedTuple):
     high: float | None = None  # its other end
 
 
-class Paired(NamedTuple):
+@dataclass(frozen=True)
+class Paired:
     """A paired t-test."""
 
     difference: float | None = None  # mean over the pairs
@@ -50,7 +52,8 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Paired:
     """Tests whether `values` differ from `others`, pair by pair."""
     if not values:
         return Paired(untested="no seed in common")
-    n, mean, sd, *_ = summarise([a - b for a, b in zip(values, others, strict=True)])
+    found = summarise([a - b for a, b in zip(values, others, strict=True)])
+    n, mean, sd = found.n, found.mean, found.sd
     if mean is None or sd is None:
         return Paired(mean, n, untested="one seed in common: two are needed")
     if not math.isfinite(mean):
