@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from lab.engine.analysis.comparison import Comparison
-from lab.engine.analysis.recorded import Recorded
 from lab.engine.analysis.statistics import Summary, summarise
 
 MOST_METRICS = 8
@@ -57,17 +56,12 @@ def saved_epochs(comparison: Comparison) -> tuple[float, float]:
     """Returns the epochs that pruned runs were trained, and those that they would have been: by their own
     `trainer.max_epochs`, or where that is no end as many as the longest completed run had.
     """
-    longest = max((_trained(run) for run in comparison.runs if run.status == "completed"), default=0)
+    ended = [run for run in comparison.runs if "cost/epochs" in run.metrics]
+    longest = max((run.metrics["cost/epochs"] for run in ended if run.status == "completed"), default=0)
     spent = full = 0.0
-    for run in comparison.runs:
+    for run in ended:
         if run.status == "pruned":
-            limit = (run.config.get("trainer") or {}).get("max_epochs")
-            spent += _trained(run)
-            full += max(_trained(run), limit if isinstance(limit, int) and limit > 0 else longest)
+            trained, limit = run.metrics["cost/epochs"], (run.config.get("trainer") or {}).get("max_epochs")
+            spent += trained
+            full += max(trained, limit if isinstance(limit, int) and limit > 0 else longest)
     return spent, full
-
-
-def _trained(run: Recorded) -> float:
-    """Returns how many epochs a run had."""
-    logged = max((run.epochs.get(max(curve), 0) for curve in run.curves.values()), default=0)
-    return run.metrics.get("cost/epochs", float(logged))
