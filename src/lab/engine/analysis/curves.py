@@ -14,7 +14,7 @@ CURVES = ("group", "run", "seed", "status", "metric", "step", "epoch", "value")
 
 def curve_metrics(comparison: Comparison) -> list[str]:
     """Returns the figures that have curves: what is judged by, then those of validation, then those of training."""
-    found = dict.fromkeys(tag for run in comparison.runs for tag in run.curves)
+    found = {tag for run in comparison.runs for tag in run.curves if tag.startswith(("train", "val"))}
     tags = sorted((tag for tag in found if not tag.endswith("_per_second")), reverse=True)
     wanted = [comparison.metric, *(metric for metric, _ in comparison.objectives)]
     return [tag for tag in dict.fromkeys([*wanted, *tags]) if tag in found][:MOST_METRICS]

@@ -1,12 +1,13 @@
 """Groups runs that differ in nothing but their seed, each named by what tells it from the others."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lab.engine.analysis.columns import columns, identity, label, only, settings
+from lab.engine.analysis.columns import columns, comparable, label, settings, text, value
 from lab.engine.analysis.recorded import ORDER, Recorded
 
 
@@ -66,12 +67,13 @@ def group_runs(runs: Sequence[Recorded]) -> list[Group]:
     """Returns the groups of `runs`, in the order of their first runs."""
     found: dict[str, list[Recorded]] = {}
     for run in runs:
-        found.setdefault(identity(run.config), []).append(run)
+        identity = json.dumps(comparable(run.config), sort_keys=True, default=str)
+        found.setdefault(identity, []).append(run)
     firsts = [alike[0] for alike in found.values()]
     keys = columns(firsts) if len(found) > 1 else []
     groups: dict[str, Group] = {}
     for first, alike, values in zip(firsts, found.values(), settings(firsts, keys), strict=True):
-        plain = name = label(values, keys) or only(first)
+        plain = name = label(values, keys) or " on ".join(text(value(first, key)) for key in ("model", "data"))
         number = 1
         while name in groups:  # alike in all that is written, such as 0.1 and 0.1000000001
             number += 1

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from lab.engine.analysis.comparison import Comparison
-from lab.engine.analysis.curves import drawn_curves, mean_curve
+from lab.engine.analysis.curves import curve_metrics, drawn_curves, mean_curve
 from lab.engine.runs.run import FINISHED
 
 # Okabe and Ito (2008), for colour-blind readers; black is the text's own colour, and yellow is too light on white
@@ -50,7 +50,8 @@ def learning_curves(comparison: Comparison, metric: str) -> Figure:
 
 def pruned_curves(comparison: Comparison) -> Figure | None:
     """Draws the objective of each run; of those that were pruned up to the mark at which they were stopped."""
-    metric = next((m for m, _ in comparison.objectives if any(m in run.curves for run in comparison.runs)), None)
+    known = curve_metrics(comparison)
+    metric = next((metric for metric, _ in comparison.objectives if metric in known), None)
     if metric is None:
         return None
     unit, curves = drawn_curves(comparison, metric)

@@ -71,18 +71,13 @@ class Recorded:
         return [c.text for c in parse_constraints(texts) if not c.is_early and c.violation(self.metrics) > 0]
 
     @cached_property
-    def scalars(self) -> Curves:
-        return read_scalars(self.dir / "tensorboard")
-
-    @cached_property
     def curves(self) -> Curves:
-        """The scalars of training and validation."""
-        return {tag: values for tag, values in self.scalars.items() if tag.startswith(("train", "val"))}
+        return read_scalars(self.dir / "tensorboard")
 
     @cached_property
     def epochs(self) -> dict[int, int]:
         """The epoch of each step at which Lightning logged it, from 1."""
-        return {step: int(epoch) + 1 for step, epoch in self.scalars.get("epoch", {}).items()}
+        return {step: int(epoch) + 1 for step, epoch in self.curves.get("epoch", {}).items()}
 
 
 def find_runs(words: Sequence[str], log_dir: Path = ROOT / "logs") -> list[Recorded]:
