@@ -38,5 +38,5 @@ def _run(comparison: Comparison, row: Row, run: Recorded) -> dict[str, Any]:
     """Returns a run. `counts` is no where it is in no mean: it did not complete, or its seed ran again."""
     counts = "yes" if run in row.group.completed else "no"
     found = {"group": row.group.name, "run": run.name, "directory": run.dir, "seed": run.seed, "status": run.status}
-    found |= {"counts": counts} | {key: row.values[key] for key in comparison.keys}
+    found |= {"counts": counts} | {key: row.values[key] for key in comparison.keys if key not in found}
     return found | {name: run.metrics.get(name) for name in (*comparison.metrics, *comparison.costs)}

@@ -39,11 +39,6 @@ class Group:
         return sum(run.status == "completed" for run in self.runs) - len(self.completed)
 
     @property
-    def statuses(self) -> dict[str, int]:
-        """How many runs stand how."""
-        return count_statuses(self.runs)
-
-    @property
     def broken(self) -> list[str]:
         """The constraints that one of the runs breaks."""
         return list(dict.fromkeys(text for run in self.runs for text in run.broken))

@@ -22,8 +22,9 @@ def words(comparison: Comparison) -> list[list[str]]:
 
 
 def _cells(comparison: Comparison, row: Row) -> list[tuple[str, str]]:
-    counts = (str(n) if status == "completed" else f"{n} {status}" for status, n in row.group.statuses.items())
-    found = [("group", row.group.name), ("runs", ", ".join(counts))]
+    counts = {status: row.values[status] for status in comparison.statuses if row.values[status]}
+    runs = (str(n) if status == "completed" else f"{n} {status}" for status, n in counts.items())
+    found = [("group", row.group.name), ("runs", ", ".join(runs))]
     for metric in comparison.main:
         mean, sd, low, high = (number(row.values[f"{metric} {what}"]) for what in ("mean", "sd", "low", "high"))
         if mean == NONE and metric == comparison.metric and row.values[f"{metric} so far"] is not None:
