@@ -8,48 +8,69 @@ out=FOLDER      writes table.csv, runs.csv, curves.csv, table.md, table.tex, and
 python scripts/compare.py diff RUN RUN: how two runs differ in config, code and figures.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.engine.analysis.comparison import Comparison, compare
+from lab.engine.analysis.difference import code, configs, metrics, same
 from lab.engine.analysis.recorded import Recorded, find_runs
-from lab.engine.analysis.request import Request, read_request
+from lab.engine.analysis.statistics import EXTRA
+from lab.engine.analysis.terminal import show, show_pairs
 from lab.engine.cli.errors import script
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
+
+KNOWN = ("baseline", "metric", "mode", "out")
 
 
 def main(words: list[str]) -> None:
     if words[:1] == ["diff"]:
         show_difference(words[1:])
-    else:
-        show_comparison(read_request(words))
-
-
-def show_comparison(asked: Request) -> None:
-    from lab.engine.analysis.comparison import compare
-    from lab.engine.analysis.terminal import show
-
-    comparison = compare(find_runs(asked.places), asked.metric, asked.mode, asked.baseline)
-    show(comparison)
-    if asked.out is None:
         return
+    places, asked = parse(words)
+    out = Path(asked.pop("out")) if "out" in asked else None
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"out={out} is a file: give a folder")
+    comparison = compare(find_runs(places), **asked)
+    show(comparison)
+    if out is not None:
+        write_report(comparison, out)
 
-    from lab.engine.analysis.curves import curve_metrics, curve_rows
-    from lab.engine.analysis.files import CURVES, write_csv, write_tables
-    from lab.engine.analysis.page import write_page
+
+def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Splits the words into places and arguments: a word is a place where one is there, or where it holds no `=`."""
+    places, asked = [], dict[str, str]()
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or Path(word).exists():
+            places.append(word)
+        elif name not in KNOWN:
+            raise UserError(f"{name}: no such argument{nearest(name, KNOWN)}\nit takes: {', '.join(KNOWN)}")
+        elif not value:
+            raise UserError(f"{word}: give a value")
+        else:
+            asked[name] = value
+    return places, asked
+
+
+def write_report(comparison: Comparison, out: Path) -> None:
+    from lab.engine.analysis.files import write_tables
 
     try:
-        asked.out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"out={asked.out} cannot be made: {error.strerror}") from None
-    paths = write_tables(comparison, asked.out)
-    paths.append(asked.out / "curves.csv")
-    write_csv(paths[-1], CURVES, curve_rows(comparison, curve_metrics(comparison)))
-    write_page(comparison, asked.out / "report.html")
-    print(f"written to {asked.out}: {', '.join(path.name for path in paths)}")
-    print(f"the page: {asked.out / 'report.html'}")
+        raise UserError(f"out={out} cannot be made: {error.strerror}") from None
+    paths = write_tables(comparison, out)
+    print(f"written to {out}: {', '.join(path.name for path in paths)}")
+    try:
+        from lab.engine.analysis.page import write_page
+    except ModuleNotFoundError:
+        raise UserError(f"report.html needs plotly and Optuna: {EXTRA}\nthe tables are in {out}") from None
+    write_page(comparison, out / "report.html")
+    print(f"the page: {out / 'report.html'}")
 
 
 def show_difference(words: list[str]) -> None:
-    from lab.engine.analysis.difference import code, configs, metrics, same
-    from lab.engine.analysis.terminal import show_pairs
-
     if len(words) != 2:
         raise UserError(f"diff takes two run directories, and was given {len(words)}")
     runs = [one_run(word) for word in words]

@@ -136,9 +136,9 @@ def test_unfinished_runs_are_counted_and_are_in_no_mean(tmp_path: Path) -> None:
     found = compared(tmp_path)
     first, second, third = found.rows
     assert found.statuses == {"completed": 1, "pruned": 2, "running": 1, "failed": 1}
-    assert first.group.statuses == {"completed": 1, "failed": 1, "pruned": 1}
-    assert (first.summaries["val/acc"].n, first.summaries["val/acc"].mean) == (1, 0.8)
-    assert (second.summaries["val/acc"].n, second.so_far) == (0, 0.9)
+    assert [first.values[status] for status in found.statuses] == [1, 1, 0, 1]
+    assert (first.values["val/acc n"], first.values["val/acc mean"]) == (1, 0.8)
+    assert (second.values["val/acc n"], second.values["val/acc so far"]) == (0, 0.9)
     assert third.group.name == "lr=3"
 
 
@@ -282,7 +282,7 @@ def test_bad_input_is_refused_in_words(case: str, folder: Path, tmp_path: Path) 
     [
         ("metrics.json", '{"val/acc": 0.', "is damaged"),
         ("metrics.json", '{"val/acc": "high"}', "val/acc='high' is no number"),
-        ("metrics.json", "[1]", "it holds no object"),
+        ("metrics.json", "[1]", "it holds no dict"),
         ("run.json", "{", "is damaged"),
         (".hydra/config.yaml", "a: [", "is damaged"),
         (".hydra/overrides.yaml", "a: 1", "it holds no list"),

@@ -13,8 +13,7 @@ import pytest
 from compare import main
 from scipy import stats  # type: ignore[import-untyped]
 
-from lab.engine.analysis.pareto import pareto_front
-from lab.engine.analysis.plots import encode, plain
+from lab.engine.analysis.plots import plain
 from lab.engine.utils.errors import UserError
 from tests import chromium
 from tests.conftest import SMALL, run_script
@@ -98,11 +97,12 @@ def test_points_lines_and_shares_equal_what_the_csv_says(folder: Path) -> None:
     assert [name for name, *_ in sorted(drawn)] == [name for name, *_ in values]
     for (_, x, y), (_, rate, figure) in zip(sorted(drawn), values, strict=True):
         assert (x, y) == pytest.approx((rate, figure), rel=1e-5)  # runs.csv shows six digits of a key
-    lines = {trace["name"]: trace for trace in found["parallel"]["data"] if "text" in trace}
+    lines = {trace["name"]: trace for trace in found["parallel"]["data"] if "customdata" in trace}
+    assert found["parallel"]["layout"]["xaxis"]["ticktext"] == ["val/acc", "note", "optimizer.lr"]
     low, high = min(v for *_, v in values), max(v for *_, v in values)
     for name, rate, figure in values:
-        assert lines[name]["y"][-1] == pytest.approx((figure - low) / (high - low))
-        assert lines[name]["y"][0] == pytest.approx((math.log10(rate) + 3) / (11 / 6), abs=1e-4)
+        assert lines[name]["y"][0] == pytest.approx((figure - low) / (high - low))
+        assert lines[name]["y"][2] == pytest.approx((math.log10(rate) + 3) / (11 / 6), abs=1e-4)
     [bars] = found["importance"]["data"]
     assert set(bars["y"]) == {"optimizer.lr", "note"}
     assert sum(bars["x"]) == pytest.approx(1)
@@ -149,16 +149,28 @@ def test_what_a_config_holds_is_text(folder: Path) -> None:
     assert len(re.findall(r"</script>", page)) == 3
 
 
-def test_figures_can_be_written_whatever_they_hold() -> None:
-    text = encode({"a": [math.nan, math.inf, 1.5], "b": "</script><!--&"})
-    assert not set("<>&") & set(text)
-    assert json.loads(text) == {"a": [None, None, 1.5], "b": "</script><!--&"}
+def test_figures_can_be_written_whatever_they_hold(tmp_path: Path) -> None:
+    for number, value in enumerate([math.nan, math.inf, 0.5, 0.25]):
+        words = [f"optimizer.lr={number + 1}.0", f"+note={'</script><!--&' if number % 2 else 'a'}"]
+        curves = {"val/acc": [0.1, value]}
+        record(tmp_path / "r" / str(number), *words, metrics={"val/acc": value, "cost/seconds": value}, curves=curves)
+    main([str(tmp_path / "r"), f"out={tmp_path}"])
+    [text] = re.findall(r'id="figures">(.*?)</script>', (tmp_path / "report.html").read_text())
+    assert not set("<>") & set(text)
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert {"curve val/acc", "parallel", "slice note", "slice optimizer.lr", "front cost/seconds"} <= set(found)
 
 
-def test_the_front_is_what_none_beats_in_both() -> None:
+@pytest.mark.parametrize(("mode", "expected"), [("min", {(1.0, 1.0), (2.0, 3.0), (4.0, 4.0)}), ("max", {(4.0, 4.0)})])
+def test_the_front_is_what_none_beats_in_both(mode: str, expected: set[Any], tmp_path: Path) -> None:
     points = [(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (2.0, 0.5), (4.0, 4.0), (1.0, 1.0)]
-    assert {points[i] for i in pareto_front(points, 1, -1)} == {(1.0, 1.0), (2.0, 3.0), (4.0, 4.0)}
-    assert {points[i] for i in pareto_front(points, 1, 1)} == {(1.0, 1.0), (2.0, 0.5)}
+    for number, (x, y) in enumerate(points):
+        record(tmp_path / "r" / str(number), f"optimizer.lr={number + 1}.0", metrics={"val/acc": y, "val/size": x})
+    objectives = [{"metric": "val/acc", "mode": "max"}, {"metric": "val/size", "mode": mode}]
+    (tmp_path / "r" / "sweep.json").write_text(json.dumps({"objectives": objectives}))
+    main([str(tmp_path / "r"), f"out={tmp_path}"])
+    line = figures(tmp_path / "report.html")["front val/size"]["data"][0]
+    assert set(zip(line["x"], line["y"], strict=True)) == expected
 
 
 def test_the_mean_curve_leaves_out_a_seed_that_was_pruned_where_others_completed(tmp_path: Path) -> None:
@@ -216,23 +228,19 @@ def test_it_says_why_a_figure_is_missing(tmp_path: Path, runs: list[tuple[str, s
     assert "No run was pruned" in page
 
 
-def test_without_plotly_or_optuna_the_rest_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(10):
-        record(tmp_path / "runs" / str(number), f"optimizer.lr={number + 1}.0", metrics={"val/acc": number / 10})
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    main([str(tmp_path / "runs"), f"out={tmp_path / 'a'}"])
-    assert "Not shown: it needs Optuna: pip install -e .[report]" in (tmp_path / "a" / "report.html").read_text()
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+@pytest.mark.parametrize("missing", ["plotly.colors", "optuna"])
+def test_without_plotly_or_optuna_the_tables_are_there(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path / "runs" / "0", metrics={"val/acc": 0.5})
+    monkeypatch.setitem(sys.modules, missing, None)
+    for name in ("page", "hyperparameter_plots"):
+        monkeypatch.delitem(sys.modules, f"lab.engine.analysis.{name}", raising=False)
     main([str(tmp_path / "runs")])
-    with pytest.raises(UserError, match=r"report.html needs plotly: pip install -e \.\[report\]"):
-        main([str(tmp_path / "runs"), f"out={tmp_path / 'b'}"])
-    assert {path.name for path in (tmp_path / "b").iterdir()} == {
-        "table.csv",
-        "runs.csv",
-        "curves.csv",
-        "table.md",
-        "table.tex",
-    }
+    with pytest.raises(UserError, match=r"report.html needs plotly and Optuna: pip install -e \.\[report\]"):
+        main([str(tmp_path / "runs"), f"out={tmp_path / 'out'}"])
+    tables = {"table.csv", "runs.csv", "curves.csv", "table.md", "table.tex"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == tables
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_runs_without_an_objective_are_compared(tmp_path: Path) -> None:
     assert (comparison.metric, comparison.mode, comparison.objectives) == ("test_loss", "min", [])
     [row] = comparison.rows
     assert row.group.name == "boring on boring"
-    assert row.summaries["test_loss"].mean == 1.0
+    assert row.values["test_loss mean"] == 1.0
     assert compare(find_runs([str(tmp_path)]), "cost/seconds").metric == "cost/seconds"
     with pytest.raises(UserError, match="did you mean test_loss"):
         compare(find_runs([str(tmp_path)]), "test_los")

@@ -1,4 +1,4 @@
-"""Where configs differ, in the words of a command line.
+"""Finds where configs differ, in the words of a command line.
 
 A choice such as `model=lenet` changes many keys. Where runs have different classes at a place of the config, that place
 is what differs (`model`), and the keys below it are compared among runs of the same class only.
@@ -9,23 +9,17 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-import yaml
-
-from lab.engine.analysis.recorded import LOADER, Recorded
+from lab.engine.analysis.recorded import Recorded
 from lab.engine.config.compose import options
 from lab.engine.config.identity import ABSENT, APART
+from lab.engine.utils.files import read_yaml
 from lab.engine.utils.paths import CONFIGS
 
 DERIVED = ("dims", "objective")  # the data's and the model's own words
 
 
-def identity(config: dict[str, Any]) -> str:
-    """Equal for two configs whose runs are the same but for the seed."""
-    return json.dumps(comparable(config), sort_keys=True, default=str)
-
-
 def comparable(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`config` without what makes no other result."""
+    """Returns `config` without what makes no other result."""
     return {
         name: comparable(value, f"{prefix}{name}.") if isinstance(value, dict) else value
         for name, value in config.items()
@@ -34,40 +28,38 @@ def comparable(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def columns(runs: Sequence[Recorded]) -> list[str]:
-    """The keys that tell one of `runs`, each of another group, from the others, as they are written on a command line.
+    """Returns the keys that tell `runs`, each of another group, from one another, as they stand on a command line.
 
     All that were typed and differ come first; of the others as many as it takes to tell every run from every other.
     """
     differing = list(dict.fromkeys(_differing([comparable(run.config) for run in runs])))
     if {"model", "data"} & set(differing):
         differing = [key for key in differing if key.split(".")[0] not in DERIVED]
-    typed = dict.fromkeys(key for run in runs for key, _ in _typed(run))
-    if len({_choice(run, "experiment") for run in runs}) > 1:
+    if len({_typed(run).get("experiment") for run in runs}) > 1:
         differing.insert(0, "experiment")
-    kept = [key for key in typed if key in differing]
+    kept = [key for key in dict.fromkeys(key for run in runs for key in _typed(run)) if key in differing]
     for key in differing:
-        more = [*kept, key]
-        if key not in kept and _distinct(runs, more) > _distinct(runs, kept):
-            kept = more
+        if key not in kept and _distinct(runs, [*kept, key]) > _distinct(runs, kept):
+            kept.append(key)
     return kept
 
 
 def value(run: Recorded, key: str) -> Any:
-    """What a run has at a key of `columns`: the name of a choice where a class stands there, ABSENT for no such key."""
+    """Returns what a run has at a key: the name of a choice where a class stands there, ABSENT for no such key."""
     if key == "experiment":
-        return _choice(run, key) or "none"
+        return _typed(run).get(key, "none")
     node: Any = run.config
     for name in key.split("."):
         if not isinstance(node, dict) or name not in node:
             return ABSENT
         node = node[name]
     if target := _class(node, key):
-        return _choice(run, key) or _named(key, target)
+        return _typed(run).get(key) or _named(key, target)
     return "none" if node is None and options(key) else node
 
 
 def text(found: Any) -> str:
-    """A value in a few characters."""
+    """Returns a value in a few characters."""
     if found is ABSENT:
         return ""
     if isinstance(found, float):
@@ -78,8 +70,9 @@ def text(found: Any) -> str:
 
 
 def settings(runs: Sequence[Recorded], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """What each of `runs` has at `keys`. A key of a class that all runs of this class have alike is left out of theirs:
-    it was varied for another one.
+    """Returns what each of `runs` has at `keys`.
+
+    A key of a class that all runs of this class have alike is left out of theirs: it was varied for another one.
     """
     found = [{key: one for key in keys if (one := value(run, key)) is not ABSENT} for run in runs]
     for key in keys:
@@ -95,19 +88,14 @@ def settings(runs: Sequence[Recorded], keys: Sequence[str]) -> list[dict[str, An
 
 
 def label(values: dict[str, Any], keys: Sequence[str]) -> str:
-    """`lr=0.001 model=lenet`: values at `keys`, whose last words stand for them where that is clear."""
+    """Returns such as `lr=0.001 model=lenet`: values at `keys`, whose last words stand for them where that is clear."""
     lasts = [key.rpartition(".")[2] for key in keys]
     words = [last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)]
     return " ".join(f"{word}={text(values[key])}" for word, key in zip(words, keys, strict=True) if key in values)
 
 
-def only(run: Recorded) -> str:
-    """A name for runs that have nothing to be told from: `lenet on digits`."""
-    return f"{text(value(run, 'model'))} on {text(value(run, 'data'))}"
-
-
 def _differing(nodes: Sequence[Any], key: str = "") -> Iterator[str]:
-    """The places at which `nodes`, which all stand at `key`, differ."""
+    """Yields the places at which `nodes`, which all stand at `key`, differ."""
     inner = [node for node in nodes if isinstance(node, dict)]
     classes = dict.fromkeys(_class(node, key) for node in inner)
     others = {json.dumps(node, default=str) for node in nodes if not isinstance(node, dict)}
@@ -123,19 +111,14 @@ def _distinct(runs: Sequence[Recorded], keys: Sequence[str]) -> int:
     return len({tuple(text(value(run, key)) for key in keys) for run in runs})
 
 
-def _typed(run: Recorded) -> list[tuple[str, str]]:
-    """The words of the command line as pairs of key and value."""
+def _typed(run: Recorded) -> dict[str, str]:
+    """Returns the overrides of the command line by key; the last one of a key counts."""
     words = (word.lstrip("+~").partition("=") for word in run.overrides)
-    return [(key.partition("@")[0], found) for key, _, found in words]
-
-
-def _choice(run: Recorded, group: str) -> str | None:
-    """What was typed for a config group."""
-    return next((found for key, found in reversed(_typed(run)) if key == group), None)
+    return {key.partition("@")[0]: found for key, _, found in words}
 
 
 def _class(node: Any, key: str) -> str | None:
-    """The class that stands at `key`; a scheduler's stands one level down."""
+    """Returns the class that stands at `key`; a scheduler's stands one level down."""
     if not isinstance(node, dict):
         return None
     return node.get("_target_") or (_class(node.get("scheduler"), "") if key == "scheduler" else None)
@@ -143,9 +126,9 @@ def _class(node: Any, key: str) -> str | None:
 
 @cache
 def _named(group: str, target: str) -> str:
-    """The choice of a config group that has this class; the class's own name where none has."""
+    """Returns the choice of a config group that has this class; the class's own name where none has."""
     for path in sorted((CONFIGS / group).glob("*.yaml")):
-        content = yaml.load(path.read_bytes(), LOADER) or {}
+        content = read_yaml(path) or {}
         if _class(content.get(group, content), group) == target:
             return path.stem
     return target.rpartition(".")[2]

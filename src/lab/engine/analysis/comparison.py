@@ -1,14 +1,16 @@
-"""What a comparison says: its rows in order, each with its figures, its costs and its test against a baseline."""
+"""Compares groups of runs: rows in order, each with its figures, its costs and its test against a baseline."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lab.engine.analysis.groups import Group, group_runs
-from lab.engine.analysis.recorded import ORDER, Recorded
-from lab.engine.analysis.statistics import Paired, Summary, holm, paired, summarise
+from lab.engine.analysis.columns import text
+from lab.engine.analysis.groups import Group, count_statuses, group_runs
+from lab.engine.analysis.recorded import Recorded
+from lab.engine.analysis.statistics import Paired, holm, paired, summarise
 from lab.engine.runs.metrics import Objective, at_test, default_metric, direction
 from lab.engine.runs.run import FINISHED
 from lab.engine.utils.errors import UserError
@@ -19,40 +21,21 @@ COST = "cost/"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
-
-    Args:
-        group: the runs that it stands for.
-        summaries: of every metric, over seeds.
-        costs: means over the completed runs, or where there are none over the pruned ones, by name.
-        so_far: mean of the objective over runs that did not complete, None of none.
-        against: the test against the baseline; None for the baseline itself, and where there is none.
-    """
+    """One line of the table."""
 
     group: Group
-    summaries: dict[str, Summary]
-    costs: dict[str, float]
-    so_far: float | None
-    against: Paired | None = None
+    values: dict[str, Any]  # as in table.csv, by the names of its columns
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in groups, and what they are judged by.
-
-    Args:
-        runs: all of them.
-        metric: which the rows are sorted by.
-        mode: whether `min` or `max` of it is best.
-        objectives: of the sweep or the runs: pairs of metric and mode, the first is the main one.
-        baseline: name of a group, or None.
-    """
+    """Runs in groups, and what they are judged by."""
 
     runs: list[Recorded]
-    metric: str
-    mode: str
-    objectives: list[Objective]
-    baseline: str | None
+    metric: str  # which the rows are sorted by
+    mode: str  # whether `min` or `max` of it is best
+    objectives: list[Objective]  # of the sweep or the runs, the main one first
+    baseline: str | None = None  # name of a group
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -61,19 +44,15 @@ class Comparison:
     @cached_property
     def metrics(self) -> list[str]:
         """Every figure of any run but for costs, those that count first."""
-        known = dict.fromkeys(name for run in self.runs for name in run.metrics if not self._is_cost(name))
-        return list(dict.fromkeys([*(name for name in self.main if name in known), *known]))
+        known = dict.fromkeys(name for run in self.runs for name in run.metrics)
+        return list(dict.fromkeys([*self.main, *(n for n in known if n == self.metric or not n.startswith(COST))]))
 
     @cached_property
     def main(self) -> list[str]:
         """The figures to show where there is little room: what is judged by, and the same on the test data."""
+        wanted = [self.metric, *(m for m, _ in self.objectives if not m.startswith(COST))]
         known = {name for run in self.runs for name in run.metrics}
-        wanted = [self.metric, *(metric for metric, _ in self.objectives)]
-        tested = [at_test(metric) for metric in wanted]
-        return [name for name in dict.fromkeys([*wanted, *tested]) if name in known and not self._is_cost(name)]
-
-    def _is_cost(self, name: str) -> bool:
-        return name.startswith(COST) and name != self.metric
+        return [name for name in dict.fromkeys([*wanted, *map(at_test, wanted)]) if name in known]
 
     @cached_property
     def costs(self) -> list[str]:
@@ -87,8 +66,11 @@ class Comparison:
 
     @cached_property
     def statuses(self) -> dict[str, int]:
-        counts = Counter(run.status for run in self.runs)
-        return {status: counts[status] for status in (*ORDER, *sorted(set(counts) - {*ORDER})) if counts[status]}
+        return count_statuses(self.runs)
+
+    @property
+    def counts(self) -> str:
+        return ", ".join(f"{number} {status}" for status, number in self.statuses.items())
 
     @property
     def sign(self) -> int:
@@ -98,48 +80,36 @@ class Comparison:
     @cached_property
     def rows(self) -> list[Row]:
         """The best first; then those that break a constraint; groups in which nothing completed come last."""
-        rows = sorted((self._row(group) for group in self.groups), key=self._rank)
-        tested = [row.against for row in rows if row.against and row.against.p is not None]
-        adjusted = iter(holm([test.p for test in tested if test.p is not None]))
-        return [
-            replace(row, against=replace(row.against, adjusted=next(adjusted)))
-            if row.against and row.against.p is not None
-            else row
-            for row in rows
-        ]
+        rows = sorted(map(self._row, self.groups), key=self._rank)
+        tested = [row for row in rows if row.values["p"] is not None]
+        for row, adjusted in zip(tested, holm([row.values["p"] for row in tested]), strict=True):
+            row.values["p holm"] = adjusted
+        return rows
 
     def _row(self, group: Group) -> Row:
+        values: dict[str, Any] = {"group": group.name}
+        values |= {key: text(group.keys.get(key, "")) for key in self.keys} | {"group": group.name}
+        values |= dict.fromkeys(self.statuses, 0) | count_statuses(group.runs)
+        for metric in self.metrics:
+            found = vars(summarise([*group.values(metric).values()]))
+            values |= {f"{metric} {what}": value for what, value in found.items()}
+        values[f"{self.metric} so far"] = summarise(group.so_far(self.metric)).mean
         ended = group.completed or [run for run in group.runs if run.status in FINISHED]
-        costs = {name: [run.metrics[name] for run in ended if name in run.metrics] for name in self.costs}
-        against = None
+        for name in self.costs:
+            values[name] = summarise([run.metrics[name] for run in ended if name in run.metrics]).mean
+        against = dict.fromkeys(vars(Paired()))
         if self.baseline and group.name != self.baseline:
-            ours, theirs = group.values(self.metric), self._baseline.values(self.metric)
+            baseline = next(other for other in self.groups if other.name == self.baseline)
+            ours, theirs = group.values(self.metric), baseline.values(self.metric)
             common = [seed for seed in ours if seed in theirs]
-            against = paired([ours[seed] for seed in common], [theirs[seed] for seed in common])
-        return Row(
-            group,
-            {metric: summarise(list(group.values(metric).values())) for metric in self.metrics},
-            {name: sum(values) / len(values) for name, values in costs.items() if values},
-            summarise(group.so_far(self.metric)).mean,
-            against,
-        )
-
-    @cached_property
-    def _baseline(self) -> Group:
-        return next(group for group in self.groups if group.name == self.baseline)
+            against = vars(paired([ours[seed] for seed in common], [theirs[seed] for seed in common]))
+        return Row(group, values | {"baseline": self.baseline, **against, "p holm": None})
 
     def _rank(self, row: Row) -> tuple[Any, ...]:
-        mean = row.summaries[self.metric].mean
-        value = mean if mean is not None else row.so_far
-        number = value is not None and value == value
-        broken = bool(row.group.broken)
-        return (
-            mean is None,
-            broken,
-            not number,
-            self.sign * value if number and value is not None else 0,
-            row.group.name,
-        )
+        mean, so_far = row.values[f"{self.metric} mean"], row.values[f"{self.metric} so far"]
+        value = so_far if mean is None else mean
+        known = value is not None and not math.isnan(value)
+        return mean is None, bool(row.group.broken), not known, self.sign * value if known else 0, row.group.name
 
 
 def compare(
@@ -157,30 +127,27 @@ def compare(
         UserError: when nothing is finished, or one of the arguments names nothing.
     """
     if not any(run.status in FINISHED and run.metrics for run in runs):
-        counts = Counter(run.status for run in runs)
-        stand = ", ".join(f"{number} {status}" for status, number in counts.items())
+        stand = ", ".join(f"{number} {status}" for status, number in count_statuses(runs).items())
         raise UserError(f"no run has finished: {len(runs)} found, {stand}; a finished one has a metrics.json")
     if mode not in (None, "min", "max"):
         raise UserError(f"mode={mode}: expected min or max")
     known = sorted({name for run in runs for name in run.metrics})
-    objectives = _objectives(runs)
+    objectives = Counter(map(_objectives, runs)).most_common(1)[0][0]
     metric = metric or (objectives[0][0] if objectives else default_metric(known))
     if metric not in known:
         raise UserError(f"metric={metric}: no run has it{nearest(metric, known)}\nthey have: {', '.join(known)}")
-    found = Comparison(list(runs), metric, direction(metric, objectives, mode), objectives, None)
+    found = Comparison([*runs], metric, direction(metric, objectives, mode), [*objectives])
     return replace(found, baseline=_find(baseline, [group.name for group in found.groups])) if baseline else found
 
 
-def _objectives(runs: Sequence[Recorded]) -> list[Objective]:
-    """What most runs are judged by; nothing where they have no objective."""
-    of_sweeps = [tuple((o["metric"], o["mode"]) for o in run.sweep.get("objectives") or []) for run in runs]
-    own = [(run.objective,) if run.objective else () for run in runs]
-    counts = Counter(found or alone for found, alone in zip(of_sweeps, own, strict=True))
-    return list(counts.most_common(1)[0][0])
+def _objectives(run: Recorded) -> tuple[Objective, ...]:
+    """Returns what a run is judged by: the objectives of its sweep, or its own."""
+    found = run.sweep.get("objectives") or [run.config.get("objective") or {}]
+    return tuple((o["metric"], direction(o["metric"], mode=o.get("mode"))) for o in found if o.get("metric"))
 
 
 def _find(baseline: str, names: Sequence[str]) -> str:
-    """The group that is meant."""
+    """Returns the group that is meant."""
     words = baseline.split()
     fitting = [name for name in names if name == baseline] or [
         name for name in names if all(any(word in (w, w.partition("=")[2]) for w in name.split()) for word in words)

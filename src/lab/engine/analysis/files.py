@@ -1,30 +1,32 @@
-"""What a comparison leaves in a folder."""
+"""Writes what a comparison leaves in a folder beside its page."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lab.engine.analysis.columns import text
-from lab.engine.analysis.comparison import Comparison
+from lab.engine.analysis.comparison import Comparison, Row
+from lab.engine.analysis.curves import CURVES, curve_rows
+from lab.engine.analysis.recorded import Recorded
 from lab.engine.analysis.table import latex, markdown
 from lab.engine.utils.files import atomic_write
 
-CURVES = ("group", "run", "seed", "status", "metric", "step", "epoch", "value")
-
 
 def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
-    """Writes table.csv, runs.csv, table.md and table.tex: their paths."""
-    paths = [folder / name for name in ("table.csv", "runs.csv", "table.md", "table.tex")]
-    write_csv(paths[0], *_table(comparison))
-    write_csv(paths[1], *_runs(comparison))
-    for path, content in ((paths[2], markdown(comparison)), (paths[3], latex(comparison))):
+    """Writes table.csv, runs.csv, curves.csv, table.md and table.tex, and returns their paths."""
+    names = ("table.csv", "runs.csv", "curves.csv", "table.md", "table.tex")
+    table, runs, curves, *texts = paths = [folder / name for name in names]
+    found = [_run(comparison, row, run) for row in comparison.rows for run in row.group.runs]
+    _write_csv(table, comparison.rows[0].values, (row.values.values() for row in comparison.rows))
+    _write_csv(runs, found[0], (run.values() for run in found))
+    _write_csv(curves, CURVES, curve_rows(comparison))
+    for path, content in zip(texts, (markdown(comparison), latex(comparison)), strict=True):
         with atomic_write(path) as partial:
             partial.write_text(content, encoding="utf-8")
     return paths
 
 
-def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def _write_csv(path: Path, names: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """Writes rows under the `names` of their columns; None becomes nothing, a number keeps all its digits."""
     with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -32,52 +34,9 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -
         writer.writerows(rows)
 
 
-def _table(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:
-    """A row a group, with everything that is known of it."""
-    statuses = list(comparison.statuses)
-    names = ["group", *comparison.keys, *statuses]
-    for metric in comparison.metrics:
-        names += [f"{metric} {what}" for what in ("n", "mean", "sd", "low", "high")]
-    names += [
-        f"{comparison.metric} so far",
-        *comparison.costs,
-        "baseline",
-        "difference",
-        "pairs",
-        "p",
-        "p holm",
-        "note",
-    ]
-    rows = []
-    for row in comparison.rows:
-        found: list[Any] = [row.group.name, *(text(row.group.keys.get(key, "")) for key in comparison.keys)]
-        found += [row.group.statuses.get(status, 0) for status in statuses]
-        for metric in comparison.metrics:
-            summary = row.summaries[metric]
-            found += [summary.n, summary.mean, summary.sd, summary.low, summary.high]
-        found += [row.so_far, *(row.costs.get(name) for name in comparison.costs), comparison.baseline]
-        test = row.against
-        found += [test.difference, test.n, test.p, test.adjusted, test.note] if test else [None] * 5
-        rows.append(found)
-    return names, rows
-
-
-def _runs(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:
-    """A row a run. `counts` is no for a run that is in no mean: it did not complete, or its seed ran again."""
-    figures = [*comparison.metrics, *comparison.costs]
-    names = ["group", "run", "directory", "seed", "status", "counts", *comparison.keys, *figures]
-    rows = [
-        [
-            row.group.name,
-            run.name,
-            run.dir,
-            run.seed,
-            run.status,
-            "yes" if run in row.group.completed else "no",
-            *(text(row.group.keys.get(key, "")) for key in comparison.keys),
-            *(run.metrics.get(name) for name in figures),
-        ]
-        for row in comparison.rows
-        for run in row.group.runs
-    ]
-    return names, rows
+def _run(comparison: Comparison, row: Row, run: Recorded) -> dict[str, Any]:
+    """Returns a run. `counts` is no where it is in no mean: it did not complete, or its seed ran again."""
+    counts = "yes" if run in row.group.completed else "no"
+    found = {"group": row.group.name, "run": run.name, "directory": run.dir, "seed": run.seed, "status": run.status}
+    found |= {"counts": counts} | {key: row.values[key] for key in comparison.keys if key not in found}
+    return found | {name: run.metrics.get(name) for name in (*comparison.metrics, *comparison.costs)}

@@ -1,29 +1,25 @@
-"""Runs that differ in nothing but their seed, taken together, and named by what tells them from the others."""
+"""Groups runs that differ in nothing but their seed, each named by what tells it from the others."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from lab.engine.analysis.columns import columns, identity, label, only, settings
+from lab.engine.analysis.columns import columns, comparable, label, settings, text, value
 from lab.engine.analysis.recorded import ORDER, Recorded
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one config.
+    """Runs of one config."""
 
-    Args:
-        name: unlike that of any other group.
-        runs: all of them.
-        keys: its values at the keys at which groups differ; a key that it does not have is left out.
-    """
-
-    name: str
+    name: str  # unlike that of any other group
     runs: list[Recorded]
-    keys: dict[str, Any]
+    keys: dict[str, Any]  # its values at the keys at which groups differ; a key that it does not have is left out
 
-    @property
+    @cached_property
     def chosen(self) -> list[Recorded]:
         """One run a seed, since a seed that ran twice is no second measurement: the last to have completed, or to have
         begun where none has.
@@ -33,47 +29,46 @@ class Group:
         return [by_seed[seed] for seed in sorted(by_seed, key=str)]
 
     @property
-    def repeated(self) -> int:
-        """Completed runs that are left out because another one has the same seed."""
-        completed = [run.seed for run in self.runs if run.status == "completed"]
-        return len(completed) - len(set(completed))
+    def completed(self) -> list[Recorded]:
+        """Those of the chosen runs that are in the means."""
+        return [run for run in self.chosen if run.status == "completed"]
 
     @property
-    def statuses(self) -> dict[str, int]:
-        """How many runs stand how."""
-        counts = Counter(run.status for run in self.runs)
-        return {
-            status: counts[status] for status in sorted(counts, key=lambda s: (s not in ORDER, s != "completed", s))
-        }
-
-    def values(self, metric: str) -> dict[int | None, float]:
-        """A figure of the completed runs, by seed."""
-        return {run.seed: run.metrics[metric] for run in self.completed if metric in run.metrics}
-
-    def so_far(self, metric: str) -> list[float]:
-        """A figure of the runs that have come to an end before their time, or not yet."""
-        return [run.metrics[metric] for run in self.runs if run.status != "completed" and metric in run.metrics]
+    def repeated(self) -> int:
+        """Completed runs that are left out because another one has the same seed."""
+        return sum(run.status == "completed" for run in self.runs) - len(self.completed)
 
     @property
     def broken(self) -> list[str]:
         """The constraints that one of the runs breaks."""
         return list(dict.fromkeys(text for run in self.runs for text in run.broken))
 
-    @property
-    def completed(self) -> list[Recorded]:
-        return [run for run in self.chosen if run.status == "completed"]
+    def values(self, metric: str) -> dict[int | None, float]:
+        """Returns a figure of the completed runs, by seed."""
+        return {run.seed: run.metrics[metric] for run in self.completed if metric in run.metrics}
+
+    def so_far(self, metric: str) -> list[float]:
+        """Returns a figure of the runs that have come to an end before their time, or not yet."""
+        return [run.metrics[metric] for run in self.runs if run.status != "completed" and metric in run.metrics]
+
+
+def count_statuses(runs: Sequence[Recorded]) -> dict[str, int]:
+    """Returns how many runs stand how, in the order of `ORDER`."""
+    counts = Counter(run.status for run in runs)
+    return {status: counts[status] for status in (*ORDER, *sorted({*counts} - {*ORDER})) if counts[status]}
 
 
 def group_runs(runs: Sequence[Recorded]) -> list[Group]:
-    """The groups of `runs`, in the order of their first runs."""
+    """Returns the groups of `runs`, in the order of their first runs."""
     found: dict[str, list[Recorded]] = {}
     for run in runs:
-        found.setdefault(identity(run.config), []).append(run)
+        identity = json.dumps(comparable(run.config), sort_keys=True, default=str)
+        found.setdefault(identity, []).append(run)
     firsts = [alike[0] for alike in found.values()]
     keys = columns(firsts) if len(found) > 1 else []
     groups: dict[str, Group] = {}
     for first, alike, values in zip(firsts, found.values(), settings(firsts, keys), strict=True):
-        plain = name = label(values, keys) or only(first)
+        plain = name = label(values, keys) or " on ".join(text(value(first, key)) for key in ("model", "data"))
         number = 1
         while name in groups:  # alike in all that is written, such as 0.1 and 0.1000000001
             number += 1

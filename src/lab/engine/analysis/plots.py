@@ -1,70 +1,94 @@
-"""What the figures of the page share: plain dictionaries, as plotly.js takes them.
+"""Draws the learning curves of the page, and holds what its figures share."""
 
-Plotly's Python classes hold every value against a schema, which takes longer than to read all runs; only plotly.js is
-taken from the package.
-"""
-
-import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
-Figure = dict[str, Any]  # data and layout
+from lab.engine.analysis.comparison import Comparison
+from lab.engine.analysis.curves import curve_metrics, drawn_curves, mean_curve
+from lab.engine.runs.run import FINISHED
 
 # Okabe and Ito (2008), for colour-blind readers; black is the text's own colour, and yellow is too light on white
 PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b61c4", "#8c6d31", "#4c9f9f", "#b2182b"]
 GREY = "rgba(128,128,128,0.45)"
-# Viridis from worst to best, without its ends, which are lost on a dark and on a white page
-SCALE = ["#5b3a8e", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39"]
+MOST_POINTS = 200, 50  # of a curve with a colour, and of a grey one; of more every k-th is drawn
+
+Figure = dict[str, Any]  # data and layout: plotly's classes would take seconds to check thousands of curves
 
 
-def figure(data: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> Figure:
-    """A figure with two axes."""
-    return {"data": data, "layout": {"xaxis": x, "yaxis": y} | layout}
+def figure(data: Sequence[dict[str, Any]], x: dict[str, Any], y: dict[str, Any]) -> Figure:
+    """Returns a figure with two axes."""
+    return {"data": data, "layout": {"xaxis": x, "yaxis": y}}
 
 
 def axis(title: str, **more: Any) -> dict[str, Any]:
-    """An axis with its title; `more` are attributes of plotly's."""
-    return {"title": {"text": plain(title)}, "automargin": True} | more
+    """Returns an axis with its title; `more` are attributes of plotly's."""
+    return {"title": {"text": plain(title)}} | more
 
 
 def plain(text: str) -> str:
-    """A text that plotly shows as it stands: it would take tags for its own markup."""
+    """Returns a text that plotly shows as it stands: it would take tags for its own markup."""
     return escape(text, quote=False)
 
 
-def faded(colour: str, opacity: float) -> str:
-    """A colour `#rrggbb` that lets others through."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"
+def learning_curves(comparison: Comparison, metric: str) -> Figure:
+    """Draws the groups' means with their intervals, over completed runs where there are any; beyond the first ten
+    groups grey and without a band.
+    """
+    unit, curves = drawn_curves(comparison, metric)
+    data: list[dict[str, Any]] = []
+    for rank, row in reversed([*enumerate(comparison.rows)]):
+        runs = row.group.completed or row.group.chosen
+        if found := [curves[run.dir] for run in runs if run.dir in curves]:
+            data += _mean_and_band(plain(row.group.name), rank, found)
+    means = [y for trace in data if "customdata" in trace for y in trace["y"]]
+    room = 0.08 * (max(means) - min(means)) if means else 0.0
+    # Bands over two seeds are many times wider
+    seen = {"range": [min(means) - room, max(means) + room]} if room else {}
+    return figure(data, _across(data, unit), axis(metric, **seen))
 
 
-def shade(share: float) -> str:
-    """The colour on `SCALE` at a share from 0 to 1."""
-    at = min(max(share, 0.0), 1.0) * (len(SCALE) - 1)
-    i = min(int(at), len(SCALE) - 2)
-    low, high = ([int(SCALE[j][k : k + 2], 16) for k in (1, 3, 5)] for j in (i, i + 1))
-    return "#" + "".join(f"{round(a + (b - a) * (at - i)):02x}" for a, b in zip(low, high, strict=True))
+def pruned_curves(comparison: Comparison) -> Figure | None:
+    """Draws the objective of each run; of those that were pruned up to the mark at which they were stopped."""
+    known = curve_metrics(comparison)
+    metric = next((metric for metric, _ in comparison.objectives if metric in known), None)
+    if metric is None:
+        return None
+    unit, curves = drawn_curves(comparison, metric)
+    data = []
+    for row in comparison.rows:
+        for run in row.group.runs:
+            if run.status not in FINISHED or not (found := curves.get(run.dir)):
+                continue
+            trace = {"x": [*found], "y": [*found.values()], "name": plain(f"{run.name}: {row.group.name}")}
+            trace |= {"mode": "lines", "line": {"width": 1.2, "color": GREY}, "showlegend": False}
+            if run.status == "pruned":
+                mark = {"symbol": "x", "size": [0] * (len(found) - 1) + [9]}
+                trace |= {"mode": "lines+markers", "line": {"width": 1.2, "color": PALETTE[1]}, "marker": mark}
+            data.append(trace | {"hovertemplate": "%{x}: %{y:.4g}"})
+    return figure(sorted(data, key=lambda trace: trace["mode"]), _across(data, unit), axis(metric))
 
 
-def is_wide(values: Sequence[float]) -> bool:
-    """Whether numbers are better seen on a logarithmic axis."""
-    return min(values) > 0 and max(values) >= 10 * min(values)
+def _mean_and_band(name: str, rank: int, curves: Sequence[dict[int, float]]) -> Iterator[dict[str, Any]]:
+    top = rank < len(PALETTE)
+    found = mean_curve(curves, MOST_POINTS[not top])
+    colour = PALETTE[rank] if top else GREY
+    banded = {x: s for x, s in found.items() if s.low is not None}
+    if top and banded:
+        ends = [s.high for s in banded.values()] + [s.low for s in banded.values()][::-1]
+        yield {
+            "x": [*banded, *reversed(banded)], "y": ends, "fill": "toself", "fillcolor": f"{colour}2e", "mode": "lines",
+            "line": {"width": 0}, "hoverinfo": "skip", "name": name, "legendgroup": name, "showlegend": False,
+        }  # fmt: skip
+    yield {
+        "x": [*found], "y": [s.mean for s in found.values()], "mode": "lines+markers" if len(found) < 25 else "lines",
+        "name": name, "legendgroup": name, "showlegend": top, "line": {"color": colour, "width": 2 if top else 1},
+        "marker": {"size": 5}, "customdata": [[s.n, s.low, s.high] for s in found.values()],
+        "hovertemplate": "%{y:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}], n = %{customdata[0]}",
+    }  # fmt: skip
 
 
-def encode(content: Any) -> str:
-    """JSON for a script element: nothing in it ends the element, what is no finite number is null."""
-    try:
-        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(content), separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+def _across(data: Sequence[dict[str, Any]], unit: str) -> dict[str, Any]:
+    """Returns the axis of epochs or steps; few epochs are counted one by one."""
+    few = unit == "epoch" and max((x for trace in data for x in trace["x"]), default=0) <= 12
+    return axis(unit, **({"dtick": 1} if few else {}))

@@ -1,65 +1,53 @@
-"""Runs as their directories tell of them, read fast: two hundred in half a second."""
+"""Reads run directories fast: two hundred in half a second."""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
+from yaml import YAMLError
 
-from lab.engine.analysis.events import Curve, Points, curve, read_points
-from lab.engine.runs.metrics import Objective, direction
+from lab.engine.analysis.events import Curves, read_scalars
 from lab.engine.sweeps.constraints import parse_constraints
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import read_yaml
 from lab.engine.utils.names import nearest
 from lab.engine.utils.paths import ROOT
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # OmegaConf's own takes ten times as long
 ORDER = ("completed", "pruned", "running", "preempted", "failed", "unknown")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """One run.
-
-    Args:
-        dir: its directory.
-        config: as it was saved, interpolations unresolved.
-        overrides: words of its command line.
-        record: `run.json`.
-        metrics: `metrics.json`.
-        sweep: `sweep.json` of the sweep that it is a job of.
-    """
+    """One run, as its directory tells of it."""
 
     dir: Path
-    config: dict[str, Any]
-    overrides: list[str]
-    record: dict[str, Any]
-    metrics: dict[str, float]
-    sweep: dict[str, Any]
+    config: dict[str, Any]  # as it was saved, interpolations unresolved
+    overrides: list[str]  # words of its command line
+    record: dict[str, Any]  # run.json
+    metrics: dict[str, float]  # metrics.json
+    sweep: dict[str, Any]  # sweep.json of the sweep that it is a job of
 
     @classmethod
     def read(cls, directory: Path) -> "Recorded":
-        """The run in `directory`.
+        """Reads the run in `directory`; a file that is not there counts as empty.
 
         Raises:
             UserError: when one of its files is damaged.
         """
-        hydra = directory / ".hydra"
-        overrides = hydra / "overrides.yaml"
-        metrics = _json(directory / "metrics.json")
-        if wrong := [k for k, v in metrics.items() if not isinstance(v, int | float) or isinstance(v, bool)]:
-            raise _damaged(directory / "metrics.json", f"{wrong[0]}={metrics[wrong[0]]!r} is no number")
+        metrics = _read(directory / "metrics.json", dict)
+        for name, value in metrics.items():
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise _damaged(directory / "metrics.json", f"{name}={value!r} is no number")
         return cls(
             directory,
-            _yaml(hydra / "config.yaml", dict),
-            [str(word) for word in _yaml(overrides, list)] if overrides.is_file() else [],
-            _json(directory / "run.json"),
+            _read(directory / ".hydra" / "config.yaml", dict),
+            [str(word) for word in _read(directory / ".hydra" / "overrides.yaml", list)],
+            _read(directory / "run.json", dict),
             {name: float(value) for name, value in metrics.items()},
-            _json(directory.parent / "sweep.json"),
+            _read(directory.parent / "sweep.json", dict),
         )
 
     @property
@@ -77,38 +65,23 @@ class Recorded:
         return str(self.record.get("status", "unknown"))
 
     @property
-    def objective(self) -> Objective | None:
-        """What it was trained for: the metric, and min or max; None for a run that says nothing of it."""
-        objective = self.config.get("objective") or {}
-        if not objective.get("metric"):
-            return None
-        return str(objective["metric"]), direction(str(objective["metric"]), mode=objective.get("mode"))
-
-    @property
-    def diverged(self) -> bool:
-        return not all(map(math.isfinite, self.metrics.values()))
-
-    @property
     def broken(self) -> list[str]:
         """The constraints of its sweep that its figures break."""
         texts = self.sweep.get("hydra", {}).get("sweeper", {}).get("constraints") or []
         return [c.text for c in parse_constraints(texts) if not c.is_early and c.violation(self.metrics) > 0]
 
     @cached_property
-    def points(self) -> dict[str, Points]:
-        """Its scalars, as its event files have them."""
-        return read_points(self.dir / "tensorboard")
+    def curves(self) -> Curves:
+        return read_scalars(self.dir / "tensorboard")
 
     @cached_property
-    def curves(self) -> dict[str, Curve]:
-        """Those of training and validation, in order."""
-        return {
-            t: curve(self.points, t) for t, found in self.points.items() if found and t.startswith(("train", "val"))
-        }
+    def epochs(self) -> dict[int, int]:
+        """The epoch of each step at which Lightning logged it, from 1."""
+        return {step: int(epoch) + 1 for step, epoch in self.curves.get("epoch", {}).items()}
 
 
 def find_runs(words: Sequence[str], log_dir: Path = ROOT / "logs") -> list[Recorded]:
-    """The runs in `words`, each once, by name of their directories and jobs by their number.
+    """Reads the runs in `words`, each once, by name of their directories and jobs by their number.
 
     Args:
         words: run directories, sweep directories, folders above them, or `latest`: what ran last, of a job its sweep;
@@ -143,33 +116,22 @@ def _latest(log_dir: Path) -> Path:
 
 
 def _directories(folder: Path) -> Iterator[Path]:
-    """Every run directory at or below `folder`; what lies in one is not looked into, links are not followed."""
+    """Yields every run directory at or below `folder`; does not look into one, and follows no links."""
     if (folder / ".hydra" / "config.yaml").is_file():
         yield folder
         return
     inside = [p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")]
-    for path in sorted(
-        inside, key=lambda p: (not p.name.isdecimal(), int(p.name) if p.name.isdecimal() else 0, p.name)
-    ):
+    for path in sorted(inside, key=lambda p: (not p.name.isdecimal(), len(p.name) * p.name.isdecimal(), p.name)):
         yield from _directories(path)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read(path: Path, kind: type) -> Any:
+    """Reads a JSON or YAML file that holds a `kind`; an empty one where there is no file."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes()) if path.suffix == ".json" else read_yaml(path)
     except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise _damaged(path, str(error)) from None
-    if not isinstance(content, dict):
-        raise _damaged(path, "it holds no object")
-    return content
-
-
-def _yaml(path: Path, kind: type) -> Any:
-    try:
-        content = yaml.load(path.read_bytes(), LOADER)
-    except yaml.YAMLError as error:
+        return kind()
+    except (ValueError, YAMLError) as error:
         raise _damaged(path, str(error).splitlines()[0]) from None
     if not isinstance(content, kind):
         raise _damaged(path, f"it holds no {kind.__name__}")

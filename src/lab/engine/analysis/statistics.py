@@ -7,6 +7,7 @@ Source: Student (1908); Holm (1979), section 3. `scipy.special` has the distribu
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from lab.engine.utils.errors import UserError
 
@@ -15,85 +16,65 @@ EXTRA = "pip install -e .[report]"
 
 @dataclass(frozen=True)
 class Summary:
-    """What several measurements of one figure say.
-
-    Args:
-        n: how many.
-        mean: None of none.
-        sd: with n - 1; None below two.
-        low: end of the 95 % interval of the mean, by Student's t; None below two.
-        high: its other end.
-    """
+    """What several measurements of one figure say."""
 
     n: int
     mean: float | None = None
-    sd: float | None = None
-    low: float | None = None
-    high: float | None = None
+    sd: float | None = None  # with n - 1; this and the next two are None below two measurements
+    low: float | None = None  # end of the 95 % interval of the mean, by Student's t
+    high: float | None = None  # its other end
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A paired t-test.
+    """A paired t-test."""
 
-    Args:
-        n: pairs.
-        difference: mean over the pairs; None of none.
-        p: two-sided; None where there is too little to test.
-        adjusted: `p` after Holm, over all rows of a table.
-        note: why there is no p.
-    """
-
-    n: int
-    difference: float | None = None
-    p: float | None = None
-    adjusted: float | None = None
-    note: str = ""
+    difference: float | None = None  # mean over the pairs
+    pairs: int = 0
+    p: float | None = None  # two-sided; None where there is too little to test
+    untested: str | None = None  # why there is no p
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation and interval of `values`; one that is not finite makes them nan."""
+    """Returns mean, standard deviation and interval of `values`; one that is not finite makes them nan."""
     n = len(values)
-    if n == 0:
-        return Summary(0)
-    mean = math.fsum(values) / n if all(map(math.isfinite, values)) else math.nan
-    if n == 1:
-        return Summary(1, values[0])
+    if n < 2:
+        return Summary(n, *values)
+    if not all(map(math.isfinite, values)):
+        return Summary(n, *[math.nan] * 4)
+    mean = math.fsum(values) / n
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = quantile(n - 1) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
 def paired(values: Sequence[float], others: Sequence[float]) -> Paired:
-    """Whether `values` differ from `others`, pair by pair."""
+    """Tests whether `values` differ from `others`, pair by pair."""
     if not values:
-        return Paired(0, note="no seed in common")
-    differences = [a - b for a, b in zip(values, others, strict=True)]
-    found = summarise(differences)
-    if found.n == 1:
-        return Paired(1, found.mean, note="one seed in common: two are needed")
-    assert found.mean is not None
-    assert found.sd is not None
-    if not math.isfinite(found.mean):
-        return Paired(found.n, found.mean, note="a figure is not finite")
-    if found.sd <= 1e-12 * max(map(abs, (*values, *others))):  # what rounding leaves
-        return Paired(found.n, found.mean, note="every pair differs by the same")
-    t = found.mean / (found.sd / math.sqrt(found.n))
-    return Paired(found.n, found.mean, float(2 * _special().stdtr(found.n - 1, -abs(t))))
+        return Paired(untested="no seed in common")
+    found = summarise([a - b for a, b in zip(values, others, strict=True)])
+    n, mean, sd = found.n, found.mean, found.sd
+    if mean is None or sd is None:
+        return Paired(mean, n, untested="one seed in common: two are needed")
+    if not math.isfinite(mean):
+        return Paired(mean, n, untested="a figure is not finite")
+    if sd <= 1e-12 * max(map(abs, (*values, *others))):  # what rounding leaves
+        return Paired(mean, n, untested="every pair differs by the same")
+    return Paired(mean, n, float(2 * _special().stdtr(n - 1, -abs(mean) / (sd / math.sqrt(n)))))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """`ps` adjusted for there being several of them."""
-    order = sorted(range(len(ps)), key=lambda i: ps[i])
+    """Returns `ps` adjusted for there being several of them."""
     adjusted, highest = [0.0] * len(ps), 0.0
-    for rank, i in enumerate(order):
+    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
         adjusted[i] = highest
     return adjusted
 
 
+@cache
 def quantile(df: int) -> float:
-    """Student's t of `df` degrees of freedom below which 97.5 % lie."""
+    """Returns Student's t of `df` degrees of freedom below which 97.5 % lie."""
     return float(_special().stdtrit(df, 0.975))
 
 

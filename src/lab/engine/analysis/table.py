@@ -1,46 +1,52 @@
-"""The table as words: the same for the terminal, Markdown, LaTeX and the page."""
+"""The table as text: the same for the terminal, Markdown, LaTeX and the page."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 
 from lab.engine.analysis.comparison import COST, Comparison, Row
-from lab.engine.analysis.statistics import Summary
 
 NONE = "\u2013"  # a dash: there is nothing to say
+MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "\n": " "})
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+    | {NONE: "--", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "\n": " "}
+)
 
 
-def header(comparison: Comparison, figures: int | None = None, costs: bool = True) -> list[str]:
-    """The names of the columns.
-
-    Args:
-        comparison: what is shown.
-        figures: how many of the main ones, all by default.
-        costs: whether to show these.
-    """
-    names = ["group", "runs"]
-    for metric in comparison.main[:figures]:
-        names += [metric, "sd", "95 % interval"]
-    if comparison.baseline:
-        names += ["difference", "p (Holm)", "pairs"]
-    return names + ([name.removeprefix(COST) for name in comparison.costs] if costs else [])
+def words(comparison: Comparison) -> list[list[str]]:
+    """Returns the names of the columns, and the rows under them; what matters less stands further right."""
+    rows = [_cells(comparison, row) for row in comparison.rows]
+    return [[name for name, _ in rows[0]], *([word for _, word in row] for row in rows)]
 
 
-def cells(comparison: Comparison, row: Row, figures: int | None = None, costs: bool = True) -> list[str]:
-    """The words of one row under the same `header`."""
-    found = [row.group.name, ", ".join(_counts(row))]
-    for metric in comparison.main[:figures]:
-        summary = row.summaries[metric]
-        mean = number(summary.mean)
-        if summary.mean is None and metric == comparison.metric and row.so_far is not None:
-            mean = f"({number(row.so_far)})"
-        found += [mean, number(summary.sd), interval(summary)]
-    if comparison.baseline:
-        found += _against(row)
-    return found + ([number(row.costs.get(name)) for name in comparison.costs] if costs else [])
+def _cells(comparison: Comparison, row: Row) -> list[tuple[str, str]]:
+    counts = {status: row.values[status] for status in comparison.statuses if row.values[status]}
+    runs = (str(n) if status == "completed" else f"{n} {status}" for status, n in counts.items())
+    found = [("group", row.group.name), ("runs", ", ".join(runs))]
+    for metric in comparison.main:
+        mean, sd, low, high = (number(row.values[f"{metric} {what}"]) for what in ("mean", "sd", "low", "high"))
+        if mean == NONE and metric == comparison.metric and row.values[f"{metric} so far"] is not None:
+            mean = f"({number(row.values[f'{metric} so far'])})"
+        interval = NONE if low in (NONE, "nan") else f"{low} to {high}"
+        found += [(metric, mean), ("sd", sd), ("95 % interval", interval)]
+        if metric == comparison.metric and comparison.baseline:
+            found += zip(("difference", "p (Holm)", "pairs"), _against(comparison, row), strict=True)
+    return found + [(name.removeprefix(COST), number(row.values[name])) for name in comparison.costs]
+
+
+def _against(comparison: Comparison, row: Row) -> tuple[str, str, str]:
+    if row.group.name == comparison.baseline:
+        return "baseline", "", ""
+    difference, p = row.values["difference"], row.values["p holm"]
+    sign = "+" if difference is not None and difference > 0 else ""
+    tested = NONE if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+    return sign + number(difference), tested, str(row.values["pairs"])
 
 
 def number(value: float | None) -> str:
-    """A figure in a few digits."""
+    """Returns a figure in a few digits."""
     if value is None:
         return NONE
     if not math.isfinite(value):
@@ -50,93 +56,44 @@ def number(value: float | None) -> str:
     return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
 
 
-def interval(summary: Summary) -> str:
-    """The ends of the 95 % interval."""
-    if summary.low is None or summary.high is None or math.isnan(summary.low):
-        return NONE
-    return f"{number(summary.low)} to {number(summary.high)}"
-
-
-def probability(p: float | None) -> str:
-    """A p value; what is tiny is not told to the digit."""
-    return NONE if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
 def notes(comparison: Comparison) -> Iterator[str]:
-    """What the table cannot say, a sentence each."""
+    """Yields what the table cannot say, a sentence each."""
     aim = "higher" if comparison.mode == "max" else "lower"
     yield f"Sorted by {comparison.metric}, {aim} is better; means over seeds, intervals by Student's t."
     others = [run for run in comparison.runs if comparison.metric not in run.metrics and run.status == "completed"]
     if others:
         yield f"{len(others)} completed runs have no {comparison.metric}."
-    if any(row.so_far is not None and row.summaries[comparison.metric].mean is None for row in comparison.rows):
+    so_far, mean = f"{comparison.metric} so far", f"{comparison.metric} mean"
+    if any(row.values[so_far] is not None and row.values[mean] is None for row in comparison.rows):
         yield "In brackets: the best so far of runs that did not complete."
     for row in comparison.rows:
         if row.group.broken:
             yield f"{row.group.name} breaks {' and '.join(row.group.broken)}, and stands behind those that do not."
     if repeated := sum(group.repeated for group in comparison.groups):
         yield f"{repeated} runs repeat a seed of their group: of each seed the last one to complete counts."
-    if diverged := [run.name for run in comparison.runs if run.diverged]:
+    if diverged := [run.name for run in comparison.runs if not all(map(math.isfinite, run.metrics.values()))]:
         yield f"Not finite in {', '.join(diverged[:5])}{' and others' if len(diverged) > 5 else ''}."
     if not comparison.baseline:
         return
     yield f"Tested against {comparison.baseline}: paired t-tests over common seeds, p adjusted after Holm."
-    untested: dict[str, int] = {}
-    for row in comparison.rows:
-        if row.against and row.against.p is None:
-            untested[row.against.note] = untested.get(row.against.note, 0) + 1
+    untested = Counter(row.values["untested"] for row in comparison.rows if row.values["untested"])
     for why, rows in untested.items():
         yield f"Not tested, {rows} of {len(comparison.rows) - 1} rows: {why}."
 
 
 def markdown(comparison: Comparison) -> str:
-    """The table in GitHub's Markdown."""
-    escape = _escaper({"|": "\\|", "<": "&lt;", "\n": " "})
-    names = header(comparison)
-    lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
-    lines += ["| " + " | ".join(map(escape, cells(comparison, row))) + " |" for row in comparison.rows]
-    return "\n".join([*lines, "", *notes(comparison), ""])
+    """Returns the table in GitHub's Markdown."""
+    names, *rows = words(comparison)
+    lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
+    body = [f"| {' | '.join(word.translate(MARKDOWN) for word in line)} |" for line in lines]
+    return "\n".join([*body, "", *notes(comparison), ""])
 
 
 def latex(comparison: Comparison) -> str:
-    """The table for LaTeX with booktabs."""
-    escape = _escaper(
-        {c: f"\\{c}" for c in "&%$#_{}"}
-        | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-        | {NONE: "--", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "\n": " "}
-    )
-    names = header(comparison)
-    rows = [cells(comparison, row) for row in comparison.rows]
-    body = [" & ".join(map(escape, words)) + r" \\" for words in [names, *rows]]
-    return "\n".join(
-        [
-            "% \\usepackage{booktabs}",
-            f"\\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
-            "\\toprule",
-            body[0],
-            "\\midrule",
-            *body[1:],
-            "\\bottomrule",
-            "\\end{tabular}",
-            *(f"% {note}".replace("\n", " ") for note in notes(comparison)),
-            "",
-        ]
-    )
-
-
-def _escaper(table: dict[str, str]) -> Callable[[str], str]:
-    codes = str.maketrans(table)
-    return lambda text: text.translate(codes)
-
-
-def _counts(row: Row) -> Iterator[str]:
-    for status, many in row.group.statuses.items():
-        yield str(many) if status == "completed" else f"{many} {status}"
-
-
-def _against(row: Row) -> list[str]:
-    if row.against is None:
-        return ["baseline", "", ""]
-    test = row.against
-    difference = NONE if test.difference is None else ("+" if test.difference > 0 else "") + number(test.difference)
-    return [difference, probability(test.adjusted), str(test.n)]
+    """Returns the table for LaTeX with booktabs."""
+    lines = words(comparison)
+    names, *rows = (" & ".join(word.translate(LATEX) for word in line) + r" \\" for line in lines)
+    begin = ["% \\usepackage{booktabs}", f"\\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}"]
+    said = (f"% {note}".replace("\n", " ") for note in notes(comparison))
+    end = ["\\bottomrule", "\\end{tabular}", *said, ""]
+    return "\n".join([*begin, "\\toprule", names, "\\midrule", *rows, *end])

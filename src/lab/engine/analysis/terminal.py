@@ -1,51 +1,50 @@
-"""The table on the terminal."""
+"""Prints tables on the terminal."""
 
 from collections.abc import Iterable, Sequence
 
-from rich import box
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lab.engine.analysis.comparison import Comparison
-from lab.engine.analysis.table import cells, header, notes
+from lab.engine.analysis.table import notes, words
 
 MOST = 40  # rows; of more the best
-LAYOUTS: list[tuple[int | None, bool]] = [(None, True), (None, False), (1, False)]  # figures and costs, widest first
 
 
 def show(comparison: Comparison) -> None:
     """Prints the table, the best row first and bold, with as many columns as there is room for."""
-    console = Console()
-    for layout in LAYOUTS:
-        table = _table(comparison, *layout)
-        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
+    console, (names, *rows) = Console(), words(comparison)
+    kept = [row for i, row in enumerate(rows) if i < MOST or row[0] == comparison.baseline]
+    room = console.options.update(width=10_000)
+    for width in range(len(names), 2, -1):
+        table = _table(
+            f"{len(comparison.runs)} runs: {comparison.counts}", names[:width], [row[:width] for row in kept]
+        )
+        if console.measure(table, options=room).maximum <= console.width:
             break
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.rows[0].style = "bold"
     console.print(table)
-    if layout != LAYOUTS[0]:
+    if width < len(names):
         print("A wider terminal shows more columns, and out=FOLDER writes all.")
-    if table.row_count < len(comparison.rows):
-        print(f"{len(comparison.rows) - table.row_count} more rows: out=FOLDER writes them all.")
-    for note in notes(comparison):
-        print(note)
+    if len(kept) < len(rows):
+        print(f"{len(rows) - len(kept)} more rows: out=FOLDER writes them all.")
+    print(*notes(comparison), sep="\n")
 
 
 def show_pairs(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Prints a small table under a title; nothing where it has no rows."""
-    table = Table(*names, title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    if table.row_count:
+    if (table := _table(title, names, rows)).row_count:
         Console().print(table)
 
 
-def _table(comparison: Comparison, figures: int | None, costs: bool) -> Table:
-    counts = ", ".join(f"{number} {status}" for status, number in comparison.statuses.items())
-    table = Table(title=f"{len(comparison.runs)} runs: {counts}", title_justify="left", box=box.SIMPLE_HEAD)
-    for i, name in enumerate(header(comparison, figures, costs)):
-        table.add_column(name, justify="right" if i else "left", overflow="fold")
-    for i, row in enumerate(comparison.rows):
-        if i < MOST or row.group.name == comparison.baseline:
-            # Text, since rich would read square brackets as markup
-            table.add_row(*map(Text, cells(comparison, row, figures, costs)), style="bold" if i == 0 else "")
+def _table(title: str, names: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    table = Table(
+        *(Column(name, overflow="fold") for name in names), title=title, title_justify="left", box=SIMPLE_HEAD
+    )
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text, since rich would read square brackets as markup
     return table
