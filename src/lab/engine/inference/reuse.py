@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.engine.config.compose import compose, leaves
+from lab.engine.config.changes import merge_changes
+from lab.engine.config.compose import compose
 from lab.engine.config.validate import check_nodes, nodes, validate
 from lab.engine.runs.run import Run
 from lab.engine.utils.arguments import parse_arguments
@@ -52,12 +53,11 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
 
 
 def datamodule(run: Run, config: DictConfig, which: str) -> "pl.LightningDataModule":
-    """The data of `config`, prepared as the run's training rows say in its checkpoint `which`."""
+    """Builds the data of `config`, prepared as the run's training rows say in its checkpoint `which`."""
     data: Any = run.datamodule(config)
-    if config.data._target_ == run.config.data._target_ and hasattr(data, "restore"):
-        preparation = run.preparation(which)
-        if preparation:
-            data.restore(preparation)
+    same = config.data._target_ == run.config.data._target_
+    if same and hasattr(data, "restore") and (preparation := run.preparation(which)):
+        data.restore(preparation)
     return data
 
 
@@ -96,25 +96,16 @@ def check_data_compatibility(before: DictConfig, after: DictConfig) -> dict[str,
 
 
 def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> tuple[DictConfig, str]:
-    """A run's config with overrides: `data=NAME` takes the whole dataset from configs/data, the rest are single values.
+    """Returns a run's config with overrides, and the name of its dataset, `data` where none is given.
 
-    Returns:
-        The new config and the name of its dataset, `data` where none is given.
+    `data=NAME` takes the whole dataset from configs/data, the rest are single values.
     """
-    chosen = [word for word in overrides if word.startswith("data=")]
     single = [word for word in overrides if not word.startswith("data=")]
-    if chosen:
+    if chosen := [word for word in overrides if word.startswith("data=")]:
         data = chosen[-1].partition("=")[2]
-        fresh: Any = OmegaConf.to_container(compose([chosen[-1]]), resolve=False)
+        composed: Any = OmegaConf.to_container(compose(chosen[-1:]), resolve=False)
         with open_dict(config):
-            config.data, config.dims = fresh["data"], fresh.get("dims")
-    OmegaConf.set_struct(config, True)
-    known = [name for name, _ in leaves(config)]
-    for word in single:
-        key, _, value = word.partition("=")
-        if key not in known:
-            raise UserError(f"{key}: no such key{nearest(key, known)}")
-        value = OmegaConf.from_dotlist([f"value={value}"]).value
-        OmegaConf.update(config, key, value)
+            config.data, config.dims = composed["data"], composed.get("dims")
+    config = merge_changes(config, single, {})
     check_nodes(nodes(config.data, "data"))
     return config, data
