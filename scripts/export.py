@@ -64,9 +64,7 @@ def main(words: list[str]) -> None:
 
 def target(run: Run, to: str, out: str) -> tuple[str, Path]:
     """What to write and where; the one says the other."""
-    by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
-    if not to and out:
-        to = by_suffix.get(Path(out).suffix, "")
+    to = to or next((name for name, suffix in SUFFIXES.items() if out.endswith(suffix)), "")
     if to not in SUFFIXES:
         given = f"to={to}: no such choice{nearest(to, SUFFIXES)}" if to else "to= has no value"
         raise UserError(f"{given}\nchoices: {', '.join(SUFFIXES)}")

@@ -54,6 +54,15 @@ class Exported:
         return [{i: size for i, size in enumerate(x) if isinstance(size, str)} for x in self.inputs.values()]
 
 
+class Wrapper(nn.Module):
+    """Gives a module another `forward`."""
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module = module
+        self.forward = forward
+
+
 @torch.no_grad()
 def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -> Exported:
     """Finds what of `model` is exported: as its `export_wrapper` says, or else its `forward`.
@@ -67,7 +76,7 @@ def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -
         spec = model.export_wrapper(dims)
     else:
         spec = ExportSpec(model, f"what forward of {type(model).__name__} gives")
-    module = spec.module.eval()
+    module = (spec.module if spec.forward is None else Wrapper(spec.module, spec.forward)).eval()
     examples = random_inputs(spec) if spec.sample_shape is not None else repeated_samples(model, first_batch)
     args, kwargs = examples(*TRACED)
     shapes = [_shape(x, y) for x, y in zip(tensors((args, kwargs)), tensors(examples(*CHECKED[0])), strict=True)]

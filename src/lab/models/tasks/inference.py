@@ -1,4 +1,4 @@
-"""What the tasks share to predict and to export: inputs and targets of a batch, names of classes, shapes of inputs."""
+"""Holds what the tasks share to predict and to export: inputs and targets of a batch, shapes of inputs."""
 
 import math
 from collections.abc import Sequence
@@ -18,14 +18,6 @@ def inputs_and_targets(batch: Any) -> tuple[Sequence[Tensor], Targets]:
         return [batch], None
     *inputs, targets = batch
     return inputs, targets
-
-
-def class_names(model: pl.LightningModule) -> list[str] | None:
-    """Returns the names of the classes where the trainer's data has any."""
-    try:
-        return getattr(model.trainer.datamodule, "classes", None)  # type: ignore[attr-defined]
-    except RuntimeError:  # Lightning's, of a model without a trainer
-        return None
 
 
 def sample_shape(model: pl.LightningModule, dims: dict[str, Any]) -> tuple[int | None, ...]:
