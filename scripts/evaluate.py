@@ -36,9 +36,8 @@ def main(words: list[str]) -> None:
         default_root_dir=run.dir,
         callbacks=[*run.judges(config)],
     )
-    metrics: dict[str, float] = {}
-    for of_loader in trainer.test(run.model(which, **told), data, verbose=False):
-        metrics |= of_loader
+    found = trainer.test(run.model(which, **told), data, verbose=False)
+    metrics = {metric: value for of_loader in found for metric, value in of_loader.items()}
     metrics |= gaps(metrics, data)
     table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {name}")
     for metric, value in metrics.items():

@@ -66,23 +66,18 @@ def write_text(asked: Request, model: Any, data: Any) -> None:
     if asked.out is None:
         print(text)
         return
-    if asked.out.suffix == ".txt":
-        with atomic_write(asked.out) as partial:
-            partial.write_text(text, encoding="utf-8")
-    else:
-        write_table(asked.out, polars.DataFrame({"prompt": asked.prompt, "text": text}), ["text"])
+    write_table(asked.out, polars.DataFrame({"prompt": asked.prompt, "text": text}), ["text"])
     print(f"written to {asked.out}")
 
 
 def write_samples(asked: Request, model: Any) -> None:
-    from torchvision.transforms.functional import to_pil_image
-    from torchvision.utils import make_grid
+    from torchvision.utils import save_image
 
     number = asked.options.get("num_samples", 64)
-    images = model.sample_images(number, asked.options.get("seed", 0)).cpu()  # (N, C, H, W), in [0, 1]
+    images = model.sample_images(number, asked.options.get("seed", 0))  # (N, C, H, W), in [0, 1]
     out = asked.out or asked.run.dir / "samples.png"
     with atomic_write(out) as partial:
-        to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(number)))).save(partial, format="PNG")
+        save_image(images, partial, nrow=math.ceil(math.sqrt(number)), format="png")
     print(f"{number} samples written to {out}")
 
 

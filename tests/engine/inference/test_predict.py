@@ -287,7 +287,7 @@ def test_a_text_is_continued_as_by_hand(
     predict(*words, f"out={tmp_path}/p.jsonl")
     assert json.loads((tmp_path / "p.jsonl").read_text()) == {"prompt": "the ", "text": text}
     predict(*words, f"out={tmp_path}/p.txt")
-    assert (tmp_path / "p.txt").read_text() == text
+    assert (tmp_path / "p.txt").read_text() == text + "\n"
 
 
 def test_a_text_goes_on_beyond_the_context() -> None:

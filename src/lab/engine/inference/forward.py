@@ -21,8 +21,8 @@ def forward_arguments(model: Any, batch: Any) -> Arguments:
         named = {p.name: batch[p.name] for p in parameters if p.name in batch}
         return ((), named) if named else ((batch,), {})
     if isinstance(batch, tuple | list):
-        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        required = [p for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty]
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        required = [p for p in positional if p.default is p.empty]
         return tuple(batch[: max(1, len(required))]), {}
     return (batch,), {}
 

@@ -22,12 +22,6 @@ SCHEMAS = {"lstm": f"(Tensor x, Tensor[] state, {OPTIONS}) -> (Tensor, Tensor, T
 GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
 
 
-def _operator(name: str, schema: str) -> Any:
-    operator: Any = torch.library.custom_op(f"lab::{name}", getattr(torch, name), mutates_args=(), schema=schema)
-    operator.register_fake(_shapes)
-    return operator
-
-
 def _shapes(x: Tensor, state: Any, params: Any, *options: Any) -> tuple[Tensor, ...]:
     """Returns empty tensors like what a layer gives: all states (B, T, ...) or (T, B, ...), and the last ones."""
     bidirectional, last = options[4], state if isinstance(state, list | tuple) else [state]
@@ -35,7 +29,12 @@ def _shapes(x: Tensor, state: Any, params: Any, *options: Any) -> tuple[Tensor, 
     return states, *map(torch.empty_like, last)
 
 
-OPERATORS = {getattr(torch, name): _operator(name, schema) for name, schema in SCHEMAS.items()}
+OPERATORS: dict[Any, Any] = {
+    getattr(torch, name): torch.library.custom_op(f"lab::{name}", getattr(torch, name), mutates_args=(), schema=schema)
+    for name, schema in SCHEMAS.items()
+}
+for _operator in OPERATORS.values():
+    _operator.register_fake(_shapes)
 
 
 class KeepRecurrentLayers(TorchFunctionMode):

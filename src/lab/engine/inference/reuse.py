@@ -34,7 +34,7 @@ def parse(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str
 
 
 def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict[str, Any]]:
-    """The run's config on one device of this machine, with `overrides` of its data.
+    """Returns the run's config on one device of this machine, with `overrides` of its data.
 
     Returns:
         The config, the name of its dataset, and what the model must be told of it, see `check_data_compatibility`.
@@ -43,7 +43,7 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     with open_dict(config):
         config.trainer.accelerator, config.trainer.devices = "auto", 1  # need not be the machine it was trained on
     config, data = merge_overrides(config, str(run.choices.get("data")), overrides)
-    if all(_reads_dims(each) for each in (run.config, config)):
+    if all(OmegaConf.is_interpolation(each, "dims") for each in (run.config, config)):
         # Columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims
         if isinstance(path := OmegaConf.select(config, "data.path"), str):
             check_file(Path(path))
@@ -62,21 +62,15 @@ def datamodule(run: Run, config: DictConfig, which: str) -> "pl.LightningDataMod
 
 
 def data_dims(config: DictConfig) -> dict[str, Any]:
-    """What the data of `config` offers, in plain values; nothing where a file must be read for it."""
-    if _reads_dims(config) or "dims" not in config or config.dims is None:
+    """Returns what the data of `config` offers, in plain values; nothing where a file must be read for it."""
+    if OmegaConf.is_interpolation(config, "dims") or not config.get("dims"):
         return {}
     found: Any = OmegaConf.to_container(config.dims, resolve=True)
     return found
 
 
-def _reads_dims(config: DictConfig) -> bool:
-    """Whether a file is read for `dims`: then they are an interpolation, and no dictionary."""
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    return isinstance(plain.get("dims"), str)
-
-
 def check_data_compatibility(before: DictConfig, after: DictConfig) -> dict[str, Any]:
-    """What a model that was trained with one config must be told to be used with another one's data.
+    """Finds what a model that was trained with one config must be told to be used with another one's data.
 
     Returns:
         Arguments of the model that describe the data's units; all others must be as they were.

@@ -14,10 +14,7 @@ Targets = Tensor | list[Any] | None  # a tensor (B, ...), what a file says of ea
 
 def inputs_and_targets(batch: Any) -> tuple[Sequence[Tensor], Targets]:
     """Splits a batch into the model's inputs, one or more, and the targets, which stand last; a tensor has none."""
-    if isinstance(batch, Tensor):
-        return [batch], None
-    *inputs, targets = batch
-    return inputs, targets
+    return ([batch], None) if isinstance(batch, Tensor) else (batch[:-1], batch[-1])
 
 
 def sample_shape(model: pl.LightningModule, dims: dict[str, Any]) -> tuple[int | None, ...]:
