@@ -7,8 +7,8 @@ in=FILE                    what the run's data reads: images (.png, .jpg: one, a
 prompt="…"                 a text for a language model; num_tokens= temperature= top_k= top_p= seed=
 num_samples=N              images of a VAE or GAN, as a grid in a PNG file; seed=
 
-out= is a file: .csv, .jsonl or .txt (the answers alone), or .png for samples; without it the terminal
-shows the first rows.
+out= is a file: .csv, .jsonl or .txt (the answers alone) for rows and texts, .png for samples, which also says what is
+made where nothing else does; without it the terminal shows the first rows.
 """
 
 import math

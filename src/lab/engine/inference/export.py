@@ -72,10 +72,7 @@ def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -
         dims: what the run's data offers, for `export_wrapper`.
         first_batch: makes a batch of the test data, for a model that says no shape and has no `example_input_array`.
     """
-    if hasattr(model, "export_wrapper"):
-        spec = model.export_wrapper(dims)
-    else:
-        spec = ExportSpec(model, f"what forward of {type(model).__name__} gives")
+    spec = model.export_wrapper(dims) if hasattr(model, "export_wrapper") else ExportSpec(model, "what forward gives")
     module = (spec.module if spec.forward is None else Wrapper(spec.module, spec.forward)).eval()
     examples = random_inputs(spec) if spec.sample_shape is not None else repeated_samples(model, first_batch)
     args, kwargs = examples(*TRACED)
@@ -111,11 +108,9 @@ def repeated_samples(model: Any, first_batch: Callable[[], Any]) -> Examples:
 
     The first axis alone is free, where it counts samples.
     """
-    given = getattr(model, "example_input_array", None)
-    if isinstance(given, tuple | list):
-        arguments: Arguments = tuple(given), {}
-    else:
-        arguments = forward_arguments(model, first_batch() if given is None else given)
+    given: Any = getattr(model, "example_input_array", None)
+    several = isinstance(given, tuple | list)  # then all are arguments, and no targets among them
+    arguments = (tuple(given), {}) if several else forward_arguments(model, first_batch() if given is None else given)
     size = extract_batch_size([*arguments[0], *arguments[1].values()])
     if not size:
         raise UserError("the example inputs have no axis of samples: give the model an export_wrapper")
@@ -130,11 +125,9 @@ def repeated_samples(model: Any, first_batch: Callable[[], Any]) -> Examples:
 
 def _input_names(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
     """Names each tensor that goes in as its argument of `forward`, numbered where one holds several."""
-    names = []
-    for name, value in inspect.signature(module.forward).bind(*args, **kwargs).arguments.items():
-        inside = len(tensors(value))
-        names += [name] if inside == 1 else [f"{name}_{i + 1}" for i in range(inside)]
-    return names
+    arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    numbers = {name: len(tensors(value)) for name, value in arguments.items()}
+    return [f"{name}_{i + 1}" if number > 1 else name for name, number in numbers.items() for i in range(number)]
 
 
 def export(part: Exported, model: nn.Module, to: str, path: Path, metadata: dict[str, Any]) -> dict[int, float]:

@@ -149,7 +149,7 @@ def readable_files(asked: Request, data: Any) -> list[Path]:
     files = [path for path in asked.files if suffixes is None or path.suffix.lower() in suffixes]
     if asked.files and not files:
         raise UserError(
-            f"in={asked.source}: the run's data ({name}) reads {', '.join(suffixes or ())}, and this is none"
+            f"in={asked.source}: the run's data ({name}) reads {', '.join(suffixes or ())}, and finds none there"
         )
     return files
 
