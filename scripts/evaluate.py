@@ -4,6 +4,8 @@ Everything comes from the run directory; data overrides serve another dataset th
 written to evaluation-<data>.json in the run directory.
 """
 
+import sys
+
 from lab.engine.cli.errors import script
 from lab.engine.inference.reuse import datamodule, parse, with_data
 from lab.engine.runs.run import Run
@@ -19,31 +21,23 @@ def main(words: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lab.engine.inference.progress import Bar
     from lab.engine.training.report import gaps
     from lab.engine.utils.console import quiet
 
     quiet()
     data = datamodule(run, config, which)
-    with Bar("testing", None) as bar:
-        trainer = pl.Trainer(
-            accelerator=config.trainer.accelerator,
-            devices=config.trainer.devices,
-            precision=config.trainer.precision,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            default_root_dir=run.dir,
-            callbacks=[
-                *run.judges(config),
-                pl.callbacks.LambdaCallback(
-                    on_test_batch_end=lambda trainer, *_: bar.advance(sum(trainer.num_test_batches))
-                ),
-            ],
-        )
-        metrics: dict[str, float] = {}
-        for figures in trainer.test(run.model(which, **told), data, verbose=False):
-            metrics |= figures
+    trainer = pl.Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=config.trainer.devices,
+        precision=config.trainer.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=sys.stdout.isatty(),
+        default_root_dir=run.dir,
+        callbacks=[*run.judges(config)],
+    )
+    found = trainer.test(run.model(which, **told), data, verbose=False)
+    metrics = {metric: value for of_loader in found for metric, value in of_loader.items()}
     metrics |= gaps(metrics, data)
     table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {name}")
     for metric, value in metrics.items():

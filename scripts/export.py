@@ -31,9 +31,10 @@ def main(words: list[str]) -> None:
     checkpoint = run.checkpoint(own["checkpoint"])
     to, out = target(run, own["to"], own["out"])
 
+    from rich.console import Console
+
     from lab.engine.inference.export import describe, export  # torch: once the arguments are known to be right
     from lab.engine.inference.predict import first_batch
-    from lab.engine.inference.progress import Bar
     from lab.engine.utils.console import quiet
 
     quiet()
@@ -43,7 +44,7 @@ def main(words: list[str]) -> None:
         "class": str(run.config.model._target_),
         "hyperparameters": dict(model.hparams),
         "exports": part.description if to != "safetensors" else "weights",
-        "inputs": part.input_shapes(),
+        "inputs": part.inputs,
         "outputs": part.outputs,
         "data": run.choices.get("data"),
         "preparation": run.preparation(own["checkpoint"]),
@@ -51,7 +52,7 @@ def main(words: list[str]) -> None:
         "checkpoint": checkpoint.name,
     }
     out.parent.mkdir(exist_ok=True)
-    with Bar("exporting", None):
+    with Console(stderr=True).status("exporting"):
         differences = export(part, model, to, out, metadata)
     print(f"{metadata['exports']}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
     if to == "safetensors":
@@ -63,9 +64,7 @@ def main(words: list[str]) -> None:
 
 def target(run: Run, to: str, out: str) -> tuple[str, Path]:
     """What to write and where; the one says the other."""
-    by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
-    if not to and out:
-        to = by_suffix.get(Path(out).suffix, "")
+    to = to or next((name for name, suffix in SUFFIXES.items() if out.endswith(suffix)), "")
     if to not in SUFFIXES:
         given = f"to={to}: no such choice{nearest(to, SUFFIXES)}" if to else "to= has no value"
         raise UserError(f"{given}\nchoices: {', '.join(SUFFIXES)}")
@@ -73,7 +72,7 @@ def target(run: Run, to: str, out: str) -> tuple[str, Path]:
     if lacking:
         raise UserError(f"to={to} needs {', '.join(lacking)}: pip install 'lightning-lab[export]', or '.[export]' here")
     if out:
-        return to, check_out(out, [SUFFIXES[to]], [])
+        return to, check_out(out, [SUFFIXES[to]])
     return to, run.dir / "export" / f"model{SUFFIXES[to]}"
 
 

@@ -7,16 +7,16 @@ in=FILE                    what the run's data reads: images (.png, .jpg: one, a
 prompt="…"                 a text for a language model; num_tokens= temperature= top_k= top_p= seed=
 num_samples=N              images of a VAE or GAN, as a grid in a PNG file; seed=
 
-out= is a file: .csv, .jsonl or .txt (the answers alone), or .png for samples; without it the terminal
-shows the first rows.
+out= is a file: .csv, .jsonl or .txt (the answers alone) for rows and texts, .png for samples, which also says what is
+made where nothing else does; without it the terminal shows the first rows.
 """
 
 import math
 from typing import Any
 
 from lab.engine.cli.errors import script
-from lab.engine.inference.output import show_columns, write_columns
-from lab.engine.inference.request import Request, check_model, read_request
+from lab.engine.inference.output import show_table, write_table
+from lab.engine.inference.request import Request, check_model, read_request, readable_files
 from lab.engine.inference.reuse import datamodule, with_data
 from lab.engine.utils.files import atomic_write
 
@@ -24,68 +24,60 @@ from lab.engine.utils.files import atomic_write
 def main(words: list[str]) -> None:
     asked = read_request(words)
     config, told = asked.run.config, dict[str, Any]()
-    if asked.kind in ("rows", "default") and asked.input.is_split:
+    if asked.kind in ("in", "") and not asked.files:
         config, _, told = with_data(asked.run, asked.overrides)
 
     import pytorch_lightning  # noqa: F401  # seconds: once the arguments are known to be right
+    import torch
 
     from lab.engine.utils.console import quiet
 
     quiet()  # after the import, which sets the level of Lightning's log
-    model: Any = asked.run.model(asked.checkpoint, **told).eval()
+    model: Any = asked.run.model(asked.checkpoint, **told)
     kind = check_model(asked, model)
     data: Any = datamodule(asked.run, config, asked.checkpoint)
+    if kind == "in":
+        write_rows(asked, model, data)
+        return
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "prompt":
         write_text(asked, model, data)
-    elif kind == "samples":
-        write_samples(asked, model)
     else:
-        write_rows(asked, model, data)
+        write_samples(asked, model)
 
 
 def write_rows(asked: Request, model: Any, data: Any) -> None:
-    from lab.engine.inference.inputs import readable_files
-    from lab.engine.inference.predict import PredictionData, predict
+    from lab.engine.inference.predict import predict
 
-    files = [] if asked.input.is_split else readable_files(asked.input, data)
-    columns, answers = predict(model, PredictionData(data, asked.input.given, files))
+    table, answers = predict(model, data, asked.source, readable_files(asked, data))
     if asked.out is None:
-        show_columns(columns, f"{asked.run.dir.name}, {asked.checkpoint}.ckpt, on {asked.input.given}")
+        show_table(table, f"{asked.run.dir.name}, {asked.checkpoint}.ckpt, on {asked.source}")
     else:
-        write_columns(asked.out, columns, answers)
-        print(f"{len(columns[answers[0]]):,} rows written to {asked.out}")
+        write_table(asked.out, table, answers)
+        print(f"{len(table):,} rows written to {asked.out}")
 
 
 def write_text(asked: Request, model: Any, data: Any) -> None:
-    import torch
+    import polars
+    from rich.console import Console
 
-    from lab.engine.inference.progress import Bar
-
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    with Bar("writing", None) as bar:
-        text = model.complete(asked.prompt, data, bar.advance, **asked.options)
+    with Console(stderr=True).status("writing"):
+        text = model.complete(asked.prompt, data, **asked.options)
     if asked.out is None:
         print(text)
         return
-    if asked.out.suffix == ".txt":
-        with atomic_write(asked.out) as partial:
-            partial.write_text(text, encoding="utf-8")
-    else:
-        write_columns(asked.out, {"prompt": [asked.prompt], "text": [text]}, ["text"])
+    write_table(asked.out, polars.DataFrame({"prompt": asked.prompt, "text": text}), ["text"])
     print(f"written to {asked.out}")
 
 
 def write_samples(asked: Request, model: Any) -> None:
-    import torch
-    from torchvision.transforms.functional import to_pil_image
-    from torchvision.utils import make_grid
+    from torchvision.utils import save_image
 
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    number = asked.options["num_samples"]
-    images = model.sample_images(number, asked.options.get("seed", 0)).cpu()  # (N, C, H, W), in [0, 1]
+    number = asked.options.get("num_samples", 64)
+    images = model.sample_images(number, asked.options.get("seed", 0))  # (N, C, H, W), in [0, 1]
     out = asked.out or asked.run.dir / "samples.png"
     with atomic_write(out) as partial:
-        to_pil_image(make_grid(images, nrow=math.ceil(math.sqrt(number)))).save(partial, format="PNG")
+        save_image(images, partial, nrow=math.ceil(math.sqrt(number)), format="png")
     print(f"{number} samples written to {out}")
 
 

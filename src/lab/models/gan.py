@@ -181,7 +181,9 @@ class GAN(pl.LightningModule):
         averaged = " averaged" if self.ema is not None else ""
         description = f"images, pixels in [0, 1], of the{averaged} generator from standard normal latents"
         network = self.generator if self.ema is None else self.ema.module
-        return ExportSpec(InPixels(network), description, ("images",), ("latents",), (self.latent_dim,))
+        return ExportSpec(
+            network, description, ("images",), ("latents",), (self.latent_dim,), forward=lambda z: (network(z) + 1) / 2
+        )
 
     def losses(self, real: Tensor, fake: Tensor, draw: torch.Generator | None = None) -> dict[str, Tensor]:
         """Both players' losses on images (B, C, H, W) in [-1, 1]; each has gradients for its own player alone."""
@@ -237,14 +239,3 @@ class GAN(pl.LightningModule):
     def _outward(self, x: Tensor) -> Tensor:
         """From [-1, 1] to the data's normalisation."""
         return ((x.float() + 1) / 2 - self.mean) / self.std
-
-
-class InPixels(nn.Module):
-    """A generator's images with pixels in [0, 1]."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, z: Tensor) -> Tensor:
-        return (self.network(z) + 1) / 2  # (B, Z) -> (B, C, H, W)

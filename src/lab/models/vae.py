@@ -184,7 +184,12 @@ class VAE(pl.LightningModule):
     def export_wrapper(self, dims: dict[str, Any]) -> ExportSpec:
         description = "the mean of each pixel, in [0, 1], at the code's mean, and mean and log-variance of the code"
         names = ("reconstruction", "mean", "log_var")
-        return ExportSpec(Reconstruction(self), description, names, ("input",), self.image_shape)
+        return ExportSpec(self, description, names, ("input",), self.image_shape, forward=self.reconstruct)
+
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns `forward` with pixels for their logits."""
+        logits, mean, log_var = self(x)
+        return logits.sigmoid(), mean, log_var  # (B, C, H, W), (B, L), (B, L)
 
     def intensities(self, x: Tensor) -> Tensor:
         """Normalised images as intensities in [0, 1]."""
@@ -252,18 +257,6 @@ class VAE(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return configure(self, self.optimizer, self.scheduler)
-
-
-class Reconstruction(nn.Module):
-    """A VAE's `forward` with pixels for their logits."""
-
-    def __init__(self, model: VAE) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits, mean, log_var = self.model(x)
-        return logits.sigmoid(), mean, log_var  # (B, C, H, W), (B, L), (B, L)
 
 
 def binarise(intensities: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -19,8 +19,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from lab.engine.config.instantiate import instantiate
-from lab.engine.inference.examples import RandomInput
-from lab.engine.inference.export import CHECKED, TRACED, Exported, describe, export
+from lab.engine.inference.export import CHECKED, TRACED, Exported, describe, export, random_inputs
 from lab.engine.inference.forward import tensors
 from lab.engine.inference.reuse import data_dims
 from lab.engine.runs.run import Run
@@ -231,7 +230,7 @@ def test_a_foreign_model_is_exported_by_a_batch_of_its_data(to: str, tmp_path: P
     model = Foreign().eval()
     batch = {"tokens": torch.randint(9, (4, 5)), "label": torch.zeros(4), "scale": torch.rand(4, 1)}
     found = describe(model, {}, lambda: batch)
-    assert found.input_shapes() == {"tokens": ["batch", 5], "scale": ["batch", 1]}
+    assert found.inputs == {"tokens": ["batch", 5], "scale": ["batch", 1]}
     assert found.outputs == ["scores", "state"]
     path = tmp_path / f"m.{to}"
     export(found, model, to, path, {})
@@ -327,7 +326,7 @@ def test_a_missing_package_is_named(runs: dict[str, Path], monkeypatch: pytest.M
 
 def test_the_shape_of_a_part_is_that_of_its_data() -> None:
     def shape(*sizes: int | None, **spec: Any) -> tuple[int, ...]:
-        ((x,), _) = RandomInput(ExportSpec(nn.Identity(), "", sample_shape=sizes, **spec)).arguments(3, 5)
+        ((x,), _) = random_inputs(ExportSpec(nn.Identity(), "", sample_shape=sizes, **spec))(3, 5)
         return tuple(x.shape)
 
     assert shape(None, 2) == (3, 5, 2)

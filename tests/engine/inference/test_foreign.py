@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from lab.engine.analysis.comparison import compare
 from lab.engine.analysis.recorded import find_runs
 from lab.engine.config.compose import compose
-from lab.engine.inference.columns import to_columns
 from lab.engine.inference.forward import forward_arguments, named_outputs
-from lab.engine.inference.predict import PredictionData, predict
+from lab.engine.inference.predict import predict, to_columns
 from lab.engine.utils.errors import UserError
 
 DEMOS = "pytorch_lightning.demos.boring_classes"
@@ -145,22 +144,33 @@ class Named(Sums):
 
 
 def test_batches_of_any_nesting_and_several_loaders() -> None:
-    columns, answers = predict(Sums(), PredictionData(Data()))
-    assert list(columns) == ["index", "output_1", *(f"double_{i + 1}" for i in range(6)), "flag", "loader"]
+    table, answers = predict(Sums(), Data())
+    assert table.columns == ["index", "output_1", *(f"double_{i + 1}" for i in range(6)), "flag", "loader"]
     assert answers == ["output_1"]
-    assert columns["output_1"] == [6.0 * (i + 1) for i in range(10)] * 2
-    assert columns["flag"][:10] == [i + 1 > 5 for i in range(10)]
-    assert columns["loader"] == [0] * 10 + [1] * 10
-    columns, answers = predict(Named(), PredictionData(Data()))
-    assert columns["name"][:10] == [f"sample {i}" for i in range(10)]
+    assert table["output_1"].to_list() == [6.0 * (i + 1) for i in range(10)] * 2
+    assert table["flag"][:10].to_list() == [i + 1 > 5 for i in range(10)]
+    assert table["loader"].to_list() == [0] * 10 + [1] * 10
+    table, answers = predict(Named(), Data())
+    assert table["name"][:10].to_list() == [f"sample {i}" for i in range(10)]
     assert answers == ["name"]
     with pytest.raises(UserError, match=r"in=val: the run's data \(Data\) has no val_dataloader"):
-        predict(Sums(), PredictionData(Data(), "val"))
+        predict(Sums(), Data(), "val")
+
+
+def test_a_model_may_say_by_itself_which_sample_a_row_is() -> None:
+    class Counted(Sums):
+        def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+            names = batch["meta"]["name"]
+            return {"path": [Path(name) for name in names], "index": [name[7:] for name in names], "half": None}
+
+    table, _ = predict(Counted(), Data())
+    assert table["index"][:10].to_list() == [str(i) for i in range(10)]
+    assert table["path"][:2].to_list() == ["sample 0", "sample 1"]
 
 
 def test_loaders_without_a_length() -> None:
-    columns, _ = predict(BoringModel(), PredictionData(BoringDataModuleNoLen(), "train"))
-    assert len(columns["index"]) > 0
+    table, _ = predict(BoringModel(), BoringDataModuleNoLen(), "train")
+    assert len(table) > 0
 
 
 def test_targets_stay_out_of_forward() -> None:

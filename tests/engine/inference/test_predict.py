@@ -6,24 +6,22 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import evaluate
 import numpy as np
+import polars
 import predict as script
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from lab.data.encode import read_rows
 from lab.data.files import read_table
 from lab.data.pictures import read_image
-from lab.engine.inference.columns import to_columns
-from lab.engine.inference.output import write_columns
-from lab.engine.inference.progress import Bar, track
+from lab.engine.inference.output import write_table
+from lab.engine.inference.predict import to_columns
 from lab.engine.inference.request import read_request
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
@@ -289,7 +287,7 @@ def test_a_text_is_continued_as_by_hand(
     predict(*words, f"out={tmp_path}/p.jsonl")
     assert json.loads((tmp_path / "p.jsonl").read_text()) == {"prompt": "the ", "text": text}
     predict(*words, f"out={tmp_path}/p.txt")
-    assert (tmp_path / "p.txt").read_text() == text
+    assert (tmp_path / "p.txt").read_text() == text + "\n"
 
 
 def test_a_text_goes_on_beyond_the_context() -> None:
@@ -333,11 +331,11 @@ def test_tasks_without_a_run_answer_too() -> None:
         rnn = RNNRegressor(input_size=2, num_targets=2, hidden_size=4).eval()
         inputs, targets = (torch.rand(3, 7, 2), torch.tensor([7, 3, 5])), torch.rand(3, 2)
         columns = to_columns(rnn.predict_step((*inputs, targets), 0))
-        assert {name: list(columns[name]) for name in columns} == {
+        assert {name: [column.name for column in found] for name, found in columns.items()} == {
             "prediction": ["prediction_1", "prediction_2"],
             "target": ["target_1", "target_2"],
         }
-        assert columns["prediction"]["prediction_2"] == pytest.approx(rnn.predict(*inputs)[:, 1].tolist())
+        assert columns["prediction"][1].to_list() == pytest.approx(rnn.predict(*inputs)[:, 1].tolist())
         gpt = GPT(vocab_size=5, context_length=4, embed_dim=8, num_layers=1, num_heads=2).eval()
         tokens, following = torch.tensor([[0, 1, 2]]), torch.tensor([[1, -100, 3]])
         logs = gpt(tokens).log_softmax(-1)[0]
@@ -369,8 +367,12 @@ COMMANDS: list[tuple[str, list[str], str]] = [
     ("digits", ["promt=a"], r"promt: no such argument; did you mean prompt\?"),
     ("digits", ["data.num_vla=3"], r"data\.num_vla: no such key; did you mean data\.num_val\?"),
     ("digits", ["out={empty}/p.cvs"], r"\.cvs is not written here; did you mean \.csv\?"),
-    ("digits", ["out={empty}/p.png"], r"\.png is not written here"),
-    ("gan", ["checkpoint=last", "out={empty}/p.csv"], r"\.csv is not written here.*\n.*\.png"),
+    ("digits", ["out={empty}/p.png"], "num_samples=N is nothing for the run's model LeNet; it takes\n  in=test"),
+    ("digits", ["in=test", "out={empty}/p.png"], r"\.png is not written here"),
+    ("digits", ["seed=1"], "num_samples=N is nothing for the run's model LeNet"),
+    ("digits", ["in=test", "seed=1"], 'seed=1 goes with prompt="…" or num_samples=N'),
+    ("gan", ["checkpoint=last", "out={empty}/p.csv"], "nothing for the run's model GAN; it takes\n  num_samples=N"),
+    ("gan", ["checkpoint=last", "num_samples=1", "out={empty}/p.csv"], r"\.csv is not written here.*\n.*\.png"),
     ("digits", ["out={empty}"], "no suffix is not written here"),
     ("digits", ["out={empty}/nowhere/p.csv"], "no such folder"),
     ("kinds", ["in={copy}", "out={copy}"], "is what is read: give another name"),
@@ -427,34 +429,20 @@ def _stop_after(_: int) -> None:
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("before")
-    with pytest.raises(ValueError, match="argument 2 is longer"):
-        write_columns(path, {"a": [1], "b": [1, 2]}, ["a"])
     with pytest.raises(KeyboardInterrupt), atomic_write(path) as partial:
         _stop_after(partial.write_text("half"))
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["p.csv"]
-    write_columns(path, {"a": [1.5, float("nan")], "b": ["x,y", None]}, ["b"])
-    assert path.read_text() == 'a,b\n1.5,"x,y"\nnan,\n'
-    write_columns(tmp_path / "p.jsonl", {"a": [1.5, float("nan")], "b": ["é", None]}, ["b"])
-    assert (tmp_path / "p.jsonl").read_text() == '{"a": 1.5, "b": "é"}\n{"a": null, "b": null}\n'
-    write_columns(tmp_path / "p.txt", {"a": [1, 2], "b": ["x", "y"]}, ["b"])
-    assert (tmp_path / "p.txt").read_text() == "x\ny\n"
 
 
-def test_the_bar_shows_on_a_terminal_after_a_while() -> None:
-    def drawn(terminal: bool, delay: float) -> str:
-        file = StringIO()
-        with Bar("working", 3, delay, Console(file=file, force_terminal=terminal)) as bar:
-            if delay == 0:
-                bar._timer.join(10)
-            bar.advance()
-        return file.getvalue()
-
-    assert "working" in drawn(True, 0)
-    assert drawn(True, 60) == ""
-    assert list(track(range(3), "working", 3)) == [0, 1, 2]
-    with Bar("working", 3, 0, Console(file=StringIO())) as bar:
-        assert not bar._timer.is_alive(), "no terminal, no bar"
+def test_a_table_is_written_by_its_suffix(tmp_path: Path) -> None:
+    values = {"a": [1.5, float("nan")], "b": ["x,é", None], "c": [[1, 2], []]}
+    for suffix in ("csv", "jsonl", "txt"):
+        write_table(tmp_path / f"p.{suffix}", polars.DataFrame(values), ["b", "c"])
+    assert [list(row.values()) for row in rows_of(tmp_path / "p.csv")] == [["1.5", "x,é", "[1, 2]"], ["NaN", "", "[]"]]
+    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert lines == [{"a": 1.5, "b": "x,é", "c": [1, 2]}, {"a": None, "b": None, "c": []}]
+    assert (tmp_path / "p.txt").read_text() == "x,é\t[1, 2]\n\t[]\n"
 
 
 def test_a_prompt_can_be_tokens_where_there_is_no_text() -> None:

@@ -1,6 +1,7 @@
 """Writes a model in a form that runs elsewhere, and holds what was written against the model."""
 
 import contextlib
+import inspect
 import json
 import logging
 import warnings
@@ -11,20 +12,21 @@ from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning.utilities.data import extract_batch_size
 from torch import Tensor, nn
 
-from lab.engine.inference.examples import BatchInput, Examples, RandomInput, example_arguments, input_names
-from lab.engine.inference.forward import Arguments, named_outputs, tensors
+from lab.engine.inference.forward import Arguments, forward_arguments, named_outputs, tensors
 from lab.engine.inference.recurrent import KeepRecurrentLayers, onnx_translations, with_torch_operators
-from lab.engine.utils.errors import RunFailed
+from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.export_spec import ExportSpec
 from lab.engine.utils.files import atomic_write
 
 TOLERANCE = 1e-4  # largest difference of an output, as a share of the largest output where that is above one
-CHECKED = ((1, 3), (5, 11))  # batch sizes and steps that the graph is checked at
+CHECKED = ((1, 1), (5, 11))  # batch sizes and steps that the graph is checked at
 TRACED = (2, 7)  # and those that it is traced with
 
-Runs = Callable[[Arguments], list[Tensor]]  # what was written, loaded again
+Examples = Callable[[int, int], Arguments]  # inputs of so many samples, of so many steps where these are free
+Loaded = Callable[[Arguments], list[Tensor]]  # what was written, loaded again
 
 
 @dataclass(frozen=True)
@@ -35,29 +37,33 @@ class Exported:
         module: an `nn.Module` in evaluation mode, on the CPU.
         description: of the outputs, in words.
         examples: of its inputs.
-        inputs: a name for each tensor that goes in.
+        inputs: the shape of each tensor that goes in by its name, with `batch` and `time` for axes of any size.
         outputs: a name for each tensor that comes out.
-        longest: the most steps of a sequence.
+        max_length: the most steps of a sequence.
     """
 
     module: nn.Module
     description: str
     examples: Examples
-    inputs: list[str]
+    inputs: dict[str, list[int | str]]
     outputs: list[str]
-    longest: int
+    max_length: int
 
-    def input_shapes(self) -> dict[str, list[int | str]]:
-        """The shape of each input by its name, free axes by theirs."""
-        args, kwargs = self.examples.arguments(*TRACED)
-        axes = self.examples.axes()
-        shapes = zip(tensors([*args, *kwargs.values()]), _flat([*axes[0], *axes[1].values()]), strict=True)
-        return {
-            name: [free.get(i, size) for i, size in enumerate(x.shape)]
-            for name, (x, free) in zip(self.inputs, shapes, strict=True)
-        }
+    def axes(self) -> list[dict[int, str]]:
+        """Returns the names of the axes of any size of each input."""
+        return [{i: size for i, size in enumerate(x) if isinstance(size, str)} for x in self.inputs.values()]
 
 
+class Wrapper(nn.Module):
+    """Gives a module another `forward`."""
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module = module
+        self.forward = forward
+
+
+@torch.no_grad()
 def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -> Exported:
     """Finds what of `model` is exported: as its `export_wrapper` says, or else its `forward`.
 
@@ -66,25 +72,65 @@ def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -
         dims: what the run's data offers, for `export_wrapper`.
         first_batch: makes a batch of the test data, for a model that says no shape and has no `example_input_array`.
     """
-    if hasattr(model, "export_wrapper"):
-        spec = model.export_wrapper(dims)
-    else:
-        spec = ExportSpec(model, f"what forward of {type(model).__name__} gives")
-    module = spec.module.eval()
-    examples: Examples = RandomInput(spec)
-    if spec.sample_shape is None:
-        with torch.no_grad():
-            examples = BatchInput(example_arguments(model, first_batch))
-    args, kwargs = examples.arguments(*TRACED)
-    with torch.no_grad():
-        found = named_outputs(module(*args, **kwargs))
-    outputs = list(spec.output_names or found)
-    return Exported(
-        module, spec.description, examples, input_names(examples, module, spec.input_names), outputs, spec.max_length
-    )
+    spec = model.export_wrapper(dims) if hasattr(model, "export_wrapper") else ExportSpec(model, "what forward gives")
+    module = (spec.module if spec.forward is None else Wrapper(spec.module, spec.forward)).eval()
+    examples = random_inputs(spec) if spec.sample_shape is not None else repeated_samples(model, first_batch)
+    args, kwargs = examples(*TRACED)
+    shapes = [_shape(x, y) for x, y in zip(tensors((args, kwargs)), tensors(examples(*CHECKED[0])), strict=True)]
+    names = spec.input_names or _input_names(module, args, kwargs)
+    outputs = spec.output_names or named_outputs(module(*args, **kwargs))
+    inputs = dict(zip(names, shapes, strict=True))
+    return Exported(module, spec.description, examples, inputs, list(outputs), spec.max_length)
 
 
-def export(part: Exported, model: Any, to: str, path: Path, metadata: dict[str, Any]) -> dict[int, float]:
+def _shape(x: Tensor, other: Tensor) -> list[int | str]:
+    """Returns the shape of an input, with names for the axes that another example of it has in another size."""
+    sizes = zip(x.shape, other.shape, strict=True)
+    return [size if size == changed else "time" if i else "batch" for i, (size, changed) in enumerate(sizes)]
+
+
+def random_inputs(spec: ExportSpec) -> Examples:
+    """Draws one random input, as a model's `export_wrapper` describes it; the same every time."""
+
+    def draw(batch: int, steps: int) -> Arguments:
+        assert spec.sample_shape is not None
+        shape = (batch, *(min(steps, spec.max_length) if size is None else size for size in spec.sample_shape))
+        draws = torch.Generator().manual_seed(batch)
+        if spec.vocab_size is not None:
+            return (torch.randint(spec.vocab_size, shape, generator=draws),), {}
+        return (torch.randn(shape, generator=draws),), {}
+
+    return draw
+
+
+def repeated_samples(model: Any, first_batch: Callable[[], Any]) -> Examples:
+    """Repeats the samples of Lightning's `example_input_array`, where the model has one, or else of a batch.
+
+    The first axis alone is free, where it counts samples.
+    """
+    given: Any = getattr(model, "example_input_array", None)
+    several = isinstance(given, tuple | list)  # then all are arguments, and no targets among them
+    arguments = (tuple(given), {}) if several else forward_arguments(model, first_batch() if given is None else given)
+    size = extract_batch_size([*arguments[0], *arguments[1].values()])
+    if not size:
+        raise UserError("the example inputs have no axis of samples: give the model an export_wrapper")
+
+    def repeat(batch: int, steps: int) -> Arguments:
+        rows = torch.arange(batch) % size
+        found: Any = apply_to_collection(arguments, Tensor, lambda x: x[rows] if x.ndim and len(x) == size else x)
+        return tuple(found[0]), dict(found[1])
+
+    return repeat
+
+
+def _input_names(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """Names each tensor that goes in as its argument of `forward`, numbered where one holds several."""
+    arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    numbers = {name: len(tensors(value)) for name, value in arguments.items()}
+    return [f"{name}_{i + 1}" if number > 1 else name for name, number in numbers.items() for i in range(number)]
+
+
+def export(part: Exported, model: nn.Module, to: str, path: Path, metadata: dict[str, Any]) -> dict[int, float]:
     """Writes `path` as `to`, checked; not at all where it differs from the model.
 
     Args:
@@ -95,27 +141,26 @@ def export(part: Exported, model: Any, to: str, path: Path, metadata: dict[str, 
         metadata: plain values, kept in the file.
 
     Returns:
-        The largest difference at each batch size.
+        The largest difference at each batch size; of weights, which are compared to the bit, none.
 
     Raises:
         RunFailed: when what was written differs from the model.
     """
-    model.eval()
-    part.module.eval()
+    told = json.dumps(metadata, default=str)
     with atomic_write(path) as partial, torch.no_grad(), _quiet():
         if to == "safetensors":
-            return {0: _write_weights(model, partial, metadata)}
-        run = _write_onnx(part, partial, metadata) if to == "onnx" else _write_program(part, partial, metadata)
-        found = {batch: _difference(run, part, batch, steps) for batch, steps in CHECKED}
-    return found
+            _write_weights(model, partial, told)
+            return {}
+        loaded = (_write_onnx if to == "onnx" else _write_program)(part, partial, told)
+        return {batch: _difference(loaded, part, batch, steps) for batch, steps in CHECKED}
 
 
-def _difference(run: Runs, part: Exported, batch: int, steps: int) -> float:
-    """The largest difference between the outputs of what was written and of the model."""
-    args, kwargs = part.examples.arguments(batch, steps)
-    expected = tensors(list(named_outputs(part.module(*args, **kwargs)).values()))
+def _difference(loaded: Loaded, part: Exported, batch: int, steps: int) -> float:
+    """Returns the largest difference between the outputs of what was written and of the model."""
+    args, kwargs = part.examples(batch, steps)
+    expected = tensors(named_outputs(part.module(*args, **kwargs)))
     worst = 0.0
-    for name, ours, theirs in zip(part.outputs, expected, run((args, kwargs)), strict=True):
+    for name, ours, theirs in zip(part.outputs, expected, loaded((args, kwargs)), strict=True):
         alike = ours.shape == theirs.shape
         difference = float((ours.double() - theirs.double()).abs().max()) if alike and ours.numel() else 0.0
         if not alike or not difference <= TOLERANCE * max(1.0, float(ours.double().abs().max())):
@@ -129,78 +174,57 @@ def _difference(run: Runs, part: Exported, batch: int, steps: int) -> float:
 
 
 def trace(part: Exported) -> torch.export.ExportedProgram:
-    """The graph of `part`, for batches of any size and sequences of any length."""
+    """Returns the graph of `part`, for batches of any size and sequences of any length."""
     part.module.to(memory_format=torch.contiguous_format)  # others are nothing to a graph, and cannot be saved
-    limits = {"batch": {"min": 1}, "time": {"min": 1, "max": part.longest}}
+    limits = {"batch": {"min": 1}, "time": {"min": 1, "max": part.max_length}}
     dims = {name: torch.export.Dim(name, **limit) for name, limit in limits.items()}
-    shapes = _axes(part, dims)
-    args, kwargs = part.examples.arguments(*TRACED)
+    args, kwargs = part.examples(*TRACED)
+    shapes = torch.export.ShapesCollection()
+    for x, axes in zip(tensors((args, kwargs)), part.axes(), strict=True):
+        shapes[x] = {i: dims[name] for i, name in axes.items()}
     with KeepRecurrentLayers():
         return torch.export.export(part.module, args, kwargs, dynamic_shapes=shapes, strict=False)
 
 
-def _axes(part: Exported, names: dict[str, Any]) -> Any:
-    """The free axes of each input as torch wants them: what `names` has for each."""
-    args, kwargs = part.examples.axes()
-    return _renamed(kwargs, names) if kwargs else _renamed(args, names)
-
-
-def _flat(axes: Any) -> list[dict[int, str]]:
-    """The axes of each input one after the other: dictionaries with whole numbers for keys are leaves."""
-    if isinstance(axes, dict) and all(isinstance(key, int) for key in axes):
-        return [axes]
-    return [leaf for inside in (axes.values() if isinstance(axes, dict) else axes) for leaf in _flat(inside)]
-
-
-def _renamed(axes: Any, names: dict[str, Any]) -> Any:
-    return apply_to_collection(axes, str, names.__getitem__)
-
-
-def _write_program(part: Exported, path: Path, metadata: dict[str, Any]) -> Runs:
-    program = with_torch_operators(trace(part))
-    torch.export.save(program, path, extra_files={"lab.json": json.dumps(metadata, default=str)})
+def _write_program(part: Exported, path: Path, metadata: str) -> Loaded:
+    torch.export.save(with_torch_operators(trace(part)), path, extra_files={"lab.json": metadata})
     loaded = torch.export.load(path).module()
-    return lambda arguments: tensors(list(named_outputs(loaded(*arguments[0], **arguments[1])).values()))
+    return lambda arguments: tensors(named_outputs(loaded(*arguments[0], **arguments[1])))
 
 
-def _write_onnx(part: Exported, path: Path, metadata: dict[str, Any]) -> Runs:
+def _write_onnx(part: Exported, path: Path, metadata: str) -> Loaded:
     import onnxruntime
 
     program = torch.onnx.export(
         trace(part),
         dynamo=True,
-        input_names=part.inputs,
+        input_names=list(part.inputs),
         output_names=part.outputs,
-        dynamic_shapes=_axes(part, {"batch": "batch", "time": "time"}),
+        dynamic_shapes=part.axes(),
         custom_translation_table=onnx_translations(),
         verbose=False,
     )
     assert program is not None
-    program.model.metadata_props["lab"] = json.dumps(metadata, default=str)
+    program.model.metadata_props["lab"] = metadata
     program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    reads = {given.name for given in session.get_inputs()}
+    used = {given.name for given in session.get_inputs()}
 
     def run(arguments: Arguments) -> list[Tensor]:
-        given = zip(part.inputs, tensors([*arguments[0], *arguments[1].values()]), strict=True)
-        feed = {name: x.numpy() for name, x in given if name in reads}
-        return [torch.from_numpy(y) for y in session.run(None, feed)]
+        given = zip(part.inputs, tensors(arguments), strict=True)
+        return [torch.from_numpy(y) for y in session.run(None, {name: x.numpy() for name, x in given if name in used})]
 
     return run
 
 
-def _write_weights(model: Any, path: Path, metadata: dict[str, Any]) -> float:
-    from safetensors import safe_open
-    from safetensors.torch import save
+def _write_weights(model: nn.Module, path: Path, metadata: str) -> None:
+    from safetensors.torch import load, save
 
     weights = {name: value.detach().contiguous().clone() for name, value in model.state_dict().items()}
-    told = {"lab": json.dumps(metadata, default=str)}
-    path.write_bytes(save(weights, metadata=told))  # its save_file lets no one else read it
-    with safe_open(path, framework="pt") as file:
-        for name, value in weights.items():
-            if not torch.equal(value, file.get_tensor(name)):
-                raise RunFailed(f"{name} is not what it was when it is read again: nothing is written")
-    return 0.0
+    path.write_bytes(save(weights, metadata={"lab": metadata}))  # its save_file lets no one else read it
+    for name, value in load(path.read_bytes()).items():
+        if not torch.equal(value, weights[name]):
+            raise RunFailed(f"{name} is not what it was when it is read again: nothing is written")
 
 
 @contextlib.contextmanager

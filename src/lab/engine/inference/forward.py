@@ -1,12 +1,13 @@
-"""What of a batch goes into a model's `forward`, and what comes out, as flat lists: for models of any kind."""
+"""Finds what of a batch goes into a model's `forward`, and names what comes out: for models of any kind."""
 
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]  # positional and named
 
 
 def forward_arguments(model: Any, batch: Any) -> Arguments:
@@ -20,34 +21,28 @@ def forward_arguments(model: Any, batch: Any) -> Arguments:
         named = {p.name: batch[p.name] for p in parameters if p.name in batch}
         return ((), named) if named else ((batch,), {})
     if isinstance(batch, tuple | list):
-        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        required = [p for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty]
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        required = [p for p in positional if p.default is p.empty]
         return tuple(batch[: max(1, len(required))]), {}
     return (batch,), {}
 
 
 def named_outputs(found: Any, name: str = "output") -> dict[str, Any]:
     """Returns what a model gives as a flat dictionary: one tensor is `output`, several are `output_1` and so on, those
-    of a dictionary have its keys. What is None is left out.
+    of a dictionary have its keys. What is None is left out; a list of plain values is one output, a row a sample.
     """
+    inside = tuple | list | Mapping | Tensor if isinstance(found, tuple) else Mapping | Tensor
     if isinstance(found, Mapping):
         pairs = [(str(key), value) for key, value in found.items()]
-    elif isinstance(found, tuple | list) and any(isinstance(v, Tensor | tuple | list | Mapping) for v in found):
+    elif isinstance(found, tuple | list) and any(isinstance(value, inside) for value in found):
         pairs = [(f"{name}_{i + 1}" if len(found) > 1 else name, value) for i, value in enumerate(found)]
     else:
         return {} if found is None else {name: found}
-    flat: dict[str, Any] = {}
-    for key, value in pairs:
-        inner = isinstance(value, Mapping) or (
-            isinstance(value, tuple | list) and isinstance(next(iter(value), None), Tensor)
-        )
-        flat |= named_outputs(value, key) if inner or value is None else {key: value}
-    return flat
+    return {key: leaf for inner, value in pairs for key, leaf in named_outputs(value, inner).items()}
 
 
 def tensors(nested: Any) -> list[Tensor]:
     """Returns every tensor in any nesting of tuples, lists and dictionaries, in order."""
-    if isinstance(nested, Tensor):
-        return [nested]
-    inside = nested.values() if isinstance(nested, Mapping) else nested if isinstance(nested, tuple | list) else ()
-    return [tensor for value in inside for tensor in tensors(value)]
+    found: list[Tensor] = []
+    apply_to_collection(nested, Tensor, found.append)
+    return found

@@ -1,21 +1,19 @@
-"""Files that scripts write, whole or not at all, and tables that they show."""
+"""Checks where `out=` points, and writes and shows tables of predictions. Loads neither torch nor polars."""
 
-import csv
-import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.names import nearest
 
-Columns = dict[str, list[Any]]  # of equal length, by name
+if TYPE_CHECKING:
+    import polars
 
 
-def check_out(given: str, suffixes: Sequence[str], inputs: Iterable[Path]) -> Path:
-    """The path that `out=` gives.
+def check_out(given: str, suffixes: Sequence[str], inputs: Iterable[Path] = ()) -> Path:
+    """Returns the path that `out=` gives.
 
     Raises:
         UserError: for a suffix not among `suffixes`, a folder that is not there, or a file among `inputs`.
@@ -36,37 +34,30 @@ def check_out(given: str, suffixes: Sequence[str], inputs: Iterable[Path]) -> Pa
     return path
 
 
-def write_columns(path: Path, columns: Columns, answers: Sequence[str]) -> None:
-    """Writes `columns` as CSV or JSON lines, or as text the `answers` among them alone, by the suffix of `path`."""
-    if path.suffix == ".txt":
-        columns = {name: columns[name] for name in answers}
-    rows = zip(*columns.values(), strict=True)
-    with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        match path.suffix:
-            case ".csv":
-                csv.writer(file, lineterminator="\n").writerows([list(columns), *rows])
-            case ".jsonl":
-                for row in rows:
-                    finite = (None if isinstance(v, float) and not math.isfinite(v) else v for v in row)
-                    file.write(json.dumps(dict(zip(columns, finite, strict=True)), ensure_ascii=False) + "\n")
-            case _:
-                file.writelines("\t".join(map(str, row)) + "\n" for row in rows)
+def write_table(path: Path, table: "polars.DataFrame", answers: Sequence[str]) -> None:
+    """Writes a table as CSV or JSON lines, or as text the `answers` among its columns alone, by the suffix of `path`.
+
+    What is no finite number is null in JSON. CSV and text hold lists as Python writes them.
+    """
+    import polars
+
+    with atomic_write(path) as partial:
+        if path.suffix == ".jsonl":
+            table.write_ndjson(partial)
+            return
+        nested = [name for name, dtype in table.schema.items() if dtype.is_nested()]
+        table = table.with_columns(polars.Series(name, map(str, table[name].to_list())) for name in nested)
+        if path.suffix == ".csv":
+            table.write_csv(partial)
+        else:
+            table.select(answers).write_csv(partial, include_header=False, separator="\t", quote_style="never")
 
 
-def show_columns(columns: Columns, title: str, first: int = 10, most: int = 15) -> None:
-    """Prints the `first` rows of at most `most` columns, and how many there are."""
-    from rich.console import Console
-    from rich.table import Table
+def show_table(table: "polars.DataFrame", title: str) -> None:
+    """Prints the first ten rows, and how many there are."""
+    import polars
 
-    shown = list(columns)[:most]
-    total = len(columns[shown[0]])
-    table = Table(*shown, title=title)
-    for row in range(min(first, total)):
-        table.add_row(*(_short(columns[name][row]) for name in shown))
-    Console().print(table)
-    if total > first or len(columns) > len(shown):
-        print(f"{total:,} rows of {len(columns)} columns in all: out=FILE.csv, .jsonl or .txt writes them")
-
-
-def _short(value: Any) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    print(title)
+    with polars.Config(tbl_cols=15, tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True):
+        print(table.head(10))
+    print(f"{len(table):,} rows of {table.width} columns in all: out=FILE.csv, .jsonl or .txt writes them")

@@ -1,17 +1,19 @@
-"""Predicts with any model on any data: a row for each sample, by Lightning's own prediction loop."""
+"""Predicts with any model on any data: a table with a row for each sample, by Lightning's own prediction loop."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import polars
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import CombinedLoader
+from torch import Tensor
 
-from lab.engine.inference.columns import to_columns
-from lab.engine.inference.forward import forward_arguments
-from lab.engine.inference.output import Columns
-from lab.engine.inference.progress import Bar
+from lab.engine.inference.forward import forward_arguments, named_outputs
 from lab.engine.utils.errors import UserError
 
 STAGES = {"train": "fit", "val": "fit", "test": "test", "predict": "predict"}  # what `setup` is told for a split
+MAX_COLUMNS = 4096  # of one output
 
 
 class Loader:
@@ -27,56 +29,6 @@ class Loader:
         return len(self.loader)  # type: ignore[arg-type]  # TypeError where it has none, as Lightning expects
 
 
-class PredictionData:
-    """What to predict: a part of a datamodule, or files.
-
-    Args:
-        data: the datamodule.
-        split: `train`, `val`, `test` or `predict`.
-        paths: files to read instead of a split, by the data's `predict_inputs`, which returns a loader. The loader's
-            `row_names`, one named column, says what the rows are; without it they are counted.
-    """
-
-    def __init__(self, data: pl.LightningDataModule, split: str = "test", paths: Sequence[Any] = ()) -> None:
-        self.data = data
-        self.split = split
-        self.paths = paths
-        self.row_names: Columns = {}
-
-    def datamodule(self) -> pl.LightningDataModule:
-        """Returns a datamodule of the data's own class, and with its state, that predicts this part.
-
-        So its hooks run as they were written, and know the trainer.
-        """
-        asked, data = self, self.data
-
-        class Part(type(data)):  # type: ignore[misc]
-            def __init__(self) -> None:
-                self.__dict__ = vars(data)  # shared: what the trainer or `setup` sets, both have
-
-            def prepare_data(self) -> None:
-                if not asked.paths:
-                    data.prepare_data()
-
-            def setup(self, stage: str) -> None:
-                if not asked.paths:
-                    data.setup(STAGES[asked.split])
-
-            def predict_dataloader(self) -> list[Loader]:
-                return asked.loaders()
-
-        return Part()
-
-    def loaders(self) -> list[Loader]:
-        """Returns what is gone through, once the data is set up."""
-        if not self.paths:
-            return [Loader(loader) for loader in _several(split_loaders(self.data, self.split))]
-        data: Any = self.data
-        loader = data.predict_inputs(self.paths)
-        self.row_names = getattr(loader, "row_names", {})
-        return [Loader(loader)]
-
-
 class Forward(pl.LightningModule):
     """Predicts by `forward` of a model that has no `predict_step` of its own."""
 
@@ -89,12 +41,11 @@ class Forward(pl.LightningModule):
         return self.model(*args, **kwargs)
 
 
-class Rows(pl.Callback):
-    """Gathers what a model says of each batch, on the CPU."""
+class TableWriter(pl.Callback):
+    """Gathers what a model says of each batch in tables, on the CPU."""
 
-    def __init__(self, bar: Bar) -> None:
-        self.bar = bar
-        self.columns: Columns = {}
+    def __init__(self) -> None:
+        self.tables: list[polars.DataFrame] = []
         self.answers: list[str] = []  # the columns of the first output
 
     def on_predict_batch_end(
@@ -102,70 +53,129 @@ class Rows(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         found = to_columns(outputs)
-        columns = {name: column for group in found.values() for name, column in group.items()}
+        self.answers = [column.name for column in next(iter(found.values()))]
+        table = polars.DataFrame([column for columns in found.values() for column in columns])
         if len(trainer.num_predict_batches) > 1:
-            columns["loader"] = [dataloader_idx] * len(next(iter(columns.values())))
-        if self.columns and list(columns) != list(self.columns):
-            raise UserError(f"batch {batch_idx} has columns {', '.join(columns)}, and before {', '.join(self.columns)}")
-        self.answers = list(next(iter(found.values())))
-        for name, column in columns.items():
-            self.columns.setdefault(name, []).extend(column)
-        total = sum(trainer.num_predict_batches)
-        self.bar.advance(total if isinstance(total, int) else None)
+            table = table.with_columns(loader=dataloader_idx)
+        if self.tables and table.columns != (before := self.tables[0].columns):
+            raise UserError(f"batch {batch_idx} has columns {', '.join(table.columns)}, and before {', '.join(before)}")
+        self.tables.append(table)
 
 
-def predict(model: pl.LightningModule, data: PredictionData) -> tuple[Columns, list[str]]:
-    """Runs `model` over all of `data`, in evaluation, on one device.
+def predict(
+    model: pl.LightningModule, data: Any, split: str = "test", files: Sequence[Any] = ()
+) -> tuple[polars.DataFrame, list[str]]:
+    """Runs `model` over data, in evaluation, on one device.
 
     Args:
         model: with `predict_step`, which returns a dictionary of columns, or else with a `forward`.
-        data: what to predict.
+        data: the datamodule.
+        split: `train`, `val`, `test` or `predict`.
+        files: read instead of a split, by the data's `predict_inputs`, which returns a loader. Its `row_names`, one
+            named column, says what the rows are; without it they are counted.
 
     Returns:
-        Columns, each with a value for each sample, the first says which; and the names of those that are the answer
-        itself: the first output.
+        A row for each sample, whose first column says which; and the names of the columns that are the answer itself:
+        the first output.
     """
-    with Bar("predicting", None) as bar:
-        rows = Rows(bar)
-        trainer = pl.Trainer(
-            accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, callbacks=[rows],
-        )  # fmt: skip
-        own = type(model).predict_step is not pl.LightningModule.predict_step
-        trainer.predict(model if own else Forward(model), datamodule=data.datamodule(), return_predictions=False)
-    if not rows.columns:
+    loader: Any = data.predict_inputs(files) if files else None
+
+    class Part(type(data)):  # type: ignore[misc]
+        """Serves what is asked for as `predict_dataloader`; the data's other hooks run as they were written."""
+
+        def __init__(self) -> None:
+            self.__dict__ = vars(data)  # shared: what the trainer or `setup` sets, both have
+
+        def prepare_data(self) -> None:
+            if not files:
+                data.prepare_data()
+
+        def setup(self, stage: str) -> None:
+            if not files:
+                data.setup(STAGES[split])
+
+        def predict_dataloader(self) -> list[Loader]:
+            return [Loader(each) for each in ([loader] if files else split_loaders(data, split))]
+
+    writer = TableWriter()
+    trainer = pl.Trainer(
+        accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty(), callbacks=[writer],
+    )  # fmt: skip
+    own = type(model).predict_step is not pl.LightningModule.predict_step
+    trainer.predict(model if own else Forward(model), datamodule=Part(), return_predictions=False)
+    if not writer.tables:
         raise UserError("nothing to predict: the data has no batch")
-    number = len(rows.columns[rows.answers[0]])
-    counted = {"row": list(range(1, number + 1))} if data.paths else {"index": list(range(number))}
-    return (data.row_names or counted) | rows.columns, rows.answers
+    table = polars.concat(writer.tables, how="vertical_relaxed")
+    counted = {"row": range(1, len(table) + 1)} if files else {"index": range(len(table))}
+    names = getattr(loader, "row_names", None) or counted
+    first = [polars.Series(name, values) for name, values in names.items() if name not in table.columns]
+    return table.select(*first, polars.all()), writer.answers
 
 
-def split_loaders(data: Any, split: str) -> Any:
-    """Returns the loader or loaders of a split, in evaluation order where the data offers `eval_dataloader`.
+def split_loaders(data: Any, split: str) -> list[Any]:
+    """Returns the loaders of a split, in evaluation order where the data offers `eval_dataloader`.
 
     Raises:
-        UserError: when the data has no such loader.
+        UserError: when the data has none.
     """
+    if not _has_loader(data, split):
+        raise UserError(f"in={split}: the run's data ({type(data).__name__}) has no {split}_dataloader")
     if split != "predict" and hasattr(data, "eval_dataloader"):
-        return data.eval_dataloader(split)
-    name = f"{split}_dataloader"
-    if getattr(type(data), name) is getattr(pl.LightningDataModule, name):
-        raise UserError(f"in={split}: the run's data ({type(data).__name__}) has no {name}")
-    return getattr(data, name)()
+        return [data.eval_dataloader(split)]
+    return CombinedLoader(getattr(data, f"{split}_dataloader")(), "sequential").flattened
 
 
 def first_batch(data: Any) -> Any:
     """Returns the first batch of the test data, or of the first split that has a loader."""
     data.prepare_data()
     for split in ("test", "val", "train"):
-        name = f"{split}_dataloader"
-        if getattr(type(data), name) is not getattr(pl.LightningDataModule, name):
+        if _has_loader(data, split):
             data.setup(STAGES[split])
-            return next(iter(_several(getattr(data, name)())[0]))
+            return next(iter(split_loaders(data, split)[0]))
     raise UserError(f"the run's data ({type(data).__name__}) has no loader: give the model an example_input_array")
 
 
-def _several(found: Any) -> list[Any]:
-    if isinstance(found, Mapping):
-        return list(found.values())
-    return list(found) if isinstance(found, list | tuple) else [found]
+def _has_loader(data: Any, split: str) -> bool:
+    name = f"{split}_dataloader"
+    return getattr(type(data), name) is not getattr(pl.LightningDataModule, name)
+
+
+def to_columns(outputs: Any) -> dict[str, list[polars.Series]]:
+    """Returns the columns of each output: numbers, words or lists as they are; of several numbers for each sample
+    numbered columns, counted from 1.
+
+    Args:
+        outputs: a dictionary of columns, a tensor, or any nesting of both; the first axis of a tensor counts samples.
+
+    Raises:
+        UserError: for what is no column.
+    """
+    found = {name: _columns(name, value) for name, value in named_outputs(outputs).items()}
+    if not found:
+        raise UserError("the model returned nothing for a batch: predict_step is to return a dict of columns")
+    lengths = {column.name: len(column) for columns in found.values() for column in columns}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UserError(f"the model's outputs for a batch have different lengths: {told}; each needs a row a sample")
+    return found
+
+
+def _columns(name: str, value: Any) -> list[polars.Series]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        column = polars.Series(name, value, strict=False)
+        return [polars.Series(name, map(str, value)) if column.dtype == polars.Object else column]
+    if not isinstance(value, Tensor):
+        raise UserError(f"{name}: {type(value).__name__} is no column: give a tensor or a list, a row a sample")
+    if value.ndim == 0:
+        raise UserError(f"{name}: one number for a whole batch is no column: give one for each sample")
+    rows = value.detach().cpu().unsqueeze(-1).flatten(1)  # (B, ...) -> (B, K)
+    if rows.shape[1] > MAX_COLUMNS:
+        raise UserError(
+            f"{name}: {tuple(value.shape[1:])} numbers for each sample are too many columns (at most {MAX_COLUMNS}):"
+            " give the model a predict_step that says less"
+        )
+    if rows.is_floating_point() and rows.dtype.itemsize < 4:
+        rows = rows.float()  # polars has no bfloat16
+    names = [name] if rows.shape[1] == 1 else [f"{name}_{i + 1}" for i in range(rows.shape[1])]
+    return polars.DataFrame(rows.numpy(), schema=names).get_columns()

@@ -3,28 +3,31 @@
 What depends on the model's or the data's class is answered once they are loaded.
 """
 
+import glob
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from lab.engine.inference.inputs import Input, find_input
 from lab.engine.inference.output import check_out
 from lab.engine.inference.reuse import parse
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
 
-ARGUMENTS = {"run": "latest", "checkpoint": "best", "in": "", "out": "", "prompt": "", "num_samples": ""}
-# What each option of a prompt or of samples is
-OPTIONS: dict[str, dict[str, type]] = {
+SPLITS = ("train", "val", "test", "predict")
+# What can be asked for: by which argument, with which numbers, into which files, how, and by which method of a model
+NUMBERS: dict[str, dict[str, type]] = {
+    "in": {},
     "prompt": {"num_tokens": int, "temperature": float, "top_k": int, "top_p": float, "seed": int},
-    "samples": {"seed": int},
+    "num_samples": {"num_samples": int, "seed": int},
 }
-WORDS = {"rows": "in=test, val, train or FILE", "prompt": 'prompt="…"', "samples": "num_samples=N"}
-ROWS, IMAGE = (".csv", ".jsonl", ".txt"), (".png",)  # what out= may be
-SUFFIXES = {"rows": ROWS, "prompt": ROWS, "samples": IMAGE, "default": ROWS + IMAGE}
+TABLE, IMAGE = (".csv", ".jsonl", ".txt"), (".png",)
+SUFFIXES = {"in": TABLE, "prompt": TABLE, "num_samples": IMAGE, "": TABLE + IMAGE}
+USAGE = {"in": "in=test, val, train or FILE", "prompt": 'prompt="…"', "num_samples": "num_samples=N"}
+METHODS = {"prompt": "complete", "num_samples": "sample_images"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,9 @@ class Request:
     Args:
         run: the run.
         checkpoint: `best` or `last`.
-        kind: `rows`, `prompt`, `samples`, or `default`: samples of a model that draws them, else rows of in=test.
-        input: of rows.
+        kind: `in`, `prompt` or `num_samples`; empty where the model is to say.
+        source: what `in` gives: a split, or what names `files`.
+        files: none for a split.
         out: a file; None for the terminal.
         prompt: a text.
         options: numbers, of a prompt and of samples.
@@ -45,11 +49,12 @@ class Request:
     run: Run
     checkpoint: str
     kind: str
-    input: Input
+    source: str
+    files: Sequence[Path]
     out: Path | None
-    prompt: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
-    overrides: tuple[str, ...] = ()
+    prompt: str
+    options: dict[str, Any]
+    overrides: Sequence[str]
 
 
 def read_request(words: Sequence[str]) -> Request:
@@ -58,79 +63,99 @@ def read_request(words: Sequence[str]) -> Request:
     Raises:
         UserError: on the first thing that is wrong.
     """
-    every = ARGUMENTS | {name: "" for options in OPTIONS.values() for name in options}
-    own, overrides = parse(words, every)
+    numbers = {name: number for kind in NUMBERS.values() for name, number in kind.items()}
+    defaults = {"run": "latest", "checkpoint": "best", "in": "test", **dict.fromkeys(("out", "prompt", *numbers), "")}
+    own, overrides = parse(words, defaults)
     given = {word.partition("=")[0] for word in words}
     run = Run.open(own["run"])
     run.checkpoint(own["checkpoint"])
-    asked = [name for name in ("in", "prompt", "num_samples") if name in given]
+    asked = [name for name in USAGE if name in given]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(f'{name}=' for name in asked)} at once: give one of them")
-    found = find_input(own["in"] if "in" in given else "test")
-    kind = {"in": "rows", "prompt": "prompt", "num_samples": "samples"}.get("".join(asked), "default")
-    if kind == "default" and overrides:
-        kind = "rows"
-    options = _options(own, given, kind)
-    if kind in ("samples", "default"):
-        options["num_samples"] = _number("num_samples", own["num_samples"] or "64", int)
-        if options["num_samples"] < 1:
-            raise UserError(f"num_samples={options['num_samples']}: give a number from 1")
+    suffix = Path(own["out"]).suffix
+    if not asked and (overrides or suffix in TABLE):
+        asked = ["in"]
+    elif not asked and ("seed" in given or suffix in IMAGE):
+        asked = ["num_samples"]
+    kind = asked[0] if asked else ""
+    files = [] if own["in"] in SPLITS else find_files(own["in"])
+    for name in sorted({*numbers} & given - {*NUMBERS.get(kind, {})}):
+        fitting = [USAGE[other] for other, takes in NUMBERS.items() if name in takes]
+        raise UserError(f"{name}={own[name]} goes with {' or '.join(fitting)}")
+    options = {name: _number(name, own[name], number) for name, number in numbers.items() if name in given}
+    if options.get("num_samples", 1) < 1:
+        raise UserError(f"num_samples={own['num_samples']}: give a number from 1")
     if kind == "prompt" and not own["prompt"]:
         raise UserError("prompt= is empty: give at least one character")
-    if overrides and not (kind == "rows" and found.is_split):
-        what = f"in={own['in']}" if kind == "rows" else WORDS[kind]
+    if overrides and (files or kind != "in"):
+        what = f"in={own['in']}" if files else USAGE[kind]
         raise UserError(f"{overrides[0]} chooses other data for in=test, in=val or in=train, and this is {what}")
-    out = check_out(own["out"], SUFFIXES[kind], _sources(run, found)) if own["out"] else None
-    return Request(run, own["checkpoint"], kind, found, out, own["prompt"], options, tuple(overrides))
+    trained_on = OmegaConf.select(run.config, "data.path")
+    kept = [*files, *([Path(trained_on)] if isinstance(trained_on, str) else [])]  # never written over
+    out = check_out(own["out"], SUFFIXES[kind], kept) if own["out"] else None
+    return Request(run, own["checkpoint"], kind, own["in"], files, out, own["prompt"], options, overrides)
+
+
+def find_files(given: str) -> list[Path]:
+    """Returns the files that `in=` names: one, those of a folder, or those that fit a pattern.
+
+    Raises:
+        UserError: when nothing is there.
+    """
+    path = Path(given)
+    if path.is_file():
+        return [path]
+    if path.is_dir() or glob.has_magic(given):
+        found = path.iterdir() if path.is_dir() else map(Path, glob.glob(given, recursive=True))
+        if files := sorted(file for file in found if file.is_file() and not file.name.startswith(".")):
+            return files
+        raise UserError(f"in={given}: this {'folder' if path.is_dir() else 'pattern'} holds no file")
+    beside = path.parent.iterdir() if path.parent.is_dir() else []
+    near = nearest(given, SPLITS) or nearest(path.name, [p.name for p in beside])
+    raise UserError(
+        f"in={given}: no such file{near}\nin= takes a part of the run's data ({', '.join(SPLITS)}), or what its data"
+        " reads: a file, a folder or a pattern of files"
+    )
 
 
 def check_model(asked: Request, model: Any) -> str:
-    """Returns what the model is to make, `rows`, `prompt` or `samples`.
+    """Returns what the model is to make: what is asked for, or else samples where it draws them.
 
     Raises:
         UserError: when it cannot.
     """
-    methods = {"samples": "sample_images", "prompt": "complete"}
-    takes = ["rows", *(kind for kind, method in methods.items() if hasattr(model, method))]
-    kind = asked.kind
-    if kind == "default":
-        kind = "samples" if "samples" in takes else "rows"
-        if asked.out is not None:
-            check_out(str(asked.out), SUFFIXES[kind], [])
-        if "seed" in asked.options and kind == "rows":
-            raise UserError(_goes_with("seed", asked.options["seed"]))
+    takes = ["in", *(kind for kind, method in METHODS.items() if hasattr(model, method))]
+    kind = asked.kind or ("num_samples" if "num_samples" in takes else "in")
     if kind not in takes:
         raise UserError(
-            f"{WORDS[kind]} is nothing for the run's model {type(model).__name__}; it takes\n"
-            + "\n".join(f"  {WORDS[other]}" for other in takes)
+            f"{USAGE[kind]} is nothing for the run's model {type(model).__name__}; it takes\n"
+            + "\n".join(f"  {USAGE[other]}" for other in takes)
         )
     return kind
 
 
-def _options(own: dict[str, str], given: set[str], kind: str) -> dict[str, Any]:
-    """The numbers that go with `kind`; the others are refused."""
-    takes = OPTIONS.get("samples" if kind == "default" else kind, {})
-    for name in sorted({name for options in OPTIONS.values() for name in options} & given):
-        if name not in takes:
-            raise UserError(_goes_with(name, own[name]))
-    return {name: _number(name, own[name], number) for name, number in takes.items() if name in given}
+def readable_files(asked: Request, data: Any) -> list[Path]:
+    """Returns the files that the run's data reads: its `predict_suffixes` say which, those of a folder are picked out.
 
-
-def _goes_with(name: str, value: Any) -> str:
-    return f"{name}={value} goes with " + " or ".join(
-        WORDS[kind] for kind, options in OPTIONS.items() if name in options
-    )
+    Raises:
+        UserError: when the data has no `predict_inputs`, or reads none of the files.
+    """
+    name, suffixes = type(data).__name__, getattr(data, "predict_suffixes", None)
+    if asked.files and not hasattr(data, "predict_inputs"):
+        raise UserError(
+            f"in={asked.source}: the run's data ({name}) has no predict_inputs: it reads no files to predict\n"
+            f"in= takes its parts: {', '.join(SPLITS)}"
+        )
+    files = [path for path in asked.files if suffixes is None or path.suffix.lower() in suffixes]
+    if asked.files and not files:
+        raise UserError(
+            f"in={asked.source}: the run's data ({name}) reads {', '.join(suffixes or ())}, and finds none there"
+        )
+    return files
 
 
 def _number(name: str, text: str, number: type) -> Any:
     try:
         return number(text)
     except ValueError:
-        what = "a whole number" if number is int else "a number"
-        raise UserError(f"{name}={text}: expected {what}") from None
-
-
-def _sources(run: Run, found: Input) -> list[Path]:
-    """Files that are never written over: what is read, and the training file."""
-    path = OmegaConf.select(run.config, "data.path")
-    return [*found.files, *([Path(path)] if isinstance(path, str) else [])]
+        raise UserError(f"{name}={text}: expected {'a whole number' if number is int else 'a number'}") from None

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.engine.config.compose import compose, leaves
+from lab.engine.config.changes import merge_changes
+from lab.engine.config.compose import compose
 from lab.engine.config.validate import check_nodes, nodes, validate
 from lab.engine.runs.run import Run
 from lab.engine.utils.arguments import parse_arguments
@@ -33,7 +34,7 @@ def parse(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str
 
 
 def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict[str, Any]]:
-    """The run's config on one device of this machine, with `overrides` of its data.
+    """Returns the run's config on one device of this machine, with `overrides` of its data.
 
     Returns:
         The config, the name of its dataset, and what the model must be told of it, see `check_data_compatibility`.
@@ -42,7 +43,7 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     with open_dict(config):
         config.trainer.accelerator, config.trainer.devices = "auto", 1  # need not be the machine it was trained on
     config, data = merge_overrides(config, str(run.choices.get("data")), overrides)
-    if all(_reads_dims(each) for each in (run.config, config)):
+    if all(OmegaConf.is_interpolation(each, "dims") for each in (run.config, config)):
         # Columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims
         if isinstance(path := OmegaConf.select(config, "data.path"), str):
             check_file(Path(path))
@@ -52,31 +53,24 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
 
 
 def datamodule(run: Run, config: DictConfig, which: str) -> "pl.LightningDataModule":
-    """The data of `config`, prepared as the run's training rows say in its checkpoint `which`."""
+    """Builds the data of `config`, prepared as the run's training rows say in its checkpoint `which`."""
     data: Any = run.datamodule(config)
-    if config.data._target_ == run.config.data._target_ and hasattr(data, "restore"):
-        preparation = run.preparation(which)
-        if preparation:
-            data.restore(preparation)
+    same = config.data._target_ == run.config.data._target_
+    if same and hasattr(data, "restore") and (preparation := run.preparation(which)):
+        data.restore(preparation)
     return data
 
 
 def data_dims(config: DictConfig) -> dict[str, Any]:
-    """What the data of `config` offers, in plain values; nothing where a file must be read for it."""
-    if _reads_dims(config) or "dims" not in config or config.dims is None:
+    """Returns what the data of `config` offers, in plain values; nothing where a file must be read for it."""
+    if OmegaConf.is_interpolation(config, "dims") or not config.get("dims"):
         return {}
     found: Any = OmegaConf.to_container(config.dims, resolve=True)
     return found
 
 
-def _reads_dims(config: DictConfig) -> bool:
-    """Whether a file is read for `dims`: then they are an interpolation, and no dictionary."""
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    return isinstance(plain.get("dims"), str)
-
-
 def check_data_compatibility(before: DictConfig, after: DictConfig) -> dict[str, Any]:
-    """What a model that was trained with one config must be told to be used with another one's data.
+    """Finds what a model that was trained with one config must be told to be used with another one's data.
 
     Returns:
         Arguments of the model that describe the data's units; all others must be as they were.
@@ -96,25 +90,16 @@ def check_data_compatibility(before: DictConfig, after: DictConfig) -> dict[str,
 
 
 def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> tuple[DictConfig, str]:
-    """A run's config with overrides: `data=NAME` takes the whole dataset from configs/data, the rest are single values.
+    """Returns a run's config with overrides, and the name of its dataset, `data` where none is given.
 
-    Returns:
-        The new config and the name of its dataset, `data` where none is given.
+    `data=NAME` takes the whole dataset from configs/data, the rest are single values.
     """
-    chosen = [word for word in overrides if word.startswith("data=")]
     single = [word for word in overrides if not word.startswith("data=")]
-    if chosen:
+    if chosen := [word for word in overrides if word.startswith("data=")]:
         data = chosen[-1].partition("=")[2]
-        fresh: Any = OmegaConf.to_container(compose([chosen[-1]]), resolve=False)
+        composed: Any = OmegaConf.to_container(compose(chosen[-1:]), resolve=False)
         with open_dict(config):
-            config.data, config.dims = fresh["data"], fresh.get("dims")
-    OmegaConf.set_struct(config, True)
-    known = [name for name, _ in leaves(config)]
-    for word in single:
-        key, _, value = word.partition("=")
-        if key not in known:
-            raise UserError(f"{key}: no such key{nearest(key, known)}")
-        value = OmegaConf.from_dotlist([f"value={value}"]).value
-        OmegaConf.update(config, key, value)
+            config.data, config.dims = composed["data"], composed.get("dims")
+    config = merge_changes(config, single, {})
     check_nodes(nodes(config.data, "data"))
     return config, data

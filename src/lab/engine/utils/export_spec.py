@@ -1,5 +1,6 @@
 """Describes what of a model is exported: plain values, which a model's `export_wrapper` returns. Loads no torch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ class ExportSpec:
             reads what a batch of the test data holds.
         max_length: the most steps or tokens.
         vocab_size: below which the input's whole numbers lie; None for an input of floats.
+        forward: computes the outputs by the module; None for the module's own `forward`.
     """
 
     module: Any
@@ -26,3 +28,4 @@ class ExportSpec:
     sample_shape: tuple[int | None, ...] | None = None
     max_length: int = 4096
     vocab_size: int | None = None
+    forward: Callable[..., Any] | None = None

@@ -19,7 +19,7 @@ from torchmetrics.classification import (
 from lab.data.tensors import Batch
 from lab.engine.utils.export_spec import ExportSpec
 from lab.engine.utils.ranges import AtLeastTwo, Fraction, NonNegativeFloat
-from lab.models.tasks.inference import class_names, inputs_and_targets, sample_shape
+from lab.models.tasks.inference import inputs_and_targets, sample_shape
 from lab.models.tasks.plots import TopErrors, draw_confusion, log_image
 from lab.optim.optimizers import OptimizerFactory, configure
 from lab.optim.regularization import penalty
@@ -73,6 +73,10 @@ class Classifier(pl.LightningModule):
         )
         self.test_confusion = MulticlassConfusionMatrix(**options)
         self.test_mistakes = TopErrors()
+        self.class_names: Sequence[Any] = range(num_classes)
+
+    def setup(self, stage: str) -> None:
+        self.class_names = getattr(self.trainer.datamodule, "classes", None) or self.class_names  # type: ignore[attr-defined]
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         *inputs, labels = batch
@@ -102,14 +106,13 @@ class Classifier(pl.LightningModule):
         inputs, targets = inputs_and_targets(batch)
         probabilities = self(*inputs).float().softmax(1)  # (B, ...) -> (B, num_classes)
         best, labels = probabilities.max(1)  # (B), (B)
-        names: Sequence[Any] = class_names(self) or range(probabilities.shape[1])
         if isinstance(targets, Tensor):
-            targets = [names[label] for label in targets.tolist()]
+            targets = [self.class_names[label] for label in targets.tolist()]
         return {
-            "label": [names[label] for label in labels.tolist()],
+            "label": [self.class_names[label] for label in labels.tolist()],
             "probability": best,
             **({} if targets is None else {"target": targets}),
-            **{f"p_{name}": column for name, column in zip(names, probabilities.T, strict=True)},
+            **{f"p_{name}": column for name, column in zip(self.class_names, probabilities.T, strict=True)},
         }
 
     def export_wrapper(self, dims: dict[str, Any]) -> ExportSpec:

@@ -1,4 +1,4 @@
-"""What the tasks share to predict and to export: inputs and targets of a batch, names of classes, shapes of inputs."""
+"""Holds what the tasks share to predict and to export: inputs and targets of a batch, shapes of inputs."""
 
 import math
 from collections.abc import Sequence
@@ -14,18 +14,7 @@ Targets = Tensor | list[Any] | None  # a tensor (B, ...), what a file says of ea
 
 def inputs_and_targets(batch: Any) -> tuple[Sequence[Tensor], Targets]:
     """Splits a batch into the model's inputs, one or more, and the targets, which stand last; a tensor has none."""
-    if isinstance(batch, Tensor):
-        return [batch], None
-    *inputs, targets = batch
-    return inputs, targets
-
-
-def class_names(model: pl.LightningModule) -> list[str] | None:
-    """Returns the names of the classes where the trainer's data has any."""
-    try:
-        return getattr(model.trainer.datamodule, "classes", None)  # type: ignore[attr-defined]
-    except RuntimeError:  # Lightning's, of a model without a trainer
-        return None
+    return ([batch], None) if isinstance(batch, Tensor) else (batch[:-1], batch[-1])
 
 
 def sample_shape(model: pl.LightningModule, dims: dict[str, Any]) -> tuple[int | None, ...]:

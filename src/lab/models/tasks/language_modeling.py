@@ -140,20 +140,12 @@ class LanguageModel(pl.LightningModule):
             vocab_size=self.vocab_size,
         )
 
-    def complete(
-        self,
-        prompt: str,
-        data: Any,
-        progress: Callable[[int], None] = lambda pieces: None,
-        num_tokens: int | None = None,
-        **options: Any,
-    ) -> str:
+    def complete(self, prompt: str, data: Any, num_tokens: int | None = None, **options: Any) -> str:
         """Continues a text, also beyond the context, of which then the later half is kept.
 
         Args:
             prompt: a text where `data` can `encode` it, else tokens in words: `0 1 2`.
             data: encodes and decodes.
-            progress: called after each piece with the number of all.
             num_tokens: how many to add; None for as many as fit into the context.
             **options: see `generate`; the n-th piece beyond the context has the seed plus n.
         """
@@ -172,7 +164,6 @@ class LanguageModel(pl.LightningModule):
                 )
             added = self.generate(seen.unsqueeze(0), new, seed=seed, **options)[0, len(seen) :]
             text, left, seed = torch.cat([text, added]), left - new, seed + 1
-            progress(math.ceil(num_tokens / self.context_length))
         return decode(text.cpu())
 
     def _encode(self, prompt: str, data: Any) -> tuple[Tensor, Callable[[Tensor], str]]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
@@ -96,8 +96,8 @@ class Regressor(pl.LightningModule):
         return {"prediction": self.predict(*inputs), **({} if targets is None else {"target": targets})}
 
     def export_wrapper(self, dims: dict[str, Any]) -> ExportSpec:
-        description = "predictions in the targets' own units"
-        return ExportSpec(InUnits(self), description, ("prediction",), ("input",), sample_shape(self, dims))
+        description, shape = "predictions in the targets' own units", sample_shape(self, dims)
+        return ExportSpec(self, description, ("prediction",), ("input",), shape, forward=self.predict)
 
     def _loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         targets = self._standardised(targets)
@@ -125,14 +125,3 @@ class Regressor(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return configure(self, self.optimizer, self.scheduler)
-
-
-class InUnits(nn.Module):
-    """A regressor's `predict` for its `forward`."""
-
-    def __init__(self, model: Regressor) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model.predict(x)  # (B, ...) -> (B, num_targets)
