@@ -71,7 +71,7 @@ def test_a_cell_is_its_equations(cell: str) -> None:
     for p in net.parameters():
         nn.init.normal_(p, std=0.5)
     x = torch.randn(4, 7, 3)
-    torch.testing.assert_close(net(x), by_hand(net, cell, x, "l0")[:, -1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(net.encode(x), by_hand(net, cell, x, "l0")[:, -1], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("cell", STEPS)
@@ -82,7 +82,7 @@ def test_layers_and_directions_are_stacked(cell: str) -> None:
         forth = by_hand(net, cell, below, layer)
         back = by_hand(net, cell, below.flip(1), f"{layer}_reverse").flip(1)
         below = torch.cat([forth, back], 2)
-    torch.testing.assert_close(net(x), torch.cat([forth[:, -1], back[:, 0]], 1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(net.encode(x), torch.cat([forth[:, -1], back[:, 0]], 1), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -90,24 +90,24 @@ def test_layers_and_directions_are_stacked(cell: str) -> None:
 def test_padding_is_not_read(cell: str, bidirectional: bool) -> None:
     net = recurrent(cell, bidirectional=bidirectional, num_layers=2)
     x, lengths = torch.randn(3, 9, 3), torch.tensor([9, 4, 1])
-    together = net(x, lengths)
+    together = net.encode(x, lengths)
     for i, length in enumerate(lengths):
-        torch.testing.assert_close(together[i : i + 1], net(x[i : i + 1, :length]), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(together[i : i + 1], net.encode(x[i : i + 1, :length]), atol=1e-6, rtol=1e-5)
 
 
 def test_images_are_read_by_rows_or_by_pixels() -> None:
     image = torch.randn(2, 3, 4, 5)
     rows = image.permute(0, 2, 1, 3).reshape(2, 4, 15)
     net = recurrent(input_size=15)
-    torch.testing.assert_close(net(image), net(rows))
+    torch.testing.assert_close(net.encode(image), net.encode(rows))
     pixels = recurrent(input_mode="pixels")
-    torch.testing.assert_close(pixels(image[:, :1]), pixels(image[:, 0].reshape(2, 20, 1)))
+    torch.testing.assert_close(pixels.encode(image[:, :1]), pixels.encode(image[:, 0].reshape(2, 20, 1)))
 
 
 def test_heads_are_affine_in_the_state() -> None:
     x = torch.randn(2, 6, 3)
-    for model in (RNN(3, 4, hidden_size=5), RNNRegressor(3, 4, hidden_size=5)):
-        h = model.encoder(x)
+    for model in (RNN(4, input_size=3, hidden_size=5), RNNRegressor(3, 4, hidden_size=5)):
+        h = model.encode(x)
         torch.testing.assert_close(model(x), h @ model.head.weight.T + model.head.bias)
 
 

@@ -6,9 +6,7 @@ Shapes: B images in a batch, of C channels, height H and width W; Z numbers in a
 from copy import deepcopy
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -19,7 +17,7 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.export_spec import ExportSpec
 from lab.engine.utils.ranges import ImageShape, NonNegativeFloat, PixelMeanStd, PositiveInt, Probability
 from lab.models.tasks.plots import log_image
-from lab.optim.optimizers import OptimizerFactory, configure
+from lab.models.tasks.task import Task
 
 
 def non_saturating(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +51,7 @@ def gradient_penalty_of(critic: nn.Module, real: Tensor, fake: Tensor, share: Te
         return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-class GAN(pl.LightningModule):
+class GAN(Task):
     """Learns to draw images like those of the data: a generator makes them up, a discriminator tells them apart.
 
     Both networks are DCGAN's, two strided convolutions each, and a hidden layer, so that the players see an image as a
@@ -78,8 +76,7 @@ class GAN(pl.LightningModule):
         gradient_penalty: weight of wgan_gp's penalty on slopes other than one.
         ema_decay: share of the averaged generator kept at each step; 0 for no average. `sample` draws from
             the average (Yazici et al. 2019).
-        optimizer: factory, called with the parameters of both players; needed to train.
-        scheduler: see `lab.optim.optimizers.configure`.
+        **task: see `Task`; one optimizer has the parameters of both players.
 
     Raises:
         UserError: for sides that are no multiples of 4.
@@ -103,20 +100,16 @@ class GAN(pl.LightningModule):
         loss: Literal["non_saturating", "hinge", "wgan_gp"] = "non_saturating",
         gradient_penalty: NonNegativeFloat = 10.0,
         ema_decay: Probability = 0.999,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: dict[str, Any] | None = None,
+        **task: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**task)
         depth, height, width = image_shape
         if height % 4 or width % 4:
             raise UserError(f"image_shape={list(image_shape)}: a GAN needs height and width that are multiples of 4")
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.mean, self.std = pixel_mean_std
         self.latent_dim = latent_dim
         self.loss = loss
         self.gradient_penalty = gradient_penalty
-        self.optimizer = optimizer
-        self.scheduler = scheduler
 
         quarter, area = (height // 4, width // 4), height // 4 * width // 4
         g, d = generator_channels, discriminator_channels
@@ -206,7 +199,7 @@ class GAN(pl.LightningModule):
         z = torch.randn(len(real), self.latent_dim, generator=draw).to(real)
         losses = self.losses(real, self.generator(z), draw)
 
-        return {"loss": losses["loss_d"] + losses["loss_g"], **losses}
+        return {"loss": losses["loss_d"] + losses["loss_g"] + self.penalty(), **losses}
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.ema is not None:
@@ -220,9 +213,6 @@ class GAN(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         pixels = self._draw(self.latents) * self.std + self.mean  # (64, C, H, W) in [0, 1]
         log_image(self, "val/samples", make_grid(pixels.cpu(), nrow=8))
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configure(self, self.optimizer, self.scheduler)
 
     def _draw(self, z: Tensor) -> Tensor:
         """What the averaged generator makes of latents (B, Z) in evaluation."""

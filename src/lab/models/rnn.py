@@ -5,6 +5,7 @@ Shapes: B batch, T steps, D numbers in one step, H hidden units.
 
 from typing import Annotated, Any, Literal
 
+import pytorch_lightning as pl
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
@@ -21,8 +22,8 @@ ChronoInit = Annotated[int, Ge(3)]  # forget times are drawn between 1 and chron
 CELLS: dict[str, Any] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
-class Recurrent(nn.Module):
-    """Layers of recurrent cells; a sequence becomes the state after its last step.
+class Recurrent(pl.LightningModule):
+    """Reads sequences by layers of recurrent cells: `encode` gives the state after the last step.
 
     From input x and the state h of the step before, with s the sigmoid and * elementwise:
 
@@ -41,7 +42,7 @@ class Recurrent(nn.Module):
     starts open, with a bias of 1 (Jozefowicz, Zaremba and Sutskever 2015), or as `chrono_init` says.
 
     Args:
-        input_size: D.
+        input_size: D; an image's row is one step.
         cell: `elman`, `gru` or `lstm`.
         hidden_size: H.
         num_layers: each reads the states of the one below.
@@ -51,6 +52,7 @@ class Recurrent(nn.Module):
         chrono_init: steps that an LSTM must remember over; its gates then start so that its units forget after
             times between one step and this, their input gates closed as far as their forget gates are open (Tallec and
             Ollivier 2018, equation 16). None for the bias of 1.
+        **task: of the task that a subclass adds.
 
     Source: Elman 1990; Cho et al. 2014, with the reset gate after the product, as cuDNN has it; Hochreiter and
     Schmidhuber 1997 with the forget gate of Gers, Schmidhuber and Cummins 2000.
@@ -58,16 +60,17 @@ class Recurrent(nn.Module):
 
     def __init__(
         self,
-        input_size: PositiveInt,
-        cell: Cell,
-        hidden_size: PositiveInt,
-        num_layers: PositiveInt,
-        bidirectional: bool,
-        dropout: Probability,
-        input_mode: InputMode,
-        chrono_init: ChronoInit | None,
+        input_size: PositiveInt = 28,
+        cell: Cell = "lstm",
+        hidden_size: PositiveInt = 128,
+        num_layers: PositiveInt = 1,
+        bidirectional: bool = False,
+        dropout: Probability = 0.0,
+        input_mode: InputMode = "rows",
+        chrono_init: ChronoInit | None = None,
+        **task: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**task)
         if chrono_init is not None and cell != "lstm":
             raise UserError(f"chrono_init={chrono_init}, cell={cell}: it is for the gates of an LSTM")
         if dropout > 0 and num_layers == 1:
@@ -81,7 +84,7 @@ class Recurrent(nn.Module):
             dropout=dropout,
             bidirectional=bidirectional,
         )
-        self.out_size = hidden_size * (2 if bidirectional else 1)
+        self.state_size = hidden_size * (2 if bidirectional else 1)
         for name, parameter in self.layers.named_parameters():
             if name.startswith("weight_hh"):
                 for gate in parameter.split(hidden_size):
@@ -95,7 +98,7 @@ class Recurrent(nn.Module):
                         forget.uniform_(1, chrono_init - 1).log_()
                         put_in.copy_(-forget)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if x.ndim == 4:
             x = x.transpose(1, 2).flatten(2)  # images (B, C, T, W) -> (B, T, C * W)
         if self.input_mode == "pixels":
@@ -110,85 +113,34 @@ class Recurrent(nn.Module):
         return torch.cat(tuple(h[-directions:]), dim=1)  # (B, H * directions)
 
 
-class RNN(Classifier):
-    """A class for each sequence, from the state after its last step.
+class RNN(Recurrent, Classifier):
+    """Tells the class of each sequence, from the state after its last step.
 
     Args:
-        input_size: D, numbers in one step; an image's row is one step.
         num_classes: C.
-        cell: see `Recurrent`, as for the rest.
-        hidden_size: H.
-        num_layers: one above the other.
-        bidirectional: read from both ends.
-        dropout: between layers.
-        input_mode: `rows`, or `pixels`, one at a time.
-        chrono_init: steps that an LSTM must remember over.
-        **task: see `Classifier`.
-
-    Source: see `Recurrent`.
+        **options: see `Recurrent` and `Classifier`.
     """
 
-    def __init__(
-        self,
-        input_size: PositiveInt = 28,
-        num_classes: AtLeastTwo = 10,
-        cell: Cell = "lstm",
-        hidden_size: PositiveInt = 128,
-        num_layers: PositiveInt = 1,
-        bidirectional: bool = False,
-        dropout: Probability = 0.0,
-        input_mode: InputMode = "rows",
-        chrono_init: ChronoInit | None = None,
-        **task: Any,
-    ) -> None:
-        super().__init__(num_classes=num_classes, **task)
-        self.encoder = Recurrent(
-            input_size, cell, hidden_size, num_layers, bidirectional, dropout, input_mode, chrono_init
-        )
-        self.head = nn.Linear(self.encoder.out_size, num_classes)
+    def __init__(self, num_classes: AtLeastTwo = 10, **options: Any) -> None:
+        super().__init__(num_classes=num_classes, **options)
+        self.head = nn.Linear(self.state_size, num_classes)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        h = self.encoder(x, lengths)  # (B, T, D) -> (B, H)
-        return self.head(h)  # -> (B, C)
+        return self.head(self.encode(x, lengths))  # (B, T, D) -> (B, H) -> (B, C)
 
 
-class RNNRegressor(Regressor):
-    """Numbers for each sequence, from the state after its last step.
+class RNNRegressor(Recurrent, Regressor):
+    """Predicts numbers for each sequence, from the state after its last step.
 
     Args:
         input_size: D, numbers in one step.
         num_targets: K.
-        cell: see `Recurrent`, as for the rest.
-        hidden_size: H.
-        num_layers: one above the other.
-        bidirectional: read from both ends.
-        dropout: between layers.
-        input_mode: `rows`, or `pixels`, one at a time.
-        chrono_init: steps that an LSTM must remember over.
-        **task: see `Regressor`.
-
-    Source: see `Recurrent`.
+        **options: see `Recurrent` and `Regressor`.
     """
 
-    def __init__(
-        self,
-        input_size: PositiveInt = 2,
-        num_targets: PositiveInt = 1,
-        cell: Cell = "lstm",
-        hidden_size: PositiveInt = 128,
-        num_layers: PositiveInt = 1,
-        bidirectional: bool = False,
-        dropout: Probability = 0.0,
-        input_mode: InputMode = "rows",
-        chrono_init: ChronoInit | None = None,
-        **task: Any,
-    ) -> None:
-        super().__init__(num_targets=num_targets, **task)
-        self.encoder = Recurrent(
-            input_size, cell, hidden_size, num_layers, bidirectional, dropout, input_mode, chrono_init
-        )
-        self.head = nn.Linear(self.encoder.out_size, num_targets)
+    def __init__(self, input_size: PositiveInt = 2, num_targets: PositiveInt = 1, **options: Any) -> None:
+        super().__init__(input_size=input_size, num_targets=num_targets, **options)
+        self.head = nn.Linear(self.state_size, num_targets)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        h = self.encoder(x, lengths)  # (B, T, D) -> (B, H)
-        return self.head(h)  # -> (B, K)
+        return self.head(self.encode(x, lengths))  # (B, T, D) -> (B, H) -> (B, K)

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
@@ -22,12 +20,12 @@ from lab.engine.utils.export_spec import ExportSpec
 from lab.engine.utils.ranges import ImageShape, NonNegativeFloat, PixelMeanStd, PositiveInt
 from lab.models.mlp import Activation, make_mlp
 from lab.models.tasks.plots import log_image
-from lab.optim.optimizers import OptimizerFactory, configure
+from lab.models.tasks.task import Task
 
 SEED = 0  # of every draw in validation and test: the same images and samples, whatever the run's seed
 
 
-class VAE(pl.LightningModule):
+class VAE(Task):
     """A Gaussian latent code, decoded into Bernoulli pixels, learnt by the evidence lower bound (ELBO).
 
     Batches are images (B, C, H, W), normalised, and anything after them. A training image is binarised anew each time
@@ -47,8 +45,7 @@ class VAE(pl.LightningModule):
         nll_samples: importance samples of each test image for `test/nll`.
         nll_images: at most so many test images, the first, count for `test/nll`, over all ranks; None for all.
         chunk_size: latent codes that are decoded at once for `test/nll`, which bounds its memory.
-        optimizer: factory, called with the parameters; needed to train.
-        scheduler: see `lab.optim.optimizers.configure`.
+        **task: see `Task`.
 
     Raises:
         UserError: for sides that "conv" cannot halve twice, and a `beta` other than 1 with several samples.
@@ -71,16 +68,14 @@ class VAE(pl.LightningModule):
         nll_samples: PositiveInt = 5000,
         nll_images: PositiveInt | None = 1000,
         chunk_size: PositiveInt = 1000,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: dict[str, Any] | None = None,
+        **task: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**task)
         if num_samples > 1 and beta != 1:
             raise UserError(
                 f"num_samples={num_samples}, beta={beta}: the importance-weighted bound has no KL term to weigh, so"
                 " set beta=1 or num_samples=1"
             )
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
         self.image_shape = tuple(image_shape)
         self.mean, self.std = pixel_mean_std
         self.latent_dim = latent_dim
@@ -89,8 +84,6 @@ class VAE(pl.LightningModule):
         self.nll_samples = nll_samples
         self.nll_images = nll_images
         self.chunk_size = chunk_size
-        self.optimizer = optimizer
-        self.scheduler = scheduler
         if network == "mlp":
             num_pixels = math.prod(image_shape)
             self.encoder = make_mlp(num_pixels, 2 * latent_dim, hidden_sizes, activation, 0.0, False)
@@ -111,6 +104,9 @@ class VAE(pl.LightningModule):
         mean, log_var = self.encoder(x).to(x).chunk(2, dim=1)  # (B, C, H, W) in [0, 1] -> (B, 2 L) -> twice (B, L)
         return mean, log_var
 
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (B, K, L) -> (B, K, D), logits of the pixels
+
     def bounds(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """What is known of log p(x), in nats, for each binary image.
 
@@ -125,20 +121,21 @@ class VAE(pl.LightningModule):
         """
         mean, log_var = self.encode(x)
         noise = self._normal(len(x), num_samples, self.latent_dim, generator=generator)  # (B, K, L)
-        log_likelihood, log_ratio = self._log_weights(x, mean, log_var, noise)  # (B, K), (B, K)
-        kl = -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(1)  # (B, L) -> (B,), Kingma, appendix B
-        reconstruction = -log_likelihood.mean(1)
+        z = reparameterize(mean, log_var, noise)
+        log_p_x_z = log_bernoulli(x, self.decode(z))  # (B, K)
+        reconstruction, kl = -log_p_x_z.mean(1), kl_divergence(mean, log_var)  # (B), (B)
         if num_samples == 1:
             bound = -reconstruction - self.beta * kl
         else:
-            bound = (log_likelihood + log_ratio).logsumexp(1) - math.log(num_samples)
+            log_weights = log_p_x_z + log_prior_ratio(z, log_var, noise)
+            bound = log_weights.logsumexp(1) - math.log(num_samples)
         return {"reconstruction": reconstruction, "kl": kl, "elbo": -reconstruction - kl, "bound": bound}
 
     @torch.inference_mode()
     def log_likelihood(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Log-likelihood, in nats, of binary images (B, C, H, W) by importance sampling from q(z|x): (B,).
 
-        Memory holds `chunk_size` decoded images at a time; the result hangs on it by rounding alone.
+        Memory holds `chunk_size` decoded images at a time; the result depends on it by rounding alone.
         """
         found = []
         # Not in bfloat16, under mixed precision: its rounding made log p(x) on MNIST 0.13 nats too high
@@ -149,21 +146,11 @@ class VAE(pl.LightningModule):
                 noise = torch.stack([self._normal(num_samples, self.latent_dim, generator=generator) for _ in part])
                 total = mean.new_full((len(part),), -math.inf)
                 for chunk in noise.split(max(1, self.chunk_size // len(part)), dim=1):  # (b, k, L)
-                    log_weights = torch.add(*self._log_weights(part, mean, log_var, chunk))  # (b, k)
+                    z = reparameterize(mean, log_var, chunk)
+                    log_weights = log_bernoulli(part, self.decode(z)) + log_prior_ratio(z, log_var, chunk)  # (b, k)
                     total = torch.logaddexp(total, log_weights.logsumexp(1))
                 found.append(total - math.log(num_samples))
         return torch.cat(found)
-
-    def _log_weights(self, x: Tensor, mean: Tensor, log_var: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Both log p(x|z) and log p(z) - log q(z|x), each (B, K), at the codes that `noise` (B, K, L) stands for."""
-        z = mean.unsqueeze(1) + noise * (0.5 * log_var).exp().unsqueeze(1)  # (B, K, L)
-        logits = self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2]).to(x)  # -> (B * K, D) -> (B, K, D)
-        with torch.autocast(self.device.type, enabled=False):  # sums of hundreds of nats, too long for half precision
-            # A Bernoulli's log-probability is x l - log(1 + exp(l)): a product of matrices, one pass over the logits
-            x_logits = (logits @ x.flatten(1).unsqueeze(2)).squeeze(2)  # (B, K, D) @ (B, D, 1) -> (B, K)
-            log_likelihood = x_logits - F.softplus(logits).sum(2)
-        log_ratio = 0.5 * ((noise.square() - z.square()).sum(2) + log_var.sum(1, keepdim=True))
-        return log_likelihood, log_ratio
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -198,7 +185,7 @@ class VAE(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         found = self.bounds(binarise(self.intensities(batch[0])), self.num_samples)
         means = {name: found[name].mean() for name in ("reconstruction", "kl")}
-        return {"loss": -found["bound"].mean(), **means}
+        return {"loss": self.penalty() - found["bound"].mean(), **means}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         x = self._evaluate(batch, batch_idx, "val", self.val_loss, self.val_elbo)
@@ -255,8 +242,29 @@ class VAE(pl.LightningModule):
         noise = torch.randn(shape, generator=generator, device=device)
         return noise.to(self.device, self.dtype)  # type: ignore[arg-type]
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configure(self, self.optimizer, self.scheduler)
+
+def reparameterize(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
+    """Turns standard normal noise (B, K, L) into codes of q(z|x), whose mean and log-variance are (B, L)."""
+    return mean.unsqueeze(1) + noise * (0.5 * log_var).exp().unsqueeze(1)
+
+
+def log_bernoulli(x: Tensor, logits: Tensor) -> Tensor:
+    """Returns log p(x|z) (B, K) of binary images (B, C, H, W), from the logits of their pixels (B, K, D)."""
+    logits = logits.to(x)
+    with torch.autocast(x.device.type, enabled=False):  # sums of hundreds of nats, too long for half precision
+        # A Bernoulli's log-probability is x l - log(1 + exp(l)): a product of matrices, one pass over the logits
+        x_logits = (logits @ x.flatten(1).unsqueeze(2)).squeeze(2)  # (B, K, D) @ (B, D, 1) -> (B, K)
+        return x_logits - F.softplus(logits).sum(2)
+
+
+def kl_divergence(mean: Tensor, log_var: Tensor) -> Tensor:
+    """Returns the divergence of q(z|x) from the prior, (B, L) -> (B): Kingma and Welling, appendix B."""
+    return -0.5 * (1 + log_var - mean.square() - log_var.exp()).sum(1)
+
+
+def log_prior_ratio(z: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
+    """Returns log p(z) - log q(z|x) (B, K) at the codes z (B, K, L) that the noise was turned into."""
+    return 0.5 * ((noise.square() - z.square()).sum(2) + log_var.sum(1, keepdim=True))
 
 
 def binarise(intensities: Tensor, generator: torch.Generator | None = None) -> Tensor:

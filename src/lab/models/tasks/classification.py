@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
@@ -18,14 +16,13 @@ from torchmetrics.classification import (
 
 from lab.data.tensors import Batch
 from lab.engine.utils.export_spec import ExportSpec
-from lab.engine.utils.ranges import AtLeastTwo, Fraction, NonNegativeFloat
+from lab.engine.utils.ranges import AtLeastTwo, Fraction
 from lab.models.tasks.inference import inputs_and_targets, sample_shape
 from lab.models.tasks.plots import TopErrors, draw_confusion, log_image
-from lab.optim.optimizers import OptimizerFactory, configure
-from lab.optim.regularization import penalty
+from lab.models.tasks.task import Task
 
 
-class Classifier(pl.LightningModule):
+class Classifier(Task):
     """Learns to tell `num_classes` classes apart; an architecture adds layers and a `forward` from inputs to logits.
 
     Batches are inputs (B, ...), one or more, and last the labels (B,) in [0, num_classes).
@@ -34,46 +31,44 @@ class Classifier(pl.LightningModule):
         num_classes: K.
         label_smoothing: share of the target spread over all classes (Szegedy et al. 2016, section 7); training only,
             so that `val/loss` stays the plain cross-entropy, in nats.
-        l1: weight of the penalty on the weights' absolute values, see `regularization.penalty`; training only.
-        l2: weight of the penalty on half the weights' squares, likewise.
-        optimizer: factory, called with the parameters; needed to train.
-        scheduler: see `lab.optim.optimizers.configure`.
+        **task: see `Task`.
     """
 
     def __init__(
         self,
         num_classes: AtLeastTwo = 10,
         label_smoothing: Fraction = 0.0,
-        l1: NonNegativeFloat = 0.0,
-        l2: NonNegativeFloat = 0.0,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: dict[str, Any] | None = None,
+        **task: Any,
     ) -> None:
-        super().__init__()
-        # Called here it sees the arguments of the subclass as well. Plain values only: the factories stay out.
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        super().__init__(**task)
+        self.num_classes = num_classes
         self.label_smoothing = label_smoothing
-        self.l1 = l1
-        self.l2 = l2
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-
-        options: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
-        self.val_loss = MeanMetric()
-        self.val_metrics = MetricCollection({"acc": MulticlassAccuracy(average="micro", **options)}, prefix="val/")
-        self.test_loss = MeanMetric()
-        self.test_metrics = MetricCollection(
-            {
-                "acc": MulticlassAccuracy(average="micro", **options),
-                "precision": MulticlassPrecision(**options),
-                "recall": MulticlassRecall(**options),
-                "f1": MulticlassF1Score(**options),
-            },
-            prefix="test/",
-        )
-        self.test_confusion = MulticlassConfusionMatrix(**options)
-        self.test_mistakes = TopErrors()
         self.class_names: Sequence[Any] = range(num_classes)
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        self.val_metrics = MetricCollection(self.make_metrics("val"), prefix="val/")
+        self.test_metrics = MetricCollection(self.make_metrics("test"), prefix="test/")
+        self.test_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.test_mistakes = TopErrors()
+
+    def make_metrics(self, stage: str) -> dict[str, Metric | MetricCollection]:
+        """Returns the metrics of logits (B, num_classes) and labels (B,) by name; a subclass may add its own.
+
+        Args:
+            stage: `val` or `test`.
+        """
+        options: dict[str, Any] = {"num_classes": self.num_classes, "validate_args": False}
+        accuracy: dict[str, Metric | MetricCollection] = {"acc": MulticlassAccuracy(average="micro", **options)}
+        if stage == "val":
+            return accuracy
+        return accuracy | {
+            "precision": MulticlassPrecision(**options),
+            "recall": MulticlassRecall(**options),
+            "f1": MulticlassF1Score(**options),
+        }
+
+    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns the mean loss of a batch, logits (B, num_classes) and labels (B,); a subclass may have another."""
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing if self.training else 0.0)
 
     def setup(self, stage: str) -> None:
         self.class_names = getattr(self.trainer.datamodule, "classes", None) or self.class_names  # type: ignore[attr-defined]
@@ -81,8 +76,7 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         *inputs, labels = batch
         logits = self(*inputs)  # (B, ...) -> (B, num_classes)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        loss = loss + penalty(self, self.l1, self.l2)
+        loss = self.compute_loss(logits, labels) + self.penalty()
         return {"loss": loss, "acc": (logits.argmax(1) == labels).float().mean()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -121,11 +115,8 @@ class Classifier(pl.LightningModule):
     def _evaluate(self, batch: Batch, stage: str, mean_loss: MeanMetric, metrics: MetricCollection) -> Tensor:
         *inputs, labels = batch
         logits = self(*inputs)
-        mean_loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+        mean_loss.update(self.compute_loss(logits, labels), weight=len(labels))
         metrics.update(logits, labels)
         self.log(f"{stage}/loss", mean_loss)
         self.log_dict(metrics)  # type: ignore[arg-type]
         return logits
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configure(self, self.optimizer, self.scheduler)

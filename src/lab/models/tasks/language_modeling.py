@@ -5,9 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
@@ -17,10 +15,10 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.export_spec import ExportSpec
 from lab.engine.utils.ranges import AtLeastTwo, PositiveInt
 from lab.models.tasks.plots import boards, log_text
-from lab.optim.optimizers import OptimizerFactory, configure
+from lab.models.tasks.task import Task
 
 
-class LanguageModel(pl.LightningModule):
+class LanguageModel(Task):
     """Learns to predict the next token; an architecture adds layers and a `forward` from tokens to logits.
 
     Batches are tokens (B, T) and the targets (B, T), each the token that follows, or -100 where none is to be learned.
@@ -30,23 +28,18 @@ class LanguageModel(pl.LightningModule):
     Args:
         vocab_size: tokens are in [0, vocab_size).
         context_length: the most tokens that the model can look at.
-        optimizer: factory, called with the parameters; needed to train.
-        scheduler: see `lab.optim.optimizers.configure`.
+        **task: see `Task`.
     """
 
     def __init__(
         self,
         vocab_size: AtLeastTwo = 256,
         context_length: PositiveInt = 64,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: dict[str, Any] | None = None,
+        **task: Any,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)  # the subclass's arguments as well
+        super().__init__(**task)
         self.vocab_size = vocab_size
         self.context_length = context_length
-        self.optimizer = optimizer
-        self.scheduler = scheduler
         self.mean_loss, self.mean_acc = MeanMetric(), MeanMetric()
 
     @abstractmethod
@@ -63,7 +56,8 @@ class LanguageModel(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         tokens, targets = batch
         logits = self(tokens)  # (B, T) -> (B, T, V)
-        return {"loss": F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)}
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        return {"loss": loss + self.penalty()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch)
@@ -203,9 +197,6 @@ class LanguageModel(pl.LightningModule):
         if decode is not None and boards(self):
             start = torch.full((1, 1), ord("\n"), device=self.device)
             log_text(self, f"{stage}/sample", decode(self.generate(start, self.context_length - 1)[0]))
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configure(self, self.optimizer, self.scheduler)
 
 
 def sample_token(

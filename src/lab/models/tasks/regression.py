@@ -2,23 +2,20 @@
 
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
 from lab.data.tensors import Batch
 from lab.engine.utils.export_spec import ExportSpec
-from lab.engine.utils.ranges import NonNegativeFloat, PositiveFloat, PositiveInt
+from lab.engine.utils.ranges import PositiveFloat, PositiveInt
 from lab.models.tasks.inference import inputs_and_targets, sample_shape
-from lab.optim.optimizers import OptimizerFactory, configure
-from lab.optim.regularization import penalty
+from lab.models.tasks.task import Task
 
 
-class Regressor(pl.LightningModule):
+class Regressor(Task):
     """Learns to predict numbers; an architecture adds layers and a `forward` from inputs to (B, num_targets).
 
     Batches are inputs (B, ...), one or more, and last the targets (B, num_targets). Where the data offers
@@ -29,10 +26,7 @@ class Regressor(pl.LightningModule):
         num_targets: numbers to predict for each sample.
         loss: `mse`, or `huber`, which is quadratic up to `huber_delta` and linear beyond (Huber 1964).
         huber_delta: in units of the (standardised) targets.
-        l1: weight of the penalty on the weights' absolute values, see `regularization.penalty`; training only.
-        l2: weight of the penalty on half the weights' squares, likewise.
-        optimizer: factory, called with the parameters; needed to train.
-        scheduler: see `lab.optim.optimizers.configure`.
+        **task: see `Task`.
     """
 
     target_mean: Tensor
@@ -43,31 +37,31 @@ class Regressor(pl.LightningModule):
         num_targets: PositiveInt = 1,
         loss: Literal["mse", "huber"] = "mse",
         huber_delta: PositiveFloat = 1.0,
-        l1: NonNegativeFloat = 0.0,
-        l2: NonNegativeFloat = 0.0,
-        optimizer: OptimizerFactory | None = None,
-        scheduler: dict[str, Any] | None = None,
+        **task: Any,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)  # the subclass's arguments as well
+        super().__init__(**task)
         self.loss = loss
         self.huber_delta = huber_delta
-        self.l1 = l1
-        self.l2 = l2
-        self.optimizer = optimizer
-        self.scheduler = scheduler
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_std", torch.ones(()))
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-        metrics = MetricCollection(
-            {
-                "mse": MeanSquaredError(),
-                "rmse": MeanSquaredError(squared=False),
-                "mae": MeanAbsoluteError(),
-            }
-        )
         self.val_r2, self.test_r2 = R2Score(), R2Score()
-        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+        self.val_metrics = MetricCollection(self.make_metrics("val"), prefix="val/")
+        self.test_metrics = MetricCollection(self.make_metrics("test"), prefix="test/")
+
+    def make_metrics(self, stage: str) -> dict[str, Metric | MetricCollection]:
+        """Returns the metrics of predictions and targets (B, num_targets) by name; a subclass may add its own.
+
+        Args:
+            stage: `val` or `test`.
+        """
+        return {"mse": MeanSquaredError(), "rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError()}
+
+    def compute_loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean loss of a batch, both (B, num_targets) and standardised; a subclass may have another."""
+        if self.loss == "huber":
+            return F.huber_loss(predictions, targets, delta=self.huber_delta)
+        return F.mse_loss(predictions, targets)
 
     def setup(self, stage: str) -> None:
         scale = getattr(self.trainer.datamodule, "target_scale", None)  # type: ignore[attr-defined]
@@ -82,7 +76,7 @@ class Regressor(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         *inputs, targets = batch
         predictions = self(*inputs)  # (B, ...) -> (B, num_targets)
-        return {"loss": self._loss(predictions, targets) + penalty(self, self.l1, self.l2)}
+        return {"loss": self.compute_loss(predictions, self._standardised(targets)) + self.penalty()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val", self.val_loss, self.val_metrics, self.val_r2)
@@ -99,12 +93,6 @@ class Regressor(pl.LightningModule):
         description, shape = "predictions in the targets' own units", sample_shape(self, dims)
         return ExportSpec(self, description, ("prediction",), ("input",), shape, forward=self.predict)
 
-    def _loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        targets = self._standardised(targets)
-        if self.loss == "huber":
-            return F.huber_loss(predictions, targets, delta=self.huber_delta)
-        return F.mse_loss(predictions, targets)
-
     def _standardised(self, targets: Tensor) -> Tensor:
         return (targets - self.target_mean) / self.target_std
 
@@ -116,12 +104,10 @@ class Regressor(pl.LightningModule):
     ) -> None:
         *inputs, targets = batch
         predictions = self(*inputs).to(targets)  # half precision would round what the units add
-        mean_loss.update(self._loss(predictions, targets), weight=len(targets))
+        standardised = self._standardised(targets)
+        mean_loss.update(self.compute_loss(predictions, standardised), weight=len(targets))
         metrics.update(self._in_units(predictions), targets)
-        r2.update(predictions, self._standardised(targets))  # the same in any units, and sums of squares stay small
+        r2.update(predictions, standardised)  # the same in any units, and sums of squares stay small
         self.log(f"{stage}/loss", mean_loss)
         self.log(f"{stage}/r2", r2)
         self.log_dict(metrics)  # type: ignore[arg-type]
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return configure(self, self.optimizer, self.scheduler)

@@ -1,0 +1,42 @@
+"""The base of every task: the optimizer and the schedule that a config names, and penalties on the weights."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from lab.engine.utils.ranges import NonNegativeFloat
+from lab.optim.optimizers import OptimizerFactory, configure
+from lab.optim.regularization import penalty
+
+
+class Task(pl.LightningModule):
+    """Saves a model's arguments as hyperparameters, and trains it with the optimizer and the schedule of its config.
+
+    Args:
+        l1: weight of the penalty on the weights' absolute values, see `regularization.penalty`; training only.
+        l2: weight of the penalty on half the weights' squares, likewise.
+        optimizer: factory, called with the parameters; needed to train.
+        scheduler: see `lab.optim.optimizers.configure`.
+    """
+
+    def __init__(
+        self,
+        l1: NonNegativeFloat = 0.0,
+        l2: NonNegativeFloat = 0.0,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        # Called here it sees the arguments of the subclasses as well. Plain values only: the factories stay out.
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        self.l1, self.l2 = l1, l2
+        self.optimizer, self.scheduler = optimizer, scheduler
+
+    def penalty(self) -> Tensor | float:
+        """Returns what a training step adds to its loss."""
+        return penalty(self, self.l1, self.l2)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return configure(self, self.optimizer, self.scheduler)
