@@ -75,6 +75,19 @@ def test_the_table_equals_what_scipy_computes_from_the_runs(folder: Path, tmp_pa
     assert adjusted == pytest.approx([min(1, p * (2 if p == min(ps) else 1)) for p in ps])
 
 
+@pytest.mark.parametrize(("columns", "shown"), [(60, 5), (100, 7), (200, 9)])
+def test_the_terminal_shows_as_many_columns_as_fit(
+    columns: int, shown: int, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main([str(folder)])
+    out = capsys.readouterr().out
+    names = ["group", "runs", "val/acc", "sd", "95 % interval", "test/acc", "sd", "95 % interval", "seconds"]
+    assert out.splitlines()[2].split() == " ".join(names[:shown]).split()
+    assert max(map(len, out.partition("Sorted")[0].splitlines())) <= max(columns, 70)
+    assert ("A wider terminal shows more columns" in out) == (shown < len(names))
+
+
 def test_holm_keeps_the_order_and_ends_at_one() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # Holm's method by hand
     assert holm([0.6, 0.9]) == [1.0, 1.0]

@@ -88,7 +88,7 @@ class Comparison:
 
     def _row(self, group: Group) -> Row:
         values: dict[str, Any] = {"group": group.name}
-        values |= {key: text(group.keys.get(key, "")) for key in self.keys} | {"group": group.name}
+        values |= {key: text(group.keys.get(key, "")) for key in self.keys if key not in values}
         values |= dict.fromkeys(self.statuses, 0) | count_statuses(group.runs)
         for metric in self.metrics:
             found = vars(summarise([*group.values(metric).values()]))

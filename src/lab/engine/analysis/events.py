@@ -2,7 +2,7 @@
 
 A file is a row of records: the length in 8 bytes, its checksum in 4, the message (`Event` of tensorboard), its checksum
 in 4. TensorBoard's own readers compute the checksums in Python: 200 runs of 1,070 points each take `EventAccumulator`
-4.5 s and `RawEventFileLoader` 3.9 s, of the 5 s that a whole report may take. Without checksums it is 0.5 s.
+2.7 s and `RawEventFileLoader` 2.0 s. This one takes 0.4 s, and all the rest of a report over them 2.1 s.
 """
 
 from pathlib import Path

@@ -14,14 +14,16 @@ MOST = 40  # rows; of more the best
 
 
 def show(comparison: Comparison) -> None:
-    """Prints the table, the best row first and bold, with as many columns as there is room for."""
+    """Prints the table, the best row first and bold, with as many columns as there is room for; what is judged by, and
+    its test, in any case: then names are folded.
+    """
     console, (names, *rows) = Console(), words(comparison)
+    title = f"{len(comparison.runs)} runs: {comparison.counts}"
     kept = [row for i, row in enumerate(rows) if i < MOST or row[0] == comparison.baseline]
+    least = 8 if comparison.baseline else 5  # name, runs, mean, sd, interval; difference, p, pairs
     room = console.options.update(width=10_000)
-    for width in range(len(names), 2, -1):
-        table = _table(
-            f"{len(comparison.runs)} runs: {comparison.counts}", names[:width], [row[:width] for row in kept]
-        )
+    for width in range(len(names), least - 1, -1):
+        table = _table(title, names[:width], [row[:width] for row in kept])
         if console.measure(table, options=room).maximum <= console.width:
             break
     for column in table.columns[1:]:
