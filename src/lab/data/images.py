@@ -1,15 +1,17 @@
 """What image datasets share: bytes to normalised floats, and random affine maps, a batch at a time on its device."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
-from lab.data.pictures import read_image
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.ranges import PositiveInt, Seed
@@ -107,20 +109,45 @@ class ImageDataModule(TensorDataModule):
 class ImageFiles:
     """Reads image files in batches: images (B, C, H, W), and None for their labels."""
 
-    def __init__(
-        self, data: ImageDataModule, shape: Sequence[int], paths: Sequence[Path], batch_size: int = 256
-    ) -> None:
+    def __init__(self, data: ImageDataModule, shape: Sequence[int], paths: Sequence[Path]) -> None:
         self.data = data
         self.shape = shape
-        self.paths = paths
-        self.batch_size = batch_size
+        self.batches = [paths[start : start + 256] for start in range(0, len(paths), 256)]
         self.row_names = {"file": [str(path) for path in paths]}
 
     def __len__(self) -> int:
-        return math.ceil(len(self.paths) / self.batch_size)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, None]]:
-        for start in range(0, len(self.paths), self.batch_size):
-            paths = self.paths[start : start + self.batch_size]
+        for paths in self.batches:
             images = torch.stack([read_image(path, self.shape) for path in paths])  # (B, C, H, W)
             yield self.data.eval_transform((images, torch.zeros(len(images))), (0,))[0], None
+
+
+def read_image(path: Path, shape: Sequence[int]) -> Tensor:
+    """Reads a PNG or JPEG file as bytes (C, H, W): turned upright, to grey or RGB, resized where it has another size.
+
+    By Pillow, since torchvision's `decode_image` bounds no image's size.
+
+    Args:
+        path: of the file.
+        shape: (C, H, W), C of 1 or 3.
+
+    Raises:
+        UserError: when it is no image that can be read whole.
+    """
+    channels, height, width = shape
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # more pixels than any honest picture
+            with Image.open(path, formats=["PNG", "JPEG"]) as file:
+                picture = ImageOps.exif_transpose(file)
+                if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+                    picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+                picture = picture.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        cause = "it is no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UserError(f"{path} cannot be read as an image: {cause}") from error
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)  # Pillow's averages over what it shrinks
+    pixels = torch.from_numpy(np.array(picture))  # (H, W) or (H, W, C)
+    return pixels.view(height, width, channels).permute(2, 0, 1)

@@ -13,7 +13,6 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from lab.data.download import download
 from lab.data.images import ImageDataModule
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import RunFailed
@@ -107,6 +106,8 @@ class MNIST(ImageDataModule):
 
     def _fetch(self, name: str, folder: Path, mirrors: Sequence[str]) -> bytes:
         """The content of one file, from the first source that has it whole."""
+        from lab.data.download import download  # loads a client for HTTP, which most runs do without
+
         packed_digest, digest = FILES[name]
         tried = []
         for source in [folder.resolve().as_uri(), *mirrors]:

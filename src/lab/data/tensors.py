@@ -187,6 +187,20 @@ class TensorDataModule(pl.LightningDataModule):
         """The best that a model can reach on the test set, by metric, where that is known; after `setup`."""
         return {}
 
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What the training rows say, plain: what a model needs to read other inputs. Every checkpoint holds it."""
+        return {}
+
+    def restore(self, preparation: dict[str, Any]) -> None:
+        """Takes a `preparation` over: what is read from now on is prepared as it says, and not by what itself says."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"preparation": self.preparation} if self.preparation else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restore(state_dict["preparation"])
+
     @abstractmethod
     def load(self) -> dict[str, Batch]:
         """The tensors of `train`, `val` and `test`, on the CPU."""

@@ -68,19 +68,10 @@ class Text(TensorDataModule):
 
     @property
     def preparation(self) -> dict[str, Any]:
-        """What a model needs to read another text."""
         return {"vocabulary": self.vocabulary}
 
     def restore(self, preparation: dict[str, Any]) -> None:
-        """Takes a `preparation` over."""
         self.vocabulary = preparation["vocabulary"]
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"preparation": self.preparation}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.restore(state_dict["preparation"])
 
     @property
     def transitions(self) -> Tensor:
