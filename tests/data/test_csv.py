@@ -163,7 +163,7 @@ def test_no_row_is_in_two_splits(iris: str) -> None:
     assert sum(len(labels) for _, labels in with_copies.splits.values()) == 150
 
 
-def test_the_split_hangs_on_the_seed(iris: str) -> None:
+def test_the_split_depends_on_the_seed(iris: str) -> None:
     seeds = [CSV(iris, "species", batch_size=16, standardize=False, seed=seed) for seed in (1, 1, 2)]
     for data in seeds:
         data.setup("fit")

@@ -96,7 +96,7 @@ def test_a_class_of_one_row_is_trained_on() -> None:
         assert 99 in stratified_split(labels, {"val": 0.15, "test": 0.15}, generator(seed))["train"]
 
 
-def test_splits_hang_on_the_seed_alone() -> None:
+def test_splits_depend_on_the_seed_alone() -> None:
     labels = torch.arange(300) % 3
     first = stratified_split(labels, {"val": 50}, generator(1))
     torch.manual_seed(5)

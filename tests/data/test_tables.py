@@ -145,7 +145,7 @@ def test_the_shipped_blobs_have_a_bayes_error_of_five_percent(cfg: Compose) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("missing", ["mean", "median", "drop"])
-def test_dirt_shows_and_is_cleaned(kind: type[GeneratedTable], missing: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_corrupt_rows_are_cleaned(kind: type[GeneratedTable], missing: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         data = made(kind, dirty=0.05, missing=missing)
     clean = made(kind)
@@ -168,7 +168,7 @@ def test_dirt_shows_and_is_cleaned(kind: type[GeneratedTable], missing: str, cap
     assert said == f"prepared: 2,100 rows, 100 duplicates dropped, {cleaned}; {sizes}"
 
 
-def test_soiled_rows_hold_as_much_dirt_as_asked() -> None:
+def test_rows_are_corrupted_at_the_rate_asked_for() -> None:
     x, y = torch.zeros(5000, 4, dtype=torch.float64), torch.arange(5000)
     dirty, labels = corrupt(x, y, 0.1, torch.Generator().manual_seed(0))
     assert len(dirty) == len(labels) == 5500

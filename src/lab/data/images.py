@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
 from lab.engine.utils.errors import UserError
@@ -99,29 +100,19 @@ class ImageDataModule(TensorDataModule):
         images, labels = batch
         return images.float().mul(1 / (255 * self.std)).sub_(self.mean / self.std), labels
 
-    def predict_inputs(self, paths: Sequence[Path]) -> "ImageFiles":
-        """Batches of image files, normalised as the data's own are in evaluation, without labels."""
-        if self.image_shape is None or self.image_shape[0] not in (1, 3):
-            raise UserError(f"{type(self).__name__} reads no image files: its image_shape is {self.image_shape}")
-        return ImageFiles(self, self.image_shape, paths)
+    def predict_inputs(self, paths: Sequence[Path]) -> DataLoader[Path]:
+        """Returns a loader of image files: images (B, C, H, W) as in evaluation, and None for their labels."""
+        shape = self.image_shape
+        if shape is None or shape[0] not in (1, 3):
+            raise UserError(f"{type(self).__name__} reads no image files: its image_shape is {shape}")
 
+        def read(batch: Sequence[Path]) -> tuple[Tensor, None]:
+            images = torch.stack([read_image(path, shape) for path in batch])  # (B, C, H, W)
+            return self.eval_transform((images, torch.zeros(len(images))), (0,))[0], None
 
-class ImageFiles:
-    """Reads image files in batches: images (B, C, H, W), and None for their labels."""
-
-    def __init__(self, data: ImageDataModule, shape: Sequence[int], paths: Sequence[Path]) -> None:
-        self.data = data
-        self.shape = shape
-        self.batches = [paths[start : start + 256] for start in range(0, len(paths), 256)]
-        self.row_names = {"file": [str(path) for path in paths]}
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, None]]:
-        for paths in self.batches:
-            images = torch.stack([read_image(path, self.shape) for path in paths])  # (B, C, H, W)
-            yield self.data.eval_transform((images, torch.zeros(len(images))), (0,))[0], None
+        loader: Any = DataLoader(list(paths), 256, collate_fn=read)  # type: ignore[arg-type]
+        loader.row_names = {"file": [str(path) for path in paths]}
+        return loader
 
 
 def read_image(path: Path, shape: Sequence[int]) -> Tensor:
