@@ -4,7 +4,6 @@ torch.hub, torchvision and pooch bound neither: a server that drips, or never en
 """
 
 import asyncio
-import itertools
 import logging
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -44,10 +43,12 @@ def download(url: str, timeout: float, deadline: float, limit: int) -> bytes:
 
 async def _fetch(url: str, timeout: float, deadline: float, limit: int) -> bytes:
     bounds = aiohttp.ClientTimeout(sock_connect=timeout, sock_read=timeout)
-    options = {"timeout": bounds, "raise_for_status": True, "auto_decompress": False, "trust_env": True}
+    session = aiohttp.ClientSession(timeout=bounds, raise_for_status=True, auto_decompress=False, trust_env=True)
+    attempt = 0
     try:
-        async with asyncio.timeout(deadline), aiohttp.ClientSession(**options) as session:
-            for attempt in itertools.count(1):
+        async with asyncio.timeout(deadline), session:
+            while True:
+                attempt += 1
                 content = bytearray()
                 try:
                     async with session.get(url) as response:

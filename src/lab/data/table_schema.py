@@ -153,13 +153,16 @@ def encode_target(words: pl.DataFrame, target: str, classes: Sequence[str] | Non
     _check_column(words, target, f"data.target={target}: no such column in {name}")
     column = words[target]
     if classes is None:
-        values = _parse(column, "number")
+        values = _parse(column, "boolean")  # which are 0 and 1 to a regression
         _check_known(column, values, name, "no number")
         return values.to_numpy(writable=True)
-    kind = _infer_kind(pl.Series(classes)) or "number"
-    values, known = _parse(column, kind), _parse(pl.Series(classes), kind)
+    known, values = _infer(pl.Series(classes)), column
+    if known.dtype == pl.Boolean:
+        known, values = known.cast(pl.Float64), _parse(column, "boolean")
+    elif known.dtype.is_numeric():
+        values = column.str.replace(r"\.0*$", "").cast(known.dtype, strict=False)
     labels = values.replace_strict(known, range(len(classes)), default=None, return_dtype=pl.Int64)
-    if isinstance(kind, str):
+    if values.dtype.is_float():
         labels = labels.set(values.is_infinite(), -1)
     _check_known(column, labels, name, "no class", classes)
     return labels.fill_null(-1).to_numpy(writable=True)

@@ -141,7 +141,7 @@ class GeneratedTable(TableDataModule):
         return self.preprocessor.inverse(features.double()), targets
 
 
-def corrupt(features: Tensor, targets: Tensor, rate: float, generator: torch.Generator) -> Batch:
+def corrupt(features: Tensor, targets: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Makes features (N, D) missing or infinite at this rate, then adds copies of as large a share of the rows."""
     broken = torch.tensor([torch.nan, torch.inf, -torch.inf]).to(features)
     hit = torch.rand(features.shape, generator=generator) < rate
