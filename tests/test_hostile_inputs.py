@@ -22,8 +22,8 @@ import torch
 from omegaconf import OmegaConf
 from yaml import MarkedYAMLError
 
-from lab.data.files import read_table
 from lab.data.mnist import FILES, MNIST
+from lab.data.table_schema import dims
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.cli.command import check_command
@@ -490,7 +490,7 @@ def test_a_hostile_table_is_data(content: bytes, place: Path) -> None:
     path = place / "table.csv"
     path.write_bytes(content)
     with pytest.raises(UserError):
-        read_table(str(path), "b")
+        dims(path, "b", "auto", [])
 
 
 CHECKPOINTS = ["weights", "hyper_parameters", "callbacks", "optimizer_states", "plain", "no archive", "another archive"]

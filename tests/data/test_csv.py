@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from sklearn.datasets import load_diabetes, load_iris
 
 from lab.data.csv import CSV
-from lab.data.files import dims, read_table
+from lab.data.table_schema import dims, encode_features, encode_target, feature_names, infer_schema, read_csv
 from lab.engine.config.instantiate import instantiate
 from lab.engine.config.validate import validate
 from lab.engine.inference.reuse import merge_overrides
@@ -42,8 +43,15 @@ def diabetes(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write(tmp_path_factory.mktemp("csv") / "diabetes.csv", "\n".join([header, *lines]))
 
 
-def table(tmp_path: Path, text: str, target: str = "y", **options: Any) -> Any:
-    return read_table(write(tmp_path / "table.csv", text), target, **options)
+def table(tmp_path: Path, text: str, target: str = "y", task: Any = "auto", drop: Any = ()) -> Any:
+    words = read_csv(Path(write(tmp_path / "table.csv", text)))
+    schema, classes = infer_schema(words, target, task, drop, "table.csv")
+    return SimpleNamespace(
+        columns=feature_names(schema),
+        features=encode_features(words, schema, "table.csv"),
+        classes=classes,
+        target=encode_target(words, target, classes, "table.csv"),
+    )
 
 
 def test_words_numbers_and_booleans_become_columns(tmp_path: Path) -> None:
@@ -63,7 +71,7 @@ def test_words_numbers_and_booleans_become_columns(tmp_path: Path) -> None:
         [
             [1, 0, 1.5, 1, 1, 1],
             [0, 1, nan, 0, 0, 2],
-            [nan, nan, nan, nan, 1, nan],
+            [nan, nan, float("inf"), nan, 1, nan],  # which is missing as well, see test_prepare.py
             [0, 1, -2, 1, nan, 3],
             [1, 0, 0, 1, nan, 3],
         ],
@@ -155,7 +163,7 @@ def test_no_row_is_in_two_splits(iris: str) -> None:
     assert sum(len(labels) for _, labels in with_copies.splits.values()) == 150
 
 
-def test_the_split_hangs_on_the_seed(iris: str) -> None:
+def test_the_split_depends_on_the_seed(iris: str) -> None:
     seeds = [CSV(iris, "species", batch_size=16, standardize=False, seed=seed) for seed in (1, 1, 2)]
     for data in seeds:
         data.setup("fit")
@@ -238,11 +246,11 @@ def test_what_is_wrong_with_a_file_is_told(text: str, options: dict[str, Any], s
 def test_what_is_no_file_is_told(tmp_path: Path) -> None:
     write(tmp_path / "iris.csv", GOOD)
     with pytest.raises(UserError, match=r"irsi\.csv: no such file; did you mean iris\.csv\?"):
-        read_table(str(tmp_path / "irsi.csv"), "y")
+        read_csv(tmp_path / "irsi.csv")
     with pytest.raises(UserError, match=r"no such file$"):
-        read_table(str(tmp_path / "nowhere" / "irsi.csv"), "y")
+        read_csv(tmp_path / "nowhere" / "irsi.csv")
     with pytest.raises(UserError, match="is a folder: give a file"):
-        read_table(str(tmp_path), "y")
+        read_csv(tmp_path)
 
 
 def test_shares_that_leave_nothing_are_refused(iris: str) -> None:

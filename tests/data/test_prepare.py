@@ -7,7 +7,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from lab.data.prepare import Standardizer, clean, gap_filler, stratified_split
+from lab.data.prepare import Preprocessor, clean, stratified_split
 from lab.data.tensors import generator
 
 NAN, INF = float("nan"), float("inf")
@@ -27,7 +27,7 @@ def test_gaps_are_marked_and_kept_or_their_rows_dropped() -> None:
     kept, same, dropped = clean(x, labels, missing="mean")
     assert kept.isnan().tolist() == [[False, False], [True, False], [False, True], [True, True], [False, False]]
     assert torch.equal(same, labels)
-    assert dropped == {"row without a target": 0, "duplicate": 0}
+    assert dropped == {"row without a target": 0, "duplicate": 0, "row without all features": 0}
     kept, left, dropped = clean(x, labels, missing="drop")
     assert kept.tolist() == [[1, 2], [5, 6]]
     assert left.tolist() == [0, 1]
@@ -96,7 +96,7 @@ def test_a_class_of_one_row_is_trained_on() -> None:
         assert 99 in stratified_split(labels, {"val": 0.15, "test": 0.15}, generator(seed))["train"]
 
 
-def test_splits_hang_on_the_seed_alone() -> None:
+def test_splits_depend_on_the_seed_alone() -> None:
     labels = torch.arange(300) % 3
     first = stratified_split(labels, {"val": 50}, generator(1))
     torch.manual_seed(5)
@@ -121,18 +121,24 @@ def test_an_empty_split_is_refused(held_out: dict[str, float]) -> None:
 def test_gaps_are_filled_like_those_of_scikit_learn(how: str, rows: int) -> None:
     x = random_table(rows, 6, gaps=0.3)
     theirs = SimpleImputer(strategy=how).fit(x.numpy())
-    torch.testing.assert_close(gap_filler(x, how), torch.from_numpy(theirs.statistics_))
+    ours = Preprocessor.fit(x, how, standardize=False)
+    torch.testing.assert_close(ours.fill, torch.from_numpy(theirs.statistics_))
+    other = random_table(20, 6, gaps=0.3)
+    torch.testing.assert_close(ours(other), torch.from_numpy(theirs.transform(other.numpy())))
+    other[other.isnan()] = -INF
+    assert ours(other).isfinite().all(), "what is infinite is missing"
 
 
 @pytest.mark.parametrize("how", ["mean", "median"])
 def test_a_column_without_values_is_filled_with_zero(how: str) -> None:
-    assert gap_filler(table([NAN, 1], [NAN, 3]), how).tolist() == [0, 2]
+    assert Preprocessor.fit(table([NAN, 1], [NAN, 3]), how, standardize=False).fill.tolist() == [0, 2]
 
 
-def test_scaling_is_that_of_scikit_learn() -> None:
+@pytest.mark.parametrize("missing", ["drop", "mean", "median"])
+def test_scaling_is_that_of_scikit_learn(missing: str) -> None:
     x, other = random_table(50, 5), random_table(20, 5) + 2
     theirs = StandardScaler().fit(x.numpy())
-    ours = Standardizer.fit(x)
+    ours = Preprocessor.fit(x, missing, standardize=True)
     torch.testing.assert_close(ours(other), torch.from_numpy(theirs.transform(other.numpy())))
     torch.testing.assert_close(ours.inverse(ours(other)), other)
 
@@ -140,5 +146,6 @@ def test_scaling_is_that_of_scikit_learn() -> None:
 def test_constant_columns_become_zero() -> None:
     x = torch.full((1000, 2), 0.1, dtype=torch.float64)  # its computed mean is off, its deviation above zero
     x[:, 1] = 1e9
-    assert Standardizer.fit(x)(x).abs().max() == 0
-    assert Standardizer.fit(x)(x + 1).abs().max() <= 1.01, "and rows that differ do not blow up"
+    ours = Preprocessor.fit(x, "drop", standardize=True)
+    assert ours(x).abs().max() == 0
+    assert ours(x + 1).abs().max() <= 1.01, "and rows that differ do not blow up"

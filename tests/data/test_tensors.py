@@ -27,7 +27,7 @@ def test_tensors_stay_aligned() -> None:
         assert torch.equal(first, -second)
 
 
-def test_order_hangs_on_seed_and_epoch_and_nothing_else() -> None:
+def test_order_depends_on_seed_and_epoch_and_nothing_else() -> None:
     epoch = [0]
     batches = Batches(rows(64), 8, shuffle_seed=1, epoch=lambda: epoch[0])
     torch.manual_seed(5)

@@ -4,21 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor
 
-from lab.data.encode import read_rows, read_targets
-from lab.data.files import Source, Task, names, read_table
-from lab.data.frames import check_columns
+from lab.data.table_schema import Schema, Task, encode_features, encode_target, feature_names, infer_schema, read_csv
 from lab.data.tables import TableDataModule
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import check_file
 from lab.engine.utils.ranges import InnerFraction, PositiveInt
 
 
 class CSV(TableDataModule):
-    """The rows of a CSV file: features (B, D), with labels (B,) or values (B, 1); see `lab.data.files.read_table`.
+    """The rows of a CSV file: features (B, D), with labels (B,) or values (B, 1); see `lab.data.table_schema`.
 
     Values keep their units. A model that needs them on a sane scale reads `target_scale`.
 
@@ -42,8 +40,6 @@ class CSV(TableDataModule):
     """
 
     predict_suffixes = (".csv", ".tsv")
-    classes: list[str] | None = None
-    target_scale: tuple[float, float] | None = None
 
     def __init__(
         self,
@@ -64,85 +60,71 @@ class CSV(TableDataModule):
         self.task = task
         self.drop = [str(name) for name in drop]
         self.held_out = {"val": float(val_fraction), "test": float(test_fraction)}
-        self.sources: list[Source] = []
+        self.schema: Schema = {}
+        self.classes: list[str] | None = None
+        self.target_scale: tuple[float, ...] | None = None
 
     @property
     def preparation(self) -> dict[str, Any]:
         scale = None if self.target_scale is None else list(self.target_scale)
-        read = {"sources": self.sources, "target": self.target, "classes": self.classes, "target_scale": scale}
-        return super().preparation | read | {"columns": names(self.sources)}
+        read = {"schema": self.schema, "target": self.target, "classes": self.classes, "target_scale": scale}
+        return super().preparation | read | {"columns": feature_names(self.schema)}
 
     def restore(self, preparation: dict[str, Any]) -> None:
         super().restore(preparation)
-        self.sources, self.classes = preparation["sources"], preparation["classes"]
+        self.schema, self.classes = preparation["schema"], preparation["classes"]
         scale = preparation["target_scale"]
-        self.target_scale = None if scale is None else (scale[0], scale[1])
+        self.target_scale = None if scale is None else tuple(scale)
 
     def load(self) -> dict[str, Batch]:
-        features, targets = self._read()
-        splits = self.prepare(features, targets, self.held_out)
-        if self.classes is None:
-            for name, (_, values) in splits.items():
-                if len(values) < 2:
-                    raise UserError(f"{self.path}: its {name} part has one row, and R2 needs two: give more rows")
-            if self.target_scale is None:
-                values = splits["train"][1].double()
-                self.target_scale = float(values.mean()), float(values.std(correction=0)) or 1.0
+        path = Path(self.path)
+        words = read_csv(path)
+        if not self.schema:
+            self.schema, self.classes = infer_schema(words, self.target, self.task, self.drop, path.name)
+        targets = torch.from_numpy(encode_target(words, self.target, self.classes, path.name))  # (N,)
+        features = torch.from_numpy(encode_features(words, self.schema, path.name))  # (N, D)
+        if self.classes is not None:
+            return self.prepare(features, targets, self.held_out)
+        splits = self.prepare(features, targets.unsqueeze(1), self.held_out)
+        for name, (_, values) in splits.items():
+            if len(values) < 2:
+                raise UserError(f"{self.path}: its {name} part has one row, and R2 needs two: give more rows")
+        if self.target_scale is None:
+            values = splits["train"][1].double()
+            self.target_scale = float(values.mean()), float(values.std(correction=0)) or 1.0
         return splits
 
-    def _read(self) -> Batch:
-        """Features (N, D), in float64, and labels (N,) or values (N, 1) of the file at `path`."""
-        if self.sources:
-            frame, features = read_rows(self.path, self.sources)
-            check_columns(frame.columns, self.target, Path(self.path).name, "data.target")
-            targets = read_targets(frame[self.target], self.classes, Path(self.path).name)
-        else:
-            table = read_table(self.path, self.target, self.task, self.drop)
-            self.sources, self.classes = table.sources, table.classes
-            features, targets = table.features, table.target
-        found = torch.from_numpy(targets)
-        return torch.from_numpy(features), found.unsqueeze(1) if self.classes is None else found  # (N,) -> (N, 1)
-
-    def read(self, path: str, key: str = "data.path") -> tuple[Tensor, list[str | None] | None]:
-        """The rows of a file, with or without targets, as the model reads them.
+    def read(self, path: str | Path, key: str = "data.path") -> tuple[Tensor, pl.Series | None]:
+        """Reads the rows of a file, with or without targets, as the model does.
 
         Args:
             path: of the file.
             key: what the user gave it as.
 
         Returns:
-            Features (N, D), in float64, and what the column of targets says, None without one.
+            Features (N, D), in float64, and the words in the column of targets, None without one.
 
         Raises:
-            UserError: where `read_rows` does, and for a missing value where rows with such were dropped.
+            UserError: where `encode_features` does, and for a missing value where rows with such were dropped.
         """
-        frame, values = read_rows(path, self.sources, key)
-        features = torch.from_numpy(values)
-        if self.filler is None and features.isnan().any():
-            row, column = features.isnan().nonzero()[0].tolist()
+        path = Path(path)
+        words = read_csv(path, key)
+        features = self.preprocessor(torch.from_numpy(encode_features(words, self.schema, path.name)))
+        for row, column in features.isnan().nonzero()[:1].tolist():
             raise UserError(
-                f"row {row + 1} of {Path(path).name}: {names(self.sources)[column]} is missing, and the run was trained"
-                " on rows without gaps\nfill the row, or train with data.missing=median"
+                f"row {row + 1} of {path.name}: {feature_names(self.schema)[column]} is missing, and the run was"
+                " trained on rows without gaps\nfill the row, or train with data.missing=median"
             )
-        return self.apply(features), frame[self.target].to_list() if self.target in frame.columns else None
+        return features, words[self.target] if self.target in words.columns else None
 
     def predict_inputs(self, paths: Sequence[Path]) -> list[tuple[Tensor, list[Any] | None]]:
-        """Batches of the rows of files: features (B, D), and what the column of targets says, None without one."""
-        batches = []
+        """Returns batches of the rows of files: features (B, D), and their targets, words or numbers, None without."""
+        batches: list[tuple[Tensor, list[Any] | None]] = []
         for path in paths:
-            check_file(path, "in")
-            features, words = self.read(str(path), "in")
-            known: list[Any] | None = words
-            if words is not None and self.classes is None:
-                known = [_number(word) for word in words]
+            features, targets = self.read(path, "in")
+            if targets is not None and self.classes is None:
+                targets = targets.cast(pl.Float64, strict=False)
             for start in range(0, len(features), self.eval_batch_size):
                 rows = slice(start, start + self.eval_batch_size)
-                batches.append((features[rows].float(), None if known is None else known[rows]))
+                batches.append((features[rows].float(), None if targets is None else targets[rows].to_list()))
         return batches
-
-
-def _number(word: str | None) -> float | str | None:
-    try:
-        return None if word is None else float(word)
-    except ValueError:
-        return word

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from lab.data.images import ImageDataModule
 from lab.data.tensors import Batch, generator
-from lab.engine.utils.files import cached_by_mtime
+from lab.engine.utils.files import atomic_write, cached_by_mtime
 from lab.engine.utils.ranges import AtLeastTwo
 
 log = logging.getLogger(__name__)
@@ -139,9 +138,8 @@ class Digits(ImageDataModule):
                 return
             log.info("drawing %d digits, once", self.num_samples + 10_000)
             images, labels = draw(self.num_samples + 10_000, generator(self.seed))
-            partial = self.path.with_suffix(f".{os.getpid()}.part")
-            torch.save({"images": images, "labels": labels}, partial)
-            partial.replace(self.path)
+            with atomic_write(self.path) as partial:
+                torch.save({"images": images, "labels": labels}, partial)
 
     def load(self) -> dict[str, Batch]:
         drawn = _drawn(self.path)

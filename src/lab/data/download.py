@@ -1,24 +1,26 @@
-"""One file over the network, whole, in bounded time."""
+"""Fetches one file over the network, whole, in bounded time and size.
 
-import contextlib
-import http.client
+torch.hub, torchvision and pooch bound neither: a server that drips, or never ends, would keep them for ever.
+"""
+
+import asyncio
 import logging
-import socket
-import threading
-import time
-import urllib.error
-import urllib.request
-from typing import Any
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import aiohttp
+from fsspec.asyn import get_loop, sync
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 PAUSE = 1.0  # seconds before the second attempt, twice that before the third
-PASSING = {408, 425, 429}  # HTTP statuses of a server that may do better in a moment, besides all from 500
+TRANSIENT = {408, 425, 429}  # HTTP statuses of a server that may do better in a moment, besides all from 500
 
 
 def download(url: str, timeout: float, deadline: float, limit: int) -> bytes:
-    """The content at `url`, tried again where the server's trouble may pass: an error of its own, a cut connection.
+    """Fetches the content at `url`; tries again where the server's trouble may pass, such as a cut connection.
 
     Args:
         url: `http://`, `https://` or `file://`.
@@ -29,98 +31,49 @@ def download(url: str, timeout: float, deadline: float, limit: int) -> bytes:
     Raises:
         OSError: with the cause in words, when there is no such content, or not in time.
     """
-    if not url.startswith(("http://", "https://", "file://")):
+    if url.startswith(("http://", "https://")):
+        return sync(get_loop(), _fetch, url, timeout, deadline, limit)  # the caller may have an event loop of its own
+    if not url.startswith("file://"):
         raise OSError("no address of a kind that is read: http://, https:// or file://")
-    end = time.monotonic() + deadline
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _Download(timeout, deadline, end - time.monotonic()).read(url, limit)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            cause, passing = _describe(error)
-        pause = PAUSE * 2 ** (attempt - 1)
-        if not passing or attempt == ATTEMPTS or time.monotonic() + pause > end:
-            break
-        log.info("%s: %s; trying again in %g s", url, cause, pause)
-        time.sleep(pause)
-    raise OSError(cause + (f", {attempt} times" if attempt > 1 else ""))
+    with Path(url2pathname(urlsplit(url).path)).open("rb") as file:
+        content = file.read(limit + 1)
+    _check_size(content, limit)
+    return content
 
 
-class _Download:
-    """One attempt. A timer cuts its connections at the end: a socket's own timeout begins anew with every byte."""
-
-    def __init__(self, timeout: float, deadline: float, left: float) -> None:
-        self.timeout, self.deadline, self.left = timeout, deadline, left
-        self.sockets: list[socket.socket] = []
-        self.is_over = False
-
-    def read(self, url: str, limit: int) -> bytes:
-        opener = urllib.request.build_opener(*_handlers(self))
-        timer = threading.Timer(self.left, self.cut)
-        timer.start()
-        try:
-            with opener.open(url, timeout=max(0.01, min(self.timeout, self.left))) as response:
-                content: bytes = response.read(limit + 1)
-                promised = response.headers.get("Content-Length")
-        except (OSError, http.client.HTTPException) as error:
-            raise self.late() if self.is_over else error from None
-        finally:
-            timer.cancel()
-        if self.is_over:
-            raise self.late()
-        if len(content) > limit:
-            raise OSError(f"more than {limit} bytes")
-        if promised and promised.isdigit() and len(content) < int(promised):
-            raise ConnectionError(f"closed after {len(content)} of {promised} bytes")
-        return content
-
-    def late(self) -> OSError:
-        return TimeoutError(f"not done after {self.deadline:g} s")
-
-    def watch(self, connection: socket.socket) -> None:
-        self.sockets.append(connection)
-        if self.is_over:
-            raise self.late()
-
-    def cut(self) -> None:
-        self.is_over = True
-        for connection in self.sockets:
-            with contextlib.suppress(OSError):  # closed already
-                connection.shutdown(socket.SHUT_RDWR)
+async def _fetch(url: str, timeout: float, deadline: float, limit: int) -> bytes:
+    bounds = aiohttp.ClientTimeout(sock_connect=timeout, sock_read=timeout)
+    session = aiohttp.ClientSession(timeout=bounds, raise_for_status=True, auto_decompress=False, trust_env=True)
+    attempt = 0
+    try:
+        async with asyncio.timeout(deadline), session:
+            while True:
+                attempt += 1
+                content = bytearray()
+                try:
+                    async with session.get(url) as response:
+                        async for part in response.content.iter_any():
+                            content += part
+                            _check_size(content, limit)
+                    return bytes(content)
+                except aiohttp.ClientError as error:
+                    cause = str(error).partition("\n")[0]
+                    if attempt == ATTEMPTS or not _may_pass(error):
+                        raise OSError(cause + f", {attempt} times" * (attempt > 1)) from error
+                pause = PAUSE * 2 ** (attempt - 1)
+                log.info("%s: %s; trying again in %g s", url, cause, pause)
+                await asyncio.sleep(pause)
+    except TimeoutError:
+        raise OSError(f"not done after {deadline:g} s") from None
 
 
-def _handlers(download: _Download) -> list[urllib.request.BaseHandler]:
-    """The handlers of urllib, whose connections `download` can cut."""
-
-    class Plain(http.client.HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            download.watch(self.sock)
-
-    class Encrypted(http.client.HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            download.watch(self.sock)
-
-    class PlainHandler(urllib.request.HTTPHandler):
-        def http_open(self, req: urllib.request.Request) -> Any:
-            return self.do_open(Plain, req)
-
-    class EncryptedHandler(urllib.request.HTTPSHandler):
-        def https_open(self, req: urllib.request.Request) -> Any:
-            return self.do_open(Encrypted, req)
-
-    return [PlainHandler(), EncryptedHandler()]
+def _may_pass(error: aiohttp.ClientError) -> bool:
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status >= 500 or error.status in TRANSIENT
+    lasting = aiohttp.ServerTimeoutError, aiohttp.ClientConnectorError, aiohttp.InvalidURL
+    return not isinstance(error, lasting)
 
 
-def _describe(error: Exception) -> tuple[str, bool]:
-    """What went wrong, in words, and whether it may pass."""
-    if isinstance(error, urllib.error.HTTPError):
-        error.close()
-        return f"HTTP {error.code} {error.reason}", error.code >= 500 or error.code in PASSING
-    if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
-        return str(error) if str(error).startswith("not done") else "the server stays silent", False
-    if isinstance(error, ConnectionError | http.client.IncompleteRead):
-        return str(error) or type(error).__name__, True
-    if isinstance(error, http.client.HTTPException):
-        return f"this is no HTTP server ({type(error).__name__})", False
-    return str(getattr(error, "reason", None) or error), False
+def _check_size(content: bytes | bytearray, limit: int) -> None:
+    if len(content) > limit:
+        raise OSError(f"more than {limit} bytes")

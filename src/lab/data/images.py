@@ -1,15 +1,18 @@
 """What image datasets share: bytes to normalised floats, and random affine maps, a batch at a time on its device."""
 
 import math
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
-from lab.data.pictures import read_image
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.ranges import PositiveInt, Seed
@@ -97,30 +100,45 @@ class ImageDataModule(TensorDataModule):
         images, labels = batch
         return images.float().mul(1 / (255 * self.std)).sub_(self.mean / self.std), labels
 
-    def predict_inputs(self, paths: Sequence[Path]) -> "ImageFiles":
-        """Batches of image files, normalised as the data's own are in evaluation, without labels."""
-        if self.image_shape is None or self.image_shape[0] not in (1, 3):
-            raise UserError(f"{type(self).__name__} reads no image files: its image_shape is {self.image_shape}")
-        return ImageFiles(self, self.image_shape, paths)
+    def predict_inputs(self, paths: Sequence[Path]) -> DataLoader[Path]:
+        """Returns a loader of image files: images (B, C, H, W) as in evaluation, and None for their labels."""
+        shape = self.image_shape
+        if shape is None or shape[0] not in (1, 3):
+            raise UserError(f"{type(self).__name__} reads no image files: its image_shape is {shape}")
+
+        def read(batch: Sequence[Path]) -> tuple[Tensor, None]:
+            images = torch.stack([read_image(path, shape) for path in batch])  # (B, C, H, W)
+            return self.eval_transform((images, torch.zeros(len(images))), (0,))[0], None
+
+        loader: Any = DataLoader(list(paths), 256, collate_fn=read)  # type: ignore[arg-type]
+        loader.row_names = {"file": [str(path) for path in paths]}
+        return loader
 
 
-class ImageFiles:
-    """Reads image files in batches: images (B, C, H, W), and None for their labels."""
+def read_image(path: Path, shape: Sequence[int]) -> Tensor:
+    """Reads a PNG or JPEG file as bytes (C, H, W): turned upright, to grey or RGB, resized where it has another size.
 
-    def __init__(
-        self, data: ImageDataModule, shape: Sequence[int], paths: Sequence[Path], batch_size: int = 256
-    ) -> None:
-        self.data = data
-        self.shape = shape
-        self.paths = paths
-        self.batch_size = batch_size
-        self.row_names = {"file": [str(path) for path in paths]}
+    By Pillow, since torchvision's `decode_image` bounds no image's size.
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.paths) / self.batch_size)
+    Args:
+        path: of the file.
+        shape: (C, H, W), C of 1 or 3.
 
-    def __iter__(self) -> Iterator[tuple[Tensor, None]]:
-        for start in range(0, len(self.paths), self.batch_size):
-            paths = self.paths[start : start + self.batch_size]
-            images = torch.stack([read_image(path, self.shape) for path in paths])  # (B, C, H, W)
-            yield self.data.eval_transform((images, torch.zeros(len(images))), (0,))[0], None
+    Raises:
+        UserError: when it is no image that can be read whole.
+    """
+    channels, height, width = shape
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # more pixels than any honest picture
+            with Image.open(path, formats=["PNG", "JPEG"]) as file:
+                picture = ImageOps.exif_transpose(file)
+                if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+                    picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+                picture = picture.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        cause = "it is no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UserError(f"{path} cannot be read as an image: {cause}") from error
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)  # Pillow's averages over what it shrinks
+    pixels = torch.from_numpy(np.array(picture))  # (H, W) or (H, W, C)
+    return pixels.view(height, width, channels).permute(2, 0, 1)

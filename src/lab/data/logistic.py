@@ -39,9 +39,7 @@ class Logistic(GeneratedTable):
 
         The log-odds of class 1; a softmax over two logits has them as the difference of its rows.
         """
-        if self.standardizer is None:
-            return self.weights, self.bias
-        return self.weights * self.standardizer.std, self.bias + float(self.weights @ self.standardizer.mean)
+        return self.weights * self.preprocessor.std, self.bias + float((self.weights * self.preprocessor.mean).sum())
 
     @property
     def optimal_metrics(self) -> dict[str, float]:

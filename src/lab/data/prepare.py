@@ -1,4 +1,4 @@
-"""Preparing a table for training: cleaning, splitting, filling gaps, standardising; each works on plain tensors.
+"""Prepares a table for training: cleaning, splitting, imputing, standardising; each works on plain tensors.
 
 Legend: N rows, D features. Targets are labels, (N,) whole numbers, or values, (N, 1) floats.
 """
@@ -6,7 +6,7 @@ Legend: N rows, D features. Targets are labels, (N,) whole numbers, or values, (
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import polars
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -21,7 +21,7 @@ def clean(
     Args:
         features: (N, D) floats; NaN and infinities are missing.
         targets: labels, negative where missing, or values, NaN or infinite where missing. Such rows always go.
-        missing: `drop` drops rows that lack a feature; `mean` and `median` keep them, for `gap_filler`.
+        missing: `drop` drops rows that lack a feature; `mean` and `median` keep them, to be imputed.
         duplicates: `drop` keeps the first of rows that agree in every feature and in the target, `keep` keeps all.
 
     Returns:
@@ -31,22 +31,25 @@ def clean(
     Raises:
         UserError: when no row is left.
     """
-    features = features.masked_fill(~features.isfinite(), torch.nan)
-    counts = {}
-    kept = (targets.isfinite() & (targets >= 0)) if _are_labels(targets) else targets.isfinite().all(1)  # (N,)
-    counts["row without a target"] = int((~kept).sum())
-    features, targets = features[kept], targets[kept]
-    if duplicates == "drop":
-        kept = _first_of_each(features, targets)
-        counts["duplicate"] = int((~kept).sum())
-        features, targets = features[kept], targets[kept]
-    if missing == "drop":
-        kept = features.isfinite().all(1)
-        counts["row without all features"] = int((~kept).sum())
-        features, targets = features[kept], targets[kept]
-    if not len(features):
+    values = targets.view(len(targets), 1).to(features)
+    if not targets.is_floating_point():
+        values = values.masked_fill(values < 0, torch.nan)
+    table = pl.from_numpy(torch.cat([features, values], 1).numpy())  # (N, D + 1)
+    target = table.columns[-1]
+    table = table.select(pl.when(pl.all().is_finite()).then(pl.all()))
+    reasons = {
+        "row without a target": pl.col(target).is_null(),
+        "duplicate": pl.lit(duplicates == "drop") & ~pl.struct(pl.all()).is_first_distinct(),
+        "row without all features": pl.lit(missing == "drop") & pl.any_horizontal(pl.exclude(target).is_null()),
+    }
+    found = table.select(
+        pl.coalesce(pl.when(is_so).then(pl.lit(reason)) for reason, is_so in reasons.items())
+    ).to_series()
+    kept = torch.from_numpy(found.is_null().to_numpy(writable=True))  # (N,)
+    if not kept.any():
         raise UserError(f"missing={missing}: no row is left; missing=median fills gaps instead of dropping their rows")
-    return features, targets, counts
+    features = features.masked_fill(~features.isfinite(), torch.nan)
+    return features[kept], targets[kept], {reason: int((found == reason).sum()) for reason in reasons}
 
 
 def stratified_split(
@@ -72,68 +75,58 @@ def stratified_split(
             held = ", ".join(f"{name}={size}" for name, size in held_out.items())
             raise UserError(f"{len(targets)} rows with {held} leave none for {name}: change these, or get more rows")
     order = torch.randperm(len(targets), generator=generator)
-    if _are_labels(targets):
+    if not targets.is_floating_point():
         # Each class is spread evenly over [0, 1]: a stretch of that line then holds its share of every class.
-        place = torch.empty(len(targets), dtype=torch.float64)
-        for label in targets.unique():
-            rows = order[targets[order] == label]
-            place[rows] = (torch.arange(len(rows), dtype=torch.float64) + 0.5) / len(rows)
-        order = order[place[order].argsort(stable=True)]  # stable: the permutation breaks ties
+        place = ((pl.int_range(pl.len()) + 0.5) / pl.len()).over("label")
+        table = pl.DataFrame({"row": order.numpy(), "label": targets[order].numpy()})
+        order = table.sort(place, maintain_order=True)["row"].to_torch()  # the permutation breaks ties
     return {name: rows.sort().values for name, rows in zip(sizes, order.split(list(sizes.values())), strict=True)}
 
 
-def gap_filler(features: Tensor, how: str) -> Tensor:
-    """What stands in for a missing value of each column: its `mean` or `median` (D,), 0 where it has no value at all.
-
-    Args:
-        features: (N, D), NaN where missing; the training rows, so that nothing is learned from the others.
-        how: `mean` or `median`, the mean of the middle two where their number is even.
-    """
-    present = features.isfinite().sum(0)  # (D,)
-    if how == "mean":
-        return features.nansum(0) / present.clamp(min=1)
-    ascending = features.sort(0).values  # NaN comes last
-    middle = torch.stack([(present - 1).clamp(min=0) // 2, present // 2])  # (2, D)
-    middle = middle.clamp(max=len(features) - 1)
-    return ascending.gather(0, middle).mean(0).nan_to_num(0.0)
-
-
 @dataclass(frozen=True)
-class Standardizer:
-    """Moves and scales columns by fixed numbers: to mean 0 and variance 1 for the rows that it was fitted to.
+class Preprocessor:
+    """Imputes and standardises columns by fixed numbers, one for each column or for all.
 
     Args:
-        mean: (D,)
-        std: (D,), population standard deviation, 1 for constant columns, which become 0.
+        fill: (D,) or (), takes the place of a missing value; NaN leaves it missing.
+        mean: (D,) or (), is taken off.
+        std: (D,) or (), what is left is divided by.
     """
 
+    fill: Tensor
     mean: Tensor
     std: Tensor
 
     @classmethod
-    def fit(cls, features: Tensor) -> "Standardizer":
-        """The standardizer of (N, D) features without gaps: the training rows."""
-        # Rounding leaves a constant column a tiny deviation, which would blow up noise: its range tells it apart.
-        constant = features.amax(0) == features.amin(0)
-        mean = torch.where(constant, features[0], features.mean(0))
-        return cls(mean, features.std(0, correction=0).masked_fill(constant, 1.0))
+    def fit(cls, features: Tensor, missing: str, standardize: bool) -> "Preprocessor":
+        """Learns from the training rows.
+
+        Args:
+            features: (N, D) in float64, NaN where missing.
+            missing: `mean` and `median` fill gaps with that of the column, 0 where it has no value; `drop` leaves them.
+            standardize: scale to mean 0 and variance 1 (of the population); constant columns become 0.
+        """
+        fill, mean, std = torch.tensor([torch.nan, 0.0, 1.0]).to(features)
+        if missing == "mean":
+            fill = features.nanmean(0).nan_to_num(0.0)
+        elif missing == "median":
+            medians = pl.from_numpy(features.numpy()).fill_nan(None).median().fill_null(0.0)
+            fill = torch.tensor(medians.row(0), dtype=features.dtype)
+        if standardize:
+            filled = torch.where(features.isnan(), fill, features)
+            # Rounding leaves a constant column a tiny deviation, which would blow up noise: its range tells it apart.
+            constant = filled.amax(0) == filled.amin(0)
+            mean = torch.where(constant, filled[0], filled.mean(0))
+            std = filled.std(0, correction=0).masked_fill(constant, 1.0)
+        return cls(fill, mean, std)
 
     def __call__(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.std
+        """Prepares features (N, D), NaN or infinite where missing."""
+        return (torch.where(features.isfinite(), features, self.fill) - self.mean) / self.std
 
     def inverse(self, features: Tensor) -> Tensor:
-        """Standardised features in their former units."""
+        """Returns standardised features in their former units."""
         return features * self.std + self.mean
 
 
-def _are_labels(targets: Tensor) -> bool:
-    return not targets.is_floating_point()
-
-
-def _first_of_each(features: Tensor, targets: Tensor) -> Tensor:
-    """Marks (N,) the first of equal rows; missing values equal each other."""
-    rows = polars.from_numpy(torch.cat([features, targets.view(len(targets), -1).to(features)], 1).numpy())
-    first = rows.with_row_index("row").unique(subset=rows.columns, keep="first")["row"]
-    kept = torch.zeros(len(features), dtype=torch.bool)
-    kept[torch.from_numpy(first.to_numpy().astype("int64"))] = True
-    return kept
+UNCHANGED = Preprocessor(*torch.tensor([torch.nan, 0.0, 1.0]))

@@ -1,4 +1,4 @@
-"""What tables share: rows of numbers, cleaned, split, filled and standardised by what the training rows say."""
+"""What tables share: rows of numbers, cleaned, split, imputed and standardised by what the training rows say."""
 
 import logging
 from abc import abstractmethod
@@ -8,9 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lab.data.prepare import Standardizer, clean, gap_filler, stratified_split
-from lab.data.tensors import Batch, TensorDataModule, generator
-from lab.engine.utils.errors import UserError
+from lab.data.prepare import UNCHANGED, Preprocessor, clean, stratified_split
+from lab.data.tensors import Batch, TensorDataModule, generator, sizes
 from lab.engine.utils.ranges import PositiveInt, Probability, Seed
 
 log = logging.getLogger(__name__)
@@ -23,17 +22,15 @@ class TableDataModule(TensorDataModule):
     float64.
 
     Args:
-        missing: what becomes of rows with a missing or infinite feature: `drop`, or filled in with the column's `mean`
-            or `median` over the training rows. Rows without a target are dropped always.
+        missing: what becomes of rows with a missing or infinite feature: `drop`, or imputed by the column's `mean` or
+            `median` over the training rows. Rows without a target are dropped always.
         duplicates: `drop` leaves one of equal rows, before the split, so that none is trained on and tested on.
         standardize: scale every column to mean 0 and variance 1 over the training rows.
         seed: of the split, and of generated tables.
         **loading: see `TensorDataModule`.
 
     Attributes:
-        standardizer: what `standardize` applied; None without it and before `setup`.
-        filler: what stands in for a missing value of each column (D,); None where such rows are dropped, and before
-            `setup`.
+        preprocessor: what the training rows say of each column; leaves rows as they are before `setup`.
     """
 
     def __init__(
@@ -49,74 +46,52 @@ class TableDataModule(TensorDataModule):
         self.duplicates = duplicates
         self.standardize = standardize
         self.seed = seed
-        self.standardizer: Standardizer | None = None
-        self.filler: Tensor | None = None
+        self.preprocessor = UNCHANGED
 
     @property
     def preparation(self) -> dict[str, Any]:
-        """What the training rows said, in plain numbers, words and lists: what a model needs to read other rows."""
-        fitted = {"filler": self.filler}
-        if self.standardizer is not None:
-            fitted |= {"mean": self.standardizer.mean, "std": self.standardizer.std}
-        return {name: None if value is None else value.tolist() for name, value in fitted.items()}
+        found = {name: column.tolist() for name, column in vars(self.preprocessor).items()}
+        return found | ({"fill": None} if self.preprocessor.fill.isnan().any() else {})
 
     def restore(self, preparation: dict[str, Any]) -> None:
-        """Takes a `preparation` over: rows read from now on are prepared as it says, and not by what they say."""
-        fitted = {
-            name: torch.tensor(preparation[name], dtype=torch.float64)
-            for name in ("filler", "mean", "std")
-            if preparation.get(name) is not None
-        }
-        self.filler = fitted.get("filler")
-        self.standardize = "mean" in fitted
-        self.standardizer = Standardizer(fitted["mean"], fitted["std"]) if self.standardize else None
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"preparation": self.preparation}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.restore(state_dict["preparation"])
+        fitted = {name: preparation[name] for name in ("fill", "mean", "std")}
+        if fitted["fill"] is None:
+            fitted["fill"], self.missing = torch.nan, "drop"
+        self.preprocessor = Preprocessor(*(torch.tensor(column, dtype=torch.float64) for column in fitted.values()))
 
     def prepare(
         self, features: Tensor, targets: Tensor, held_out: Mapping[str, int | float], **more: Batch
     ) -> dict[str, Batch]:
-        """Cleans, splits, fills gaps, standardises; says in one line of the log what it did.
+        """Cleans, splits, imputes, standardises; says in one line of the log what it did.
 
         Args:
             features: (N, D) float64, NaN or infinite where missing.
             targets: (N,) labels, negative where missing, or (N, 1) values, NaN where missing.
             held_out: sizes of the splits besides `train`, see `stratified_split`.
-            **more: splits that are neither cleaned nor dealt out, only filled and standardised like the rest.
+            **more: splits that are neither cleaned nor dealt out, only imputed and standardised like the rest.
         """
-        total = len(features)
+        done = [_count(len(features), "row")]
         features, targets, dropped = clean(features, targets, self.missing, self.duplicates)
+        done += [f"{_count(number, what)} dropped" for what, number in dropped.items() if number]
         rows = stratified_split(targets, held_out, generator(self.seed, 2))
         splits = {name: (features[index], targets[index]) for name, index in rows.items()} | more
-        gaps = sum(int(x.isnan().sum()) for x, _ in splits.values())
-        if self.filler is None and self.missing != "drop":
-            self.filler = gap_filler(splits["train"][0], self.missing)
-        if self.standardize and self.standardizer is None:
-            self.standardizer = Standardizer.fit(self._filled(splits["train"][0]))
-        splits = {name: (self.apply(x), y) for name, (x, y) in splits.items()}
-        self._tell(total, dropped, gaps, splits)
-        dtype = torch.float64 if self.trainer and self.trainer.precision == "64-true" else torch.float32
-        return {name: (x.to(dtype), y.to(dtype) if y.is_floating_point() else y) for name, (x, y) in splits.items()}
-
-    def apply(self, features: Tensor) -> Tensor:
-        """Fills the gaps (NaN) of features (N, D) in float64, and standardises them, as the training rows say."""
-        features = self._filled(features)
-        return self.standardizer(features) if self.standardizer else features
-
-    def _filled(self, features: Tensor) -> Tensor:
-        return features if self.filler is None else torch.where(features.isnan(), self.filler, features)
-
-    def _tell(self, total: int, dropped: dict[str, int], gaps: int, splits: dict[str, Batch]) -> None:
-        done = [_count(total, "row"), *(f"{_count(n, what)} dropped" for what, n in dropped.items() if n)]
-        if gaps:
+        if gaps := sum(int(x.isnan().sum()) for x, _ in splits.values()):
             done.append(f"{_count(gaps, 'missing value')} imputed by the {self.missing}")
-        sizes = ", ".join(f"{name} {len(splits[name][0]):,}" for name in ("train", "val", "test"))
-        log.info("prepared: %s; %s", ", ".join(done), sizes)
+        parts = [f"{name} {len(splits[name][0]):,}" for name in ("train", "val", "test")]
+        log.info("prepared: %s; %s", ", ".join(done), ", ".join(parts))
+        if self.preprocessor is UNCHANGED:
+            self.preprocessor = Preprocessor.fit(splits["train"][0], self.missing, self.standardize)
+        dtype = torch.float64 if self.trainer and self.trainer.precision == "64-true" else torch.float32
+        return {
+            name: (self.preprocessor(x).to(dtype), y.to(dtype) if y.is_floating_point() else y)
+            for name, (x, y) in splits.items()
+        }
+
+
+def _count(number: int, what: str) -> str:
+    """Returns such as `1 row`, `1,000 rows without a target`."""
+    noun, without, rest = what.partition(" without ")
+    return f"{number:,} {noun}{'s' * (number != 1)}{without}{rest}"
 
 
 class GeneratedTable(TableDataModule):
@@ -146,12 +121,8 @@ class GeneratedTable(TableDataModule):
         **table: Any,
     ) -> None:
         super().__init__(standardize=standardize, eval_batch_size=eval_batch_size, **table)
-        if num_val >= num_samples:
-            raise UserError(f"num_val={num_val} is a part of num_samples={num_samples}, and leaves none to train on")
+        self.sizes = sizes(num_samples, num_val, num_test)
         self.num_features = num_features
-        self.num_samples = num_samples
-        self.num_val = num_val
-        self.num_test = num_test
         self.dirty = dirty
 
     @abstractmethod
@@ -159,29 +130,22 @@ class GeneratedTable(TableDataModule):
         """`count` rows of the distribution: features (count, D), float64, and targets."""
 
     def load(self) -> dict[str, Batch]:
-        features, targets = self.draw(self.num_samples + self.num_test, generator(self.seed, 0))
-        n = self.num_samples
+        n = self.sizes["train"] + self.sizes["val"]
+        features, targets = self.draw(n + self.sizes["test"], generator(self.seed, 0))
         rows = corrupt(features[:n], targets[:n], self.dirty, generator(self.seed, 1))
-        return self.prepare(*rows, {"val": self.num_val}, test=(features[n:], targets[n:]))
+        return self.prepare(*rows, {"val": self.sizes["val"]}, test=(features[n:], targets[n:]))
 
     def test_rows(self) -> Batch:
-        """The test split in float64, on the CPU, in the units that it was drawn in; after `setup`."""
+        """Returns the test split in float64, on the CPU, in the units that it was drawn in; after `setup`."""
         features, targets = (t.cpu() for t in self.splits["test"])
-        features = features.double()
-        return self.standardizer.inverse(features) if self.standardizer else features, targets
+        return self.preprocessor.inverse(features.double()), targets
 
 
-def corrupt(features: Tensor, targets: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Makes a `share` of (N, D) features missing or infinite, then adds copies of as large a share of the rows."""
-    dirt = torch.tensor([torch.nan, torch.inf, -torch.inf]).to(features)
-    hit = torch.rand(features.shape, generator=generator) < share
-    kind = torch.randint(len(dirt), features.shape, generator=generator)
-    features = torch.where(hit, dirt[kind], features)
-    again = torch.randperm(len(features), generator=generator)[: round(share * len(features))]
+def corrupt(features: Tensor, targets: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Makes features (N, D) missing or infinite at this rate, then adds copies of as large a share of the rows."""
+    broken = torch.tensor([torch.nan, torch.inf, -torch.inf]).to(features)
+    hit = torch.rand(features.shape, generator=generator) < rate
+    kind = torch.randint(len(broken), features.shape, generator=generator)
+    features = torch.where(hit, broken[kind], features)
+    again = torch.randperm(len(features), generator=generator)[: round(rate * len(features))]
     return torch.cat([features, features[again]]), torch.cat([targets, targets[again]])
-
-
-def _count(number: int, what: str) -> str:
-    """Such as `1 row`, `1,000 rows without a target`."""
-    noun, without, rest = what.partition(" without ")
-    return f"{number:,} {noun}{'s' * (number != 1)}{without}{rest}"

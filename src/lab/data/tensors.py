@@ -94,47 +94,20 @@ class Batches:
         return min(batches, self.size // self.world_size)  # none is empty; with tiny ones some hold one sample more
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, first = self.epoch(), 0
-        if self._resume_at is not None and self._resume_at[0] == epoch:
-            first = self._resume_at[1]
+        epoch = self.epoch()
+        first = self._resume_at[1] if self._resume_at is not None and self._resume_at[0] == epoch else 0
         self._resume_at = None
-        made, rest = _Made(self, epoch), range(first, len(self))
-        for i, batch in zip(
-            rest, self._ahead(made, rest) if self.num_workers else map(made.__getitem__, rest), strict=True
-        ):
+        numbers, made = range(first, len(self)), _Epoch(self, epoch)
+        batches: Iterable[Batch] = map(made.__getitem__, numbers)
+        if self.num_workers:
+            # With a seed, since a loader would draw one from the global generator, and nothing else draws there.
+            batches = DataLoader(
+                made, None, sampler=numbers, num_workers=self.num_workers, generator=generator(0),
+                multiprocessing_context="fork",
+            )  # fmt: skip
+        for i, batch in zip(numbers, batches, strict=True):
             self._position = (epoch, i + 1)
             yield batch
-
-    def _ahead(self, made: "_Made", rest: range) -> Iterable[Batch]:
-        """The batches of `rest`, made by workers. They are given a seed, since a loader would draw one from the global
-        generator, and nothing else draws there.
-        """
-        return DataLoader(
-            made,
-            None,
-            sampler=rest,
-            num_workers=self.num_workers,
-            generator=generator(0),
-            multiprocessing_context="fork",
-        )
-
-    def make(self, i: int, index: Any, epoch: int) -> Batch:
-        """Batch `i` of an epoch, where `index` says what each takes."""
-        batch = tuple(
-            tensor[index[i]] if isinstance(index[i], slice) else tensor.index_select(0, index[i])
-            for tensor in self.tensors
-        )
-        return batch if self.transform is None else self.transform(batch, (self.shuffle_seed or 0, epoch, self.rank, i))
-
-    def _index(self, epoch: int) -> Any:
-        """What each batch of this rank takes: rows (batches, batch_size / world_size) in training, else slices."""
-        if self.shuffle_seed is None:
-            edges = np.linspace(0, self.size, self.world_size * len(self) + 1).round().astype(int).tolist()
-            mine = edges[self.rank * len(self) : (self.rank + 1) * len(self) + 1]
-            return [slice(a, b) for a, b in pairwise(mine)]
-        order = torch.randperm(self.size, generator=generator(self.shuffle_seed, epoch))
-        shared = order[: len(self) * self.batch_size].view(len(self), self.world_size, -1)
-        return shared[:, self.rank].to(self.tensors[0].device)
 
     def state_dict(self) -> dict[str, int]:
         epoch, batch = self._position
@@ -145,14 +118,23 @@ class Batches:
         self._position = self._resume_at = (state["epoch"], state["batch"])
 
 
-class _Made(Dataset[Batch]):
-    """The batches of an epoch by their number, for workers to make."""
+class _Epoch(Dataset[Batch]):
+    """The batches of one epoch on one rank by their number, for workers to make or for this process."""
 
-    def __init__(self, batches: Batches, epoch: int) -> None:
-        self.make, self.index, self.epoch = batches.make, batches._index(epoch), epoch
+    def __init__(self, of: Batches, epoch: int) -> None:
+        self.of, self.epoch = of, epoch
+        self.index: Any  # what each batch takes: a slice, in training rows (batches, batch_size / world_size)
+        if of.shuffle_seed is None:
+            edges = np.linspace(0, of.size, of.world_size * len(of) + 1).round().astype(int).tolist()
+            self.index = [slice(*ends) for ends in pairwise(edges)][of.rank * len(of) : (of.rank + 1) * len(of)]
+        else:
+            order = torch.randperm(of.size, generator=generator(of.shuffle_seed, epoch))[: len(of) * of.batch_size]
+            self.index = order.view(len(of), of.world_size, -1)[:, of.rank].to(of.tensors[0].device)
 
     def __getitem__(self, i: int) -> Batch:
-        return self.make(i, self.index, self.epoch)
+        rows, of = self.index[i], self.of
+        batch = tuple(t[rows] if isinstance(rows, slice) else t.index_select(0, rows) for t in of.tensors)
+        return batch if of.transform is None else of.transform(batch, (of.shuffle_seed or 0, self.epoch, of.rank, i))
 
 
 class TensorDataModule(pl.LightningDataModule):
@@ -186,6 +168,20 @@ class TensorDataModule(pl.LightningDataModule):
     def optimal_metrics(self) -> dict[str, float]:
         """The best that a model can reach on the test set, by metric, where that is known; after `setup`."""
         return {}
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What the training rows say, plain: what a model needs to read other inputs. Every checkpoint holds it."""
+        return {}
+
+    def restore(self, preparation: dict[str, Any]) -> None:
+        """Takes a `preparation` over: what is read from now on is prepared as it says, and not by what itself says."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"preparation": self.preparation} if self.preparation else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restore(state_dict["preparation"])
 
     @abstractmethod
     def load(self) -> dict[str, Batch]:

@@ -2,6 +2,7 @@
 
 import logging
 from bisect import bisect
+from itertools import pairwise
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,9 +22,9 @@ SYMBOLS = b"\nabcdefghijklmnopqrstuvwxyz .,;:!?-ABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 class Text(TensorDataModule):
     """Tokens (B, T) and the tokens that follow (B, T), all bytes, in [0, 256).
 
-    Without a `path` they come from a Markov chain over `num_symbols` characters: the next hangs on the last one alone,
-    by a matrix whose rows are drawn from a Dirichlet distribution. No model can predict them better than to the entropy
-    rate, -sum_i p_i sum_j P_ij log P_ij, where p is the stationary distribution: that is `optimal_metrics`.
+    Without a `path` they come from a Markov chain over `num_symbols` characters: the next depends on the last one
+    alone, by a matrix whose rows are drawn from a Dirichlet distribution. No model can predict them better than to the
+    entropy rate, -sum_i p_i sum_j P_ij log P_ij, where p is the stationary distribution: that is `optimal_metrics`.
 
     The text is split in its order: the last tenth is the test, the tenth before it validation. Each epoch cuts the
     training part into windows at other places.
@@ -68,19 +69,10 @@ class Text(TensorDataModule):
 
     @property
     def preparation(self) -> dict[str, Any]:
-        """What a model needs to read another text."""
         return {"vocabulary": self.vocabulary}
 
     def restore(self, preparation: dict[str, Any]) -> None:
-        """Takes a `preparation` over."""
         self.vocabulary = preparation["vocabulary"]
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"preparation": self.preparation}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.restore(state_dict["preparation"])
 
     @property
     def transitions(self) -> Tensor:
@@ -108,13 +100,10 @@ class Text(TensorDataModule):
     def load(self) -> dict[str, Batch]:
         text = self._emit() if self.path is None else np.fromfile(self.path, dtype=np.uint8)
         self.tokens = torch.from_numpy(text)
-        self._train_end, val_end = len(text) * 8 // 10, len(text) * 9 // 10
+        edges = [len(text) * tenths // 10 for tenths in (0, 8, 9, 10)]
+        self._train_end = edges[1]
         starts: dict[str, Batch] = {}
-        for name, first, end in (
-            ("train", 0, self._train_end),
-            ("val", self._train_end, val_end),
-            ("test", val_end, len(text)),
-        ):
+        for name, (first, end) in zip(("train", "val", "test"), pairwise(edges), strict=True):
             if end - first <= self.context_length:
                 raise UserError(
                     f"{self.path or 'the text'}: its {name} part has {end - first} bytes, and"

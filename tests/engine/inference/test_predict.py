@@ -17,9 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.data.encode import read_rows
-from lab.data.files import read_table
-from lab.data.pictures import read_image
+from lab.data.csv import CSV
+from lab.data.images import read_image
+from lab.data.table_schema import encode_target, infer_schema, read_csv
 from lab.engine.inference.output import write_table
 from lab.engine.inference.predict import to_columns
 from lab.engine.inference.request import read_request
@@ -117,7 +117,7 @@ def test_values_are_predicted_in_their_units(runs: dict[str, Path], tmp_path: Pa
     rows = rows_of(tmp_path / "p.csv")
     assert list(rows[0]) == ["row", "prediction", "target"]
     found, true = (np.array([float(row[name]) for row in rows]) for name in ("prediction", "target"))
-    assert true.tolist() == read_table(str(runs["copy"]), "weight", "regression").target.tolist()
+    assert true.tolist() == [float(row["weight"]) for row in rows_of(runs["copy"])]
     assert np.abs(found - true).mean() < 2, "near 30, and not standardised"
     data: Any = run.datamodule()
     data.restore(run.preparation())
@@ -174,7 +174,7 @@ def test_what_is_wrong_with_a_table_is_told(
 
 def test_gaps_are_refused_where_training_dropped_them(runs: dict[str, Path]) -> None:
     data: Any = Run.open(runs["kinds"]).datamodule()
-    data.restore(Run.open(runs["kinds"]).preparation() | {"filler": None})
+    data.restore(Run.open(runs["kinds"]).preparation() | {"fill": None})
     with pytest.raises(UserError, match=r"row 1 of copy\.csv: born is missing"):
         data.read(str(runs["copy"]))
 
@@ -187,22 +187,19 @@ def test_an_unknown_class_is_told(runs: dict[str, Path], tmp_path: Path) -> None
         data.setup("test")
 
 
-def test_rows_read_again_are_the_same_bits(tmp_path: Path) -> None:
+def test_numbers_are_read_to_the_bit_and_classes_however_they_are_written(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     numbers = [repr(float(x)) for x in rng.normal(size=300) * 10.0 ** rng.integers(-30, 30, 300)]
     path = tmp_path / "t.csv"
     lines = [f"{x}, {'uv'[i % 2]},left out,{i % 3}.0\n" for i, x in enumerate(numbers)]
     path.write_text("x,w,b,y\n" + "".join(lines))
-    found = read_table(str(path), "y", drop=["b"])
-    frame, again = read_rows(str(path), found.sources)
-    np.testing.assert_array_equal(again, found.features)
-    assert again[:, 0].tolist() == [float(x) for x in numbers]
-    from lab.data.encode import read_targets
-
-    for words in (frame["y"], frame["y"].str.replace(r"\.0", "")):
-        assert read_targets(words, read_table(str(path), "y", "classification").classes, "t").tolist() == [
-            i % 3 for i in range(300)
-        ]
+    data = CSV(str(path), "y", drop=["b"], standardize=False)
+    data.setup("fit")
+    assert data.read(path)[0][:, 0].tolist() == [float(x) for x in numbers]
+    words = read_csv(path)
+    classes = infer_schema(words, "y", "classification", ["b"], "t")[1]
+    for column in (words["y"], words["y"].str.replace(r"\.0", "")):
+        assert encode_target(column.to_frame(), "y", classes, "t").tolist() == [i % 3 for i in range(300)]
 
 
 @pytest.fixture(scope="module")

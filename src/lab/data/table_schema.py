@@ -1,0 +1,255 @@
+"""Reads CSV files, infers what their columns hold, and encodes them as numbers.
+
+Works without torch, so that what is wrong with a file is told at once. Legend: N rows, D features.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from polars.exceptions import PolarsError
+
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import check_file
+from lab.engine.utils.names import nearest
+
+Task = Literal["auto", "classification", "regression"]
+# Columns by name, in order: `number`, `boolean`, or the categories of a column of words. Plain, for checkpoints
+Schema = dict[str, str | list[str]]
+
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # words that stand for no value
+MAX_CATEGORIES = 50  # of a column that is one-hot encoded
+MAX_INTEGER_CLASSES = 20  # different whole numbers that task=auto still takes for classes
+
+
+def dims(path: Any, target: Any, task: Task, drop: Sequence[Any]) -> dict[str, int]:
+    """Returns the `dims` of a file: how many `features`, and how many `classes` or `targets`; see `infer_schema`."""
+    file = Path(str(path))
+    changed = file.stat().st_mtime_ns if file.is_file() else 0
+    return dict(_dims(file, changed, str(target), task, tuple(str(column) for column in drop)))
+
+
+@cache
+def _dims(path: Path, changed: int, target: str, task: Task, drop: tuple[str, ...]) -> dict[str, int]:
+    schema, classes = infer_schema(read_csv(path), target, task, drop, path.name)
+    outputs = {"targets": 1} if classes is None else {"classes": len(classes)}
+    return {"features": len(feature_names(schema)), **outputs}
+
+
+def read_csv(path: Path, key: str = "data.path") -> pl.DataFrame:
+    """Reads a CSV file with a header: separated by commas, semicolons or tabs, whichever its header has most of.
+
+    Args:
+        path: of the file.
+        key: what the user gave it as.
+
+    Returns:
+        Columns of words, without blanks around them, null where they stand for no value.
+
+    Raises:
+        UserError: when the file is not there, cannot be read, or has no rows.
+    """
+    check_file(path, key)
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            header = file.readline()
+        if not header.strip():
+            raise UserError(f"{key}={path} is empty: it needs a line of column names, then rows")
+        separator = max(",;\t", key=header.count)
+        words = pl.read_csv(path, separator=separator, infer_schema=False, encoding="utf8-lossy").rename(str.strip)
+    except OSError as error:
+        raise UserError(f"{key}={path}: {error.strerror}: give a CSV file") from error
+    except PolarsError as error:
+        raise UserError(f"{key}={path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
+    if words.is_empty():
+        raise UserError(f"{key}={path} holds column names and no rows")
+    stripped = pl.all().str.strip_chars()
+    return words.select(pl.when(~stripped.is_in(MISSING)).then(stripped))
+
+
+def infer_schema(
+    words: pl.DataFrame, target: str, task: Task, drop: Sequence[str], name: str
+) -> tuple[Schema, list[str] | None]:
+    """Infers what the columns of a training file hold. Columns without any value are left out.
+
+    Args:
+        words: what `read_csv` returns.
+        target: name of the column to predict.
+        task: `classification`, `regression`, or `auto`: classification for words, booleans and whole numbers with at
+            most 20 different values.
+        drop: names of the columns to leave out.
+        name: of the file.
+
+    Returns:
+        The columns that the features come from, and the names of the classes, None where the target is a value.
+
+    Raises:
+        UserError: when there is no such column, or nothing to learn from.
+    """
+    for key, column in [("target", target), *(("drop", column) for column in drop)]:
+        _check_column(words, column, f"data.{key}={column}: no such column in {name}")
+    if target in drop:
+        raise UserError(f"data.drop={list(drop)}: {target} is the target; take it off the list")
+    classes = _infer_classes(_infer(words[target]), task, name)
+    schema = {column.name: kind for column in words.drop(target, *drop) if (kind := _infer_kind(column))}
+    for column, kind in schema.items():
+        if isinstance(kind, list) and len(kind) > MAX_CATEGORIES:
+            dropped = [n if n.isidentifier() else f'"{n}"' for n in (*drop, column)]  # Hydra wants others quoted
+            raise UserError(
+                f"column {column} of {name} holds {len(kind)} different words, such as {kind[0]!r}; at most"
+                f" {MAX_CATEGORIES} become features\nleave it out: 'data.drop=[{','.join(dropped)}]'"
+            )
+    if not schema:
+        raise UserError(f"{name} has no column to learn from besides the target {target} and data.drop={list(drop)}")
+    return schema, classes
+
+
+def feature_names(schema: Schema) -> list[str]:
+    """Returns the names of the D features; a column `size` of words becomes `size=large`, `size=small`."""
+    return [
+        name
+        for column, kind in schema.items()
+        for name in ([column] if isinstance(kind, str) else [f"{column}={category}" for category in kind])
+    ]
+
+
+def encode_features(words: pl.DataFrame, schema: Schema, name: str) -> NDArray[np.float64]:
+    """Encodes rows whose columns, in any order, are those of `schema`; others are passed over.
+
+    Numbers stay, booleans become 0 and 1, a column of words becomes one of 0 and 1 for each of its categories. A
+    missing word is missing in each of these.
+
+    Returns:
+        Features (N, D), NaN or infinite where missing.
+
+    Raises:
+        UserError: where a column lacks, or a row holds what the schema does not know: the first, with column and row.
+    """
+    features = []
+    for column, kind in schema.items():
+        _check_column(words, column, f"{name} has no column {column}, which the run's model reads")
+        values = _parse(words[column], kind)
+        if isinstance(kind, str):
+            _check_known(words[column], values, name, "no number" if kind == "number" else "not true or false")
+            features.append(values)
+        else:
+            _check_known(words[column], values, name, "no word", kind)
+            features += [(values == category).cast(pl.Float64) for category in kind]
+    return np.column_stack([feature.to_numpy() for feature in features])
+
+
+def encode_target(words: pl.DataFrame, target: str, classes: Sequence[str] | None, name: str) -> NDArray[Any]:
+    """Encodes the column to predict: labels (N,), -1 where missing, without `classes` values (N,), NaN where missing.
+
+    Classes are known however they are written: 3 and 3.0, True and true are the same.
+
+    Raises:
+        UserError: when there is no such column, or for the first row with another class, or with what is no number.
+    """
+    _check_column(words, target, f"data.target={target}: no such column in {name}")
+    column = words[target]
+    if classes is None:
+        values = _parse(column, "boolean")  # which are 0 and 1 to a regression
+        _check_known(column, values, name, "no number")
+        return values.to_numpy(writable=True)
+    known, values = _infer(pl.Series(classes)), column
+    if known.dtype == pl.Boolean:
+        known, values = known.cast(pl.Float64), _parse(column, "boolean")
+    elif known.dtype.is_numeric():
+        values = column.str.replace(r"\.0*$", "").cast(known.dtype, strict=False)
+    labels = values.replace_strict(known, range(len(classes)), default=None, return_dtype=pl.Int64)
+    if values.dtype.is_float():
+        labels = labels.set(values.is_infinite(), -1)
+    _check_known(column, labels, name, "no class", classes)
+    return labels.fill_null(-1).to_numpy(writable=True)
+
+
+def _infer(words: pl.Series) -> pl.Series:
+    """Reads a column as booleans, whole numbers or numbers, where all of its words are such."""
+    lower = words.str.to_lowercase()
+    if lower.drop_nulls().is_in(["true", "false"]).all():
+        return lower == "true"
+    for dtype in (pl.Int64, pl.Float64):
+        numbers = words.cast(dtype, strict=False)
+        if numbers.null_count() == words.null_count():
+            return numbers
+    return words
+
+
+def _known(values: pl.Series) -> pl.Series:
+    known = values.drop_nulls()
+    return known.filter(known.is_finite()) if known.dtype.is_float() else known
+
+
+def _infer_kind(words: pl.Series) -> str | list[str] | None:
+    """Returns what a column holds, see `Schema`; None where it holds nothing."""
+    known = _known(_infer(words))
+    if known.is_empty():
+        return None
+    if known.dtype == pl.String:
+        return known.unique().sort().to_list()
+    return "boolean" if known.dtype == pl.Boolean else "number"
+
+
+def _infer_classes(column: pl.Series, task: Task, name: str) -> list[str] | None:
+    """Returns the names of the classes of a target; None where it is a value."""
+    known = _known(column)
+    if known.is_empty():
+        raise UserError(f"data.target={column.name}: no row of {name} has a value there")
+    values = known.unique().sort()
+    if task == "auto":
+        few = column.dtype.is_integer() and len(values) <= MAX_INTEGER_CLASSES
+        task = "classification" if few or column.dtype in (pl.String, pl.Boolean) else "regression"
+    if task == "regression":
+        if column.dtype == pl.String:
+            raise UserError(
+                f"data.target={column.name} holds words in {name}, such as {values[0]!r}, and data.task=regression"
+                " needs numbers: use data.task=classification or another target"
+            )
+        return None
+    if len(values) == 1:
+        raise UserError(
+            f"data.target={column.name} is {values[0]!r} in every row of {name}: there is nothing to tell apart"
+        )
+    if column.dtype.is_float() and (fractions := known.filter(known % 1 != 0)).len():
+        raise UserError(
+            f"data.target={column.name} holds fractions in {name}, such as {fractions[0]}, and"
+            " data.task=classification needs classes: use data.task=regression or another target"
+        )
+    if 2 * len(values) > len(known):
+        raise UserError(
+            f"data.target={column.name} has {len(values)} classes in {len(known)} rows of {name}, less than two rows"
+            " each: use data.task=regression for numbers, or another target"
+        )
+    return [str(value) for value in values]
+
+
+def _parse(words: pl.Series, kind: str | list[str]) -> pl.Series:
+    """Reads a column as a schema says, null where it is something else."""
+    if isinstance(kind, list):
+        return words.cast(pl.Enum(kind), strict=False)
+    if kind == "boolean":
+        words = words.str.to_lowercase().replace({"true": "1", "false": "0"})
+    return words.cast(pl.Float64, strict=False)
+
+
+def _check_column(words: pl.DataFrame, column: str, said: str) -> None:
+    if column not in words.columns:
+        raise UserError(f"{said}{nearest(column, words.columns)}\ncolumns: {_shortened(words.columns)}")
+
+
+def _check_known(words: pl.Series, values: pl.Series, name: str, what: str, known: Sequence[str] = ()) -> None:
+    """Refuses a word that has no value; people count rows from 1, the names of the columns not among them."""
+    for row in (words.is_not_null() & values.is_null()).arg_true().head(1):
+        raise UserError(
+            f"row {row + 1} of {name}: {words.name}={words[row]} is {what}"
+            + (f" that the run's model knows{nearest(words[row], known)}\nknown: {_shortened(known)}" if known else "")
+        )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:30]) + ", …" * (len(names) > 30)
