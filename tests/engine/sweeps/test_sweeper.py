@@ -99,9 +99,9 @@ def test_a_swept_choice_is_all_that_its_files_make() -> None:
     """Those that it builds upon as well, as Hydra composes them."""
     found = choice_configs(Space.parse(["experiment=blobs_mlp,mnist_lenet", "seed=0,1"]))
     assert set(found) == {"experiment=blobs_mlp", "experiment=mnist_lenet"}
-    assert found["experiment=mnist_lenet"]["model._target_"] == "lab.models.lenet.LeNet"
-    assert found["experiment=mnist_lenet"]["data._target_"] == "lab.data.mnist.MNIST"
-    assert found["experiment=blobs_mlp"]["model.hidden_sizes"] == [128]
+    changed = found["experiment=blobs_mlp"]
+    assert (changed["model._target_"], changed["data._target_"]) == ("lab.models.mlp.MLP", "lab.data.blobs.Blobs")
+    assert changed["trainer.max_epochs"] == 5
 
 
 @pytest.mark.slow
