@@ -31,7 +31,7 @@ from lab.engine.cli.errors import user_errors
 from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate, instantiate_each
 from lab.engine.runs.run import Run
-from lab.engine.sweeps.authorize_jobs import authorize_jobs
+from lab.engine.sweeps.jobs import authorize_jobs
 from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.redaction import TYPED

@@ -1,4 +1,4 @@
-"""hydra/launcher=gpu_pool: one fresh process for each job, so many at a time as this machine has places."""
+"""Launches one fresh process for each job, so many at a time as this machine has slots: hydra/launcher=gpu_pool."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ class GpuPoolLauncher(Launcher):
         self.pool = Pool(device_slots(*self.sizes))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from lab.engine.sweeps.pool import Job
+        from lab.engine.sweeps.pool import PoolJob
 
         assert self.config is not None
         assert self.hydra_context is not None
@@ -54,7 +54,7 @@ class GpuPoolLauncher(Launcher):
         load = self.hydra_context.config_loader.load_sweep_config
         return self.pool.run(
             [
-                Job.of(load(self.config, list(overrides)), overrides, initial_job_idx + i)
+                PoolJob.prepare(load(self.config, list(overrides)), overrides, initial_job_idx + i)
                 for i, overrides in enumerate(job_overrides)
             ]
         )

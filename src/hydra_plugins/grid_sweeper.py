@@ -1,16 +1,14 @@
-"""Every combination of values: `python src/train.py -m model=mlp,lenet 'seed=range(5)'`."""
+"""Sweeps over every combination of values: `python src/train.py -m model=mlp,lenet 'seed=range(5)'`."""
 
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from lab.engine.config.compose import parse
 from lab.engine.config.overrides import override_key
 from lab.engine.sweeps.resume import check_stored
-from lab.engine.sweeps.space import written
-from lab.engine.sweeps.sweeper import Job, Sweeper
+from lab.engine.sweeps.space import params_to_overrides
+from lab.engine.sweeps.sweeper import Sweeper
 from lab.engine.utils.ranges import PositiveInt
 
 
@@ -28,14 +26,12 @@ class GridSweeper(Sweeper):
         pass  # they are read from the config, which for a sweep that goes on is what it recorded
 
     def run(self, overrides: list[str]) -> None:
-        settings: Any = OmegaConf.to_container(self.config.hydra.sweeper, resolve=True)
-        jobs = [
-            Job(i, words) for i, words in enumerate(self._planned([*written(settings["params"] or {}), *overrides]))
-        ]
+        params = params_to_overrides(self.sweeper_config["params"] or {})
+        jobs = dict(enumerate(self._planned([*params, *overrides])))
         self.total = len(jobs)
-        size = settings["max_batch_size"] or len(jobs)
+        size = self.sweeper_config["max_batch_size"] or len(jobs)
         for first in range(0, len(jobs), size):
-            self.launch(jobs[first : first + size])
+            self.launch({number: jobs[number] for number in range(first, min(first + size, len(jobs)))})
 
     def _planned(self, overrides: list[str]) -> list[list[str]]:
         """Returns the overrides of each job: a sweep that goes on keeps to its numbers, whatever the order is now."""
@@ -47,8 +43,8 @@ class GridSweeper(Sweeper):
                 key, swept = one.get_key_element(), one.is_sweep_override()
                 texts = one.sweep_string_iterator() if swept else [one.get_value_element_as_str()]
                 values[key] = [key if one.is_delete() else f"{key}={text}" for text in texts]
-            planned = [list(words) for words in product(*values.values())]
+            planned = [list(job) for job in product(*values.values())]
             self.directory.update(jobs=planned)
         # Where datasets and runs are may have changed since
         moved = {o.key_or_group: o.input_line or "" for o in parsed if o.key_or_group.startswith("paths.")}
-        return [[moved.get(override_key(word), word) for word in check_stored(self.directory, job)] for job in planned]
+        return [[moved.get(override_key(o), o) for o in check_stored(self.directory, job)] for job in planned]

@@ -2,8 +2,8 @@
 
 import pytest
 
+from lab.engine.sweeps.jobs import compose_jobs
 from lab.engine.sweeps.space import Space
-from lab.engine.sweeps.validate_jobs import jobs
 from lab.engine.utils import machine
 from tests.conftest import accepted, refusal
 
@@ -16,11 +16,11 @@ OPTUNA = "hydra/sweeper=optuna"
         ("optuna", []),
         ("cmaes", ["hydra/sweeper/sampler=cmaes"]),
         ("scipy", ["hydra/sweeper/sampler=gp"]),
-        ("scipy", ["hydra/sweeper/pruner=wilcoxon"]),
+        ("scipy", ["hydra/sweeper/pruner=wilcoxon", "hydra.sweeper.seeds=[0,1,2,3,4]"]),
     ],
 )
 def test_what_a_sampler_needs_is_named(package: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ["-m", OPTUNA, *words, "seed=0,1"]
+    command = ["-m", OPTUNA, *words, "optimizer.lr=0.1,0.2"]
     accepted(*command)
     monkeypatch.setattr(machine, "has_package", lambda name: name != package)
     answer = refusal(*command)
@@ -61,7 +61,7 @@ def test_a_logger_that_is_not_installed_is_named(name: str, monkeypatch: pytest.
 
 
 def test_the_jobs_of_a_sweep_are_those_that_hydra_makes() -> None:
-    made = list(jobs(Space.parse(["data=mnist", "model=mlp,lenet", "optimizer.lr=1e-3,1e-2", "seed=range(2)"])))
+    made = list(compose_jobs(Space.parse(["data=mnist", "model=mlp,lenet", "optimizer.lr=1e-3,1e-2", "seed=range(2)"])))
     assert len(made) == 8
     cfg, overrides = made[-1]
     assert overrides == ["data=mnist", "model=lenet", "optimizer.lr=0.01", "seed=1"]
@@ -71,7 +71,7 @@ def test_the_jobs_of_a_sweep_are_those_that_hydra_makes() -> None:
 
 
 def test_of_a_large_sweep_every_value_is_looked_at() -> None:
-    made = list(jobs(Space.parse(["seed=range(20)", "optimizer.lr=1,2,3", "data.num_val=1,2"])))
+    made = list(compose_jobs(Space.parse(["seed=range(20)", "optimizer.lr=1,2,3", "data.num_val=1,2"])))
     assert len(made) == 1 + 19 + 2 + 1
     for key, count in (("seed", 20), ("optimizer.lr", 3), ("data.num_val", 2)):
         assert len({word for _, job in made for word in job if word.startswith(f"{key}=")}) == count
@@ -79,7 +79,7 @@ def test_of_a_large_sweep_every_value_is_looked_at() -> None:
 
 def test_of_an_interval_both_ends_are_looked_at_and_of_a_condition_every_side() -> None:
     words = ["model=lenet,mlp", "optimizer.lr=interval(1e-3,1)", "model.activation=relu,gelu", "seed=range(30)"]
-    made = list(jobs(Space.parse(words, when={"model.activation": "model=mlp"})))
+    made = list(compose_jobs(Space.parse(words, when={"model.activation": "model=mlp"})))
     seen = {word for _, job in made for word in job}
     assert {"optimizer.lr=0.001", "optimizer.lr=1.0", "model.activation=gelu", "model=lenet", "seed=29"} <= seen
     assert all(("model=mlp" in job) == any("activation" in word for word in job) for _, job in made)

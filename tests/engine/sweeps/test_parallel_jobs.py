@@ -8,8 +8,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
-from lab.engine.sweeps.device_slots import cores
-from lab.engine.sweeps.parallel_jobs import parallel_jobs
+from lab.engine.sweeps.device_slots import cores, parallel_jobs
 
 ALL = len(os.sched_getaffinity(0))
 

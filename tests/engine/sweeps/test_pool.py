@@ -1,4 +1,4 @@
-"""The places of hydra/launcher=gpu_pool, and how jobs take them: real processes, of a script that is quick."""
+"""The slots of hydra/launcher=gpu_pool, and how jobs take them: real processes, of a script that is quick."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from hydra.core.utils import JobStatus
 
 from lab.engine.sweeps.device_slots import Slot, device_slots
-from lab.engine.sweeps.pool import Job, Pool
+from lab.engine.sweeps.pool import Pool, PoolJob
 from lab.engine.utils import machine
 from lab.engine.utils.errors import Preempted, RunFailed, UserError
 from tests.conftest import run_script
@@ -34,11 +34,11 @@ told = dict(os.environ, cores=sorted(os.sched_getaffinity(0)), began=began, ende
 WAIT = "time.sleep(0.5)"
 
 
-def jobs(tmp_path: Path, *actions: str) -> list[Job]:
+def jobs(tmp_path: Path, *actions: str) -> list[PoolJob]:
     made = []
     for number, action in enumerate(actions):
         script = LEAVE.format(directory=str(tmp_path / str(number)), action=action)
-        made.append(Job(str(number), [], tmp_path / str(number), [sys.executable, "-c", script]))
+        made.append(PoolJob([], tmp_path / str(number), [sys.executable, "-c", script]))
     return made
 
 
@@ -53,8 +53,8 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def shown(places: Sequence[Slot]) -> list[str]:
-    return [place.environment["CUDA_VISIBLE_DEVICES"] for place in places]
+def shown(slots: Sequence[Slot]) -> list[str]:
+    return [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots]
 
 
 @pytest.mark.usefixtures("four_gpus")
@@ -74,27 +74,25 @@ def test_places_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("four_gpus")
 def test_without_gpus_cores_are_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {2, 3, 5, 7, 8})
-    for places in (
+    for slots in (
         device_slots(devices=[], cores_per_job=2),
         device_slots(devices=[], cores_per_job=2, jobs_per_device=1),
     ):
-        assert [list(place.cores) for place in places] == [[2, 3], [5, 7]]
-        assert [place.environment for place in places] == [{"OMP_NUM_THREADS": "2"}] * 2
+        assert [list(slot.cores) for slot in slots] == [[2, 3], [5, 7]]
+        assert [slot.environment for slot in slots] == [{"OMP_NUM_THREADS": "2"}] * 2
     monkeypatch.setattr(machine, "count_gpus", lambda: 0)
     assert len(device_slots(jobs_per_device=2)) == 10
     with pytest.raises(UserError, match=r"\(none; leave it out for the cores\), not 0"):
         device_slots(devices=[0])
     with pytest.raises(UserError, match="cores_per_job=6: there are 5 cores here"):
         device_slots(cores_per_job=6)
-    with pytest.raises(UserError, match="jobs_per_device=0: expected 1 or more"):
-        device_slots(jobs_per_device=0)
 
 
 def test_each_job_is_shown_its_place_and_nothing_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", "29500")
     core = min(os.sched_getaffinity(0))
-    places = [Slot("a", {"CUDA_VISIBLE_DEVICES": "GPU-5ab"}), Slot("b", {"OMP_NUM_THREADS": "1"}, [core])]
-    done = Pool(places).run(jobs(tmp_path, *[WAIT] * 5))
+    slots = [Slot("a", {"CUDA_VISIBLE_DEVICES": "GPU-5ab"}), Slot("b", {"OMP_NUM_THREADS": "1"}, [core])]
+    done = Pool(slots).run(jobs(tmp_path, *[WAIT] * 5))
     assert [(one.status, one.return_value) for one in done] == [(JobStatus.COMPLETED, 0.5)] * 5
     every = [told(tmp_path, number) for number in range(5)]
     assert [every[0]["CUDA_VISIBLE_DEVICES"], every[1]["cores"]] == ["GPU-5ab", [core]]
@@ -145,6 +143,8 @@ def test_a_signal_is_handed_on_and_waited_for(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["hydra/launcher=gpu_pool", "hydra.launcher.devices=[99]"], "hydra.launcher.devices: expected a list"),
+        (["hydra/launcher=gpu_pool", "hydra.launcher.jobs_per_device=0"], "from 1"),
+        (["hydra/launcher=gpu_pool", "hydra.launcher.devices=0"], "hydra.launcher.devices"),
         (["hydra/launcher=gpu_pool", "hydra.launcher.cores_per_job=0", "hydra.launcher.devices=[]"], "from 1"),
     ],
 )

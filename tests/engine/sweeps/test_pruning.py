@@ -11,8 +11,7 @@ import pytest
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.runs.resume import resumed_config
 from lab.engine.runs.run import Run
-from lab.engine.sweeps.pruners import PRUNING
-from lab.engine.sweeps.study import Referee, open_study
+from lab.engine.sweeps.study import PRUNING, PruningClient, open_study
 from lab.engine.utils.errors import Preempted, UserError
 from tests.conftest import SMALL, Compose
 from tests.engine.runs.test_resume import start, stopping_at
@@ -116,16 +115,16 @@ def test_a_kill_between_a_decision_and_its_end_changes_nothing(
     kept: bool, cfg: Compose, sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The decision is in the study, the checkpoint is the one before, or there is none; no step is reported twice."""
-    decide = Referee.report
+    decide = PruningClient.report
     more = [] if kept else ["callbacks.checkpoint.every_n_epochs=0", "callbacks.checkpoint.monitor=null"]
 
-    def die(self: Referee, step: int, value: float, last: bool = False) -> bool:
+    def die(self: PruningClient, step: int, value: float, last: bool = False) -> bool:
         if decide(self, step, value, last):
             raise SystemExit("killed")
         return False
 
     with monkeypatch.context() as patch:
-        patch.setattr(Referee, "report", die)
+        patch.setattr(PruningClient, "report", die)
         with pytest.raises(SystemExit, match="killed"):
             start(cfg(*RUN, *more, of(sweep)))
     reported = trial(sweep).intermediate_values

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lab.engine.config.compose import compose
-from lab.engine.sweeps.resume import check, check_stored, facts, whole_sweep
+from lab.engine.sweeps.resume import check_same, check_stored, sweep_config, sweep_metadata
 from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.formats import FORMAT
@@ -24,14 +24,14 @@ def begun(directory: Path, *overrides: str, **more: Any) -> Sweep:
     hydras = [word for word in overrides if word.startswith("hydra")]
     config = compose(hydras, hydra=True)
     sweep = Sweep(directory)
-    sweep.update(format=FORMAT, sweeper="optuna", **facts(config, task) | more)
+    sweep.update(format=FORMAT, sweeper="optuna", **sweep_metadata(config, task) | more)
     return sweep
 
 
 def continued(sweep: Sweep, *overrides: str) -> Any:
     """The config and the overrides of the sweep that goes on with it."""
     here = [f"sweep.resume={sweep.dir}", f"hydra.sweep.dir={sweep.dir}", "hydra/sweeper=optuna"]
-    return whole_sweep(compose([*here, *overrides], hydra=True))
+    return sweep_config(compose([*here, *overrides], hydra=True))
 
 
 def test_a_sweep_goes_on_with_what_it_recorded(tmp_path: Path) -> None:
@@ -40,15 +40,15 @@ def test_a_sweep_goes_on_with_what_it_recorded(tmp_path: Path) -> None:
     assert overrides == ["model=mlp", *SPACE]
     assert config.hydra.sweeper.n_trials == 9
     assert config.hydra.sweeper.sampler._target_ == "optuna.samplers.RandomSampler"
-    assert check(sweep, config, overrides, asked=True)
+    assert check_same(sweep, config, overrides, asked=True)
     config, overrides = continued(sweep, "model=lenet")
     with pytest.raises(UserError, match=r"model\._target_"):
-        check(sweep, config, overrides, asked=True)
+        check_same(sweep, config, overrides, asked=True)
     config, overrides = continued(sweep, "hydra/sweeper/sampler=tpe")
     with pytest.raises(UserError, match="RandomSampler then"):
-        check(sweep, config, overrides, asked=True)
+        check_same(sweep, config, overrides, asked=True)
     with pytest.raises(UserError, match="holds a sweep already"):
-        check(sweep, config, overrides, asked=False)
+        check_same(sweep, config, overrides, asked=False)
 
 
 @pytest.mark.parametrize(

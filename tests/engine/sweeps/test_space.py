@@ -17,9 +17,9 @@ from lab.engine.config.compose import compose, parse
 from lab.engine.sweeps.best import rank
 from lab.engine.sweeps.constraints import check_constraints, numbers, parse_constraints
 from lab.engine.sweeps.samplers import build_pruner, build_sampler
-from lab.engine.sweeps.space import Space, written
+from lab.engine.sweeps.space import Space, params_to_overrides
 from lab.engine.sweeps.sweep import Sweep
-from lab.engine.sweeps.validate_sweeper import check_optuna
+from lab.engine.sweeps.validate import check_search
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS
 
@@ -41,6 +41,14 @@ def suggest(space: Space, drawn: dict[str, Any]) -> list[str]:
     return space.suggest(trial)
 
 
+def distributions(space: Space) -> dict[str, Any]:
+    """What each key is drawn from, where each is drawn."""
+    trial: Any = FixedTrial({key: next(iter(p.choices or [p.low])) for key, p in space.parameters.items()})
+    for parameter in space.parameters.values():
+        parameter.suggest(trial)
+    return dict(trial.distributions)
+
+
 def names(group: str) -> list[str]:
     """Every preset of a group, so that a new one is tried."""
     return sorted(path.stem for path in (CONFIGS / "hydra" / "sweeper" / group).glob("*.yaml"))
@@ -56,11 +64,11 @@ def _quiet() -> Iterator[None]:
 def test_a_space_is_read_as_hydra_reads_it() -> None:
     space = Space.parse(WORDS, when=WHEN)
     assert space.fixed == ["trainer.max_epochs=3"]
-    assert space.as_written() == {
+    assert {key: parameter.text for key, parameter in space.parameters.items()} == {
         word.partition("=")[0]: word.partition("=")[2] for word in WORDS if not word.startswith("trainer")
     }
     assert list(space.parameters).index("model") < list(space.parameters).index("model.hidden_sizes")
-    assert space.distributions() == {
+    assert distributions(space) == {
         "model": CategoricalDistribution(["mlp", "lenet"]),
         "optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True),
         "data.batch_size": IntDistribution(8, 64),
@@ -113,7 +121,7 @@ def test_a_file_says_the_same_as_a_command_line() -> None:
     assert list(space.parameters["c"].choices) == ["one"]
     assert list(space.parameters["e"].choices) == [4, 5], "the command line goes before the file"
     assert space.fixed == ["d=0.001", "f=6"]
-    for word in written(params):
+    for word in params_to_overrides(params):
         assert parse([word])
     with pytest.raises(UserError, match=r"params.optimizer holds keys: write each as one, optimizer.lr"):
         Space.parse([], {"optimizer": {"lr": "1,2"}})
@@ -151,7 +159,7 @@ def test_what_is_drawn_is_what_the_override_says() -> None:
         ({"model": "lenet"}, {"model.dropout", "model.hidden_sizes"}),
     ],
 )
-def test_what_hangs_on_another_choice_is_left_out(drawn: dict[str, str], left_out: set[str]) -> None:
+def test_what_depends_on_another_choice_is_left_out(drawn: dict[str, str], left_out: set[str]) -> None:
     space = Space.parse(WORDS, when=WHEN)
     every = {"optimizer.lr": 0.1, "data.batch_size": 8, "seed": 1, "model.dropout": 0.0}
     found = {word.partition("=")[0] for word in suggest(space, every | drawn)}
@@ -179,7 +187,7 @@ def test_every_sampler_draws_from_the_space(sampler: str) -> None:
     if sampler == "grid":
         space = Space.parse(["model=mlp,lenet", "seed=range(3)", "data.batch_size=int(interval(8,9))"])
     sweeper = compose(["hydra/sweeper=optuna", f"hydra/sweeper/sampler={sampler}"], hydra=True).hydra.sweeper
-    check_optuna(sweeper, space)
+    check_search(sweeper, space, OmegaConf.create({"metric": "val/acc"}))
     directions: Any = ["maximize"] if sampler == "cmaes" else ["maximize", "minimize"]
     storage = optuna.storages.InMemoryStorage()
     optuna.create_study(study_name="study", storage=storage, directions=directions)
@@ -189,7 +197,7 @@ def test_every_sampler_draws_from_the_space(sampler: str) -> None:
         trial = study.ask()
         seen.append(tuple(space.suggest(trial)))
         for name, distribution in trial.distributions.items():
-            assert distribution == space.distributions()[name]
+            assert distribution == distributions(space)[name]
         study.tell(trial, [float(number)] * len(directions))
     assert len(set(seen)) == 12, "no trial is drawn twice"
 
@@ -197,7 +205,8 @@ def test_every_sampler_draws_from_the_space(sampler: str) -> None:
 @pytest.mark.parametrize("pruner", names("pruner"))
 def test_every_pruner_is_made(pruner: str) -> None:
     sweeper = compose(["hydra/sweeper=optuna", f"hydra/sweeper/pruner={pruner}"], hydra=True).hydra.sweeper
-    check_optuna(sweeper, Space.parse(["seed=0,1"]))
+    sweeper.seeds = [*range(6)]
+    check_search(sweeper, Space.parse(["optimizer.lr=0,1"]), OmegaConf.create({"metric": "val/acc"}))
     made = build_pruner(sweeper.pruner)
     assert isinstance(made, optuna.pruners.BasePruner)
 

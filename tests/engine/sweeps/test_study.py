@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from lab.engine.compat.optuna import reopen_trial
-from lab.engine.sweeps.pruners import check_pruner, prunes
-from lab.engine.sweeps.samplers import build_sampler
+from lab.engine.sweeps.samplers import build_sampler, prunes
 from lab.engine.sweeps.space import Space
-from lab.engine.sweeps.storage import JOURNAL, check_reachable, mend
-from lab.engine.sweeps.study import Referee, load_trial, mean, open_study, settings
+from lab.engine.sweeps.storage import JOURNAL, drop_half_line, open_storage
+from lab.engine.sweeps.study import PruningClient, load_trial, mean, open_study, sweeper_config
+from lab.engine.sweeps.validate import check_pruner
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import ROOT
 
@@ -74,7 +74,7 @@ def test_mending_leaves_a_whole_journal_alone(tmp_path: Path) -> None:
     path = tmp_path / JOURNAL
     for content, left in ((b"", b""), (b"{}\n", b"{}\n"), (b"{}\n{", b"{}\n"), (b"{", b"")):
         path.write_bytes(content)
-        mend(path)
+        drop_half_line(path)
         assert path.read_bytes() == left
 
 
@@ -151,7 +151,7 @@ def test_a_database_serves_as_well(tmp_path: Path) -> None:
 def test_a_storage_that_cannot_be_used_is_told_in_a_line(url: str, said: str) -> None:
     begun = time.monotonic()
     with pytest.raises(UserError, match=said) as told:
-        check_reachable(url)
+        open_storage(Path(), url)
     assert time.monotonic() - begun < 30
     assert "secret" not in str(told.value)
     assert len(str(told.value).splitlines()) == 1
@@ -164,7 +164,7 @@ def test_a_server_of_another_kind_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(UserError, match=r"cannot be opened: .*psycopg"):
-            check_reachable(f"postgresql+psycopg2://me@127.0.0.1:{port}/sweeps")
+            open_storage(tmp_path, f"postgresql+psycopg2://me@127.0.0.1:{port}/sweeps")
 
 
 SAMPLERS = {
@@ -258,12 +258,12 @@ def test_the_fewest_seeds_are_enough_for_wilcoxon(tmp_path: Path) -> None:
 
 
 def curves(study: optuna.Study, values: list[list[float]]) -> list[int]:
-    """How far each trial comes that would go through `values`, decided by a referee of its own for each step."""
+    """How far each trial comes that would go through `values`, decided by a client of its own for each step."""
     steps = []
     for curve in values:
         number = study.ask(SPACE).number
         for step, value in enumerate(curve, start=1):
-            if Referee(study, number).report(step, value, last=step == len(curve)):
+            if PruningClient(study, number).report(step, value, last=step == len(curve)):
                 study.tell(number, state=TrialState.PRUNED)
                 break
         else:
@@ -288,9 +288,9 @@ def test_a_trial_that_goes_on_reports_no_step_twice_and_is_not_asked_again(tmp_p
     study = open_study(tmp_path, ["max"], pruner=ASHA)
     curves(study, VALUES[:1])
     number = study.ask(SPACE).number
-    assert Referee(study, number).report(1, 0.0)
+    assert PruningClient(study, number).report(1, 0.0)
     for _ in range(2):  # killed, and gone on from a checkpoint before its first validation
-        again = Referee(open_study(tmp_path, ["max"], pruner=ASHA), number)
+        again = PruningClient(open_study(tmp_path, ["max"], pruner=ASHA), number)
         assert again.pruned
         assert not again.is_over(0), "without a checkpoint it is trained up to there again"
         assert again.is_over(1)
@@ -299,9 +299,9 @@ def test_a_trial_that_goes_on_reports_no_step_twice_and_is_not_asked_again(tmp_p
     assert study.get_trials()[number].intermediate_values == {1: 0.0}
 
     number = study.ask(SPACE).number
-    assert not Referee(study, number).report(1, 2.0)
-    assert not Referee(study, number).report(2, 2.1)
-    again = Referee(study, number)
+    assert not PruningClient(study, number).report(1, 2.0)
+    assert not PruningClient(study, number).report(2, 2.1)
+    again = PruningClient(study, number)
     assert [again.report(step, 0.0) for step in (1, 2)] == [False, False]  # without a warning, too
     assert study.get_trials()[number].intermediate_values == {1: 2.0, 2: 2.1}
 
@@ -331,7 +331,7 @@ def test_what_a_job_knows_of_its_sweep(tmp_path: Path, monkeypatch: pytest.Monke
         "hydra": {"sweeper": sweeper},
     }
     (tmp_path / "sweep.json").write_text(json.dumps(record))
-    found = settings(tmp_path)
+    found = sweeper_config(tmp_path)
     assert found["storage"] == f"sqlite:///{tmp_path}/sweeps.db"
     assert found["pruner"]["min_resource"] == 2
     assert prunes(found)

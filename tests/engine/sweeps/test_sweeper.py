@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 
 from lab.engine.config.compose import compose
 from lab.engine.config.identity import differences
-from lab.engine.sweeps import resume
+from lab.engine.sweeps.resume import choice_configs
+from lab.engine.sweeps.space import Space
 from lab.engine.sweeps.sweep import Sweep
 from tests.conftest import SMALL, Command, refusal, run_script
 from tests.processes import begin
@@ -94,10 +95,13 @@ def test_a_resume_that_is_no_sweep_is_answered(swept: Sweep, tmp_path: Path) -> 
         assert said in refusal(f"sweep.resume={asked}", f"paths.log_dir={swept.dir.parents[2]}")
 
 
-def test_a_swept_choice_is_all_the_files_that_it_is_made_of() -> None:
-    found = dict(resume._files({"experiment": "blobs_mlp,mnist_lenet", "seed": "0,1"}))
-    assert {f"configs/{name}.yaml" for name in ("experiment/blobs_mlp", "model/mlp", "data/mnist")} <= set(found)
-    assert found["configs/model/mlp.yaml"]["model"]["_target_"] == "lab.models.mlp.MLP"
+def test_a_swept_choice_is_all_that_its_files_make() -> None:
+    """Those that it builds upon as well, as Hydra composes them."""
+    found = choice_configs(Space.parse(["experiment=blobs_mlp,mnist_lenet", "seed=0,1"]))
+    assert set(found) == {"experiment=blobs_mlp", "experiment=mnist_lenet"}
+    changed = found["experiment=blobs_mlp"]
+    assert (changed["model._target_"], changed["data._target_"]) == ("lab.models.mlp.MLP", "lab.data.blobs.Blobs")
+    assert changed["trainer.max_epochs"] == 5
 
 
 @pytest.mark.slow

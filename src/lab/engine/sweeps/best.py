@@ -1,4 +1,4 @@
-"""The winner of a sweep, kept as an experiment file."""
+"""Finds the winner of a sweep, and keeps it as an experiment file."""
 
 import logging
 import math
@@ -8,14 +8,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.compose import compose, options
 from lab.engine.config.drawn import is_drawn
 from lab.engine.config.identity import ABSENT, PLACE, differences, is_under
 from lab.engine.runs.run import Run
-from lab.engine.sweeps.constraints import broken
+from lab.engine.sweeps.constraints import find_broken
 from lab.engine.sweeps.sweep import Objective, Sweep
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.paths import CONFIGS
@@ -40,27 +39,28 @@ def write_best(sweep: Sweep) -> Path | None:
         return None
     best = ranked[0]
     score, jobs = score_of(best, objective), ", ".join(run.dir.name for run in best)
-    told = f"{objective.metric} {score:.4f}" + (f", the mean of {len(best)} seeds" if len(best) > 1 else "")
+    result = f"{objective.metric} {score:.4f}" + (f", the mean of {len(best)} seeds" if len(best) > 1 else "")
     path = sweep.dir / "best.yaml"
     name = os.path.relpath(path.with_suffix(""), CONFIGS / "experiment")
     command = f"python src/train.py experiment={name}"
     header = [
         "# @package _global_",
-        f"# The best of {len(sweep.jobs)} jobs of {sweep.dir.name}: {told} (job {jobs})",
+        f"# The best of {len(sweep.jobs)} jobs of {sweep.dir.name}: {result} (job {jobs})",
         f"# command:  {command}",
         f"# expected: {objective.metric} {'<=' if objective.mode == 'min' else '>='} {score:.4g}",
     ]
-    content = _defaults(best[0])
+    content = OmegaConf.create(_defaults(best[0]))
     _save(path, header, content)
     # What the choices from groups do not make; a seed is no part of what several of them have shown
     own = PLACE if len(best) == 1 else (*PLACE, "seed")
     for key, value in _differing(name, best[0], own):
-        _put(content, key, None if value is ABSENT else value)  # a key that is null is as good as none
+        # A key that is null is as good as none
+        OmegaConf.update(content, key, None if value is ABSENT else value, force_add=True)
     _save(path, header, content)
     left = [key for key, value in _differing(name, best[0], own) if value is not ABSENT]
     if left:
         log.warning("%s makes another config than the winner's: %s differ", path, ", ".join(left[:5]))
-    log.info("best: job %s, %s", jobs, told)
+    log.info("best: job %s, %s", jobs, result)
     if len(ranked) > 1:
         log.info("next: job %s, %.4f", ", ".join(run.dir.name for run in ranked[1]), score_of(ranked[1], objective))
     log.info("train it: %s", command)
@@ -68,7 +68,7 @@ def write_best(sweep: Sweep) -> Path | None:
 
 
 def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
-    """The candidates of a sweep, the best first.
+    """Returns the candidates of a sweep, the best first.
 
     Jobs that differ in their seed alone are one candidate, which is as good as they are on average; a seed counts once.
     One of which some seed failed, was pruned or is not there, while others have it, is no candidate, and neither is one
@@ -77,25 +77,25 @@ def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
     groups: dict[tuple[str, ...], dict[str, Run]] = {}
     lost, constraints = set(), sweep.constraints
     for run in sweep.jobs.values():
-        alike = tuple(word for word in run.overrides if not word.startswith("seed="))
-        seed = next((word for word in run.overrides if word.startswith("seed=")), "")
+        alike = tuple(override for override in run.overrides if not override.startswith("seed="))
+        seed = next((override for override in run.overrides if override.startswith("seed=")), "")
         groups.setdefault(alike, {}).setdefault(seed, run)
         finite = math.isfinite(run.metrics.get(objective.metric, math.nan))
-        if run.status != "completed" or not finite or broken(constraints, run):
+        if run.status != "completed" or not finite or find_broken(constraints, run):
             lost.add(alike)
-    whole = [list(runs.values()) for alike, runs in groups.items() if alike not in lost]
-    most = max(map(len, whole), default=0)
-    fitting = [runs for runs in whole if len(runs) == most]
+    complete = [list(runs.values()) for alike, runs in groups.items() if alike not in lost]
+    most = max(map(len, complete), default=0)
+    fitting = [runs for runs in complete if len(runs) == most]
     return sorted(fitting, key=lambda runs: objective.sign * score_of(runs, objective))
 
 
 def score_of(runs: Sequence[Run], objective: Objective) -> float:
-    """The mean of an objective."""
+    """Returns the mean of an objective."""
     return fmean(run.metrics[objective.metric] for run in runs)
 
 
 def _defaults(run: Run) -> dict[str, Any]:
-    """What a run chose from the groups, where that is not what every run chooses."""
+    """Returns what a run chose from the groups, where that is not what every run chooses."""
     usual = compose([], hydra=True).hydra.runtime.choices
     made = run.choices
     groups = [group for group in made if options(group) and group not in (*PLACE, "experiment", "debug")]
@@ -104,20 +104,13 @@ def _defaults(run: Run) -> dict[str, Any]:
 
 
 def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Every key at which the experiment `name` makes another config than the run's, with the run's value."""
+    """Yields every key at which the experiment `name` makes another config than the run's, with the run's value."""
     now: Any = OmegaConf.to_container(compose([f"experiment={name}"]), resolve=False)
     then: Any = OmegaConf.to_container(run.saved, resolve=False)
     found = differences(now, then)
     return ((key, value) for key, new, value in found if not is_under(key, own) and not is_drawn(new))
 
 
-def _put(content: dict[str, Any], key: str, value: Any) -> None:
-    *above, name = key.split(".")
-    for part in above:
-        content = content.setdefault(part, {})
-    content[name] = value
-
-
-def _save(path: Path, header: list[str], content: dict[str, Any]) -> None:
+def _save(path: Path, header: list[str], content: DictConfig) -> None:
     with atomic_write(path) as partial:
-        partial.write_text("\n".join([*header, yaml.safe_dump(content, sort_keys=False)]))
+        partial.write_text("\n".join([*header, OmegaConf.to_yaml(content)]))

@@ -1,4 +1,4 @@
-"""What a trial must keep to: `cost/parameters <= 100000`, of its figures; `model.width <= 4`, of its config."""
+"""Reads what a trial must keep to: `cost/parameters <= 100000` of its figures, `model.width <= 4` of its config."""
 
 import math
 import re
@@ -23,7 +23,7 @@ KEY = "hydra.sweeper.constraints"
 
 @dataclass(frozen=True)
 class Constraint:
-    """A bound that a trial must keep to.
+    """Bounds a figure of a run, or a number of its config.
 
     Args:
         text: as it was written.
@@ -39,20 +39,19 @@ class Constraint:
 
     @property
     def is_early(self) -> bool:
-        """Whether it is known before the trial is trained: it is about the config."""
+        """Tells whether it is known before the trial is trained: it is about the config."""
         return "/" not in self.name
 
-    def violation(self, figures: Mapping[str, float]) -> float:
-        """By how much `figures` break it; 0 or less where they do not, infinite for a figure that is no number.
+    def violation(self, metrics: Mapping[str, float]) -> float:
+        """Returns by how much `metrics` break it; 0 or less where they do not, infinite for what is no number.
 
         Args:
-            figures: of a finished run, or what `numbers` finds in a config. A key that a config does not have, as
+            metrics: of a finished run, or what `numbers` finds in a config. A key that a config does not have, as
                 that of another model, keeps to it, and so does a figure that a pruned run does not have yet.
-
         """
-        if self.name not in figures:
+        value = metrics.get(self.name)
+        if value is None:
             return 0.0
-        value = figures[self.name]
         if math.isnan(value):
             return math.inf
         over = value - self.bound if "<" in self.sign else self.bound - value
@@ -77,11 +76,9 @@ def check_constraints(constraints: Iterable[Constraint], configs: Iterable[DictC
         UserError: with the nearest key.
     """
     early = [constraint for constraint in constraints if constraint.is_early]
-    if not early:
-        return
     found: dict[str, Any] = {}
-    for config in configs:
-        found |= {key: get(config, key) for key, _ in leaves(config)}
+    for config in configs if early else ():
+        found |= _values(config)
     known = [key for key, value in found.items() if _is_number(value)]
     for constraint in early:
         if constraint.name not in found:
@@ -90,7 +87,7 @@ def check_constraints(constraints: Iterable[Constraint], configs: Iterable[DictC
             raise UserError(f"{KEY}: {constraint.text}: {constraint.name}={found[constraint.name]} is no number")
 
 
-def constrain(trial: "Trial", constraints: Iterable[Constraint], figures: Mapping[str, float]) -> list[str]:
+def constrain(trial: "Trial", constraints: Iterable[Constraint], metrics: Mapping[str, float]) -> list[str]:
     """Notes in a study by how much a trial breaks each of `constraints`, for the samplers.
 
     Returns:
@@ -98,7 +95,7 @@ def constrain(trial: "Trial", constraints: Iterable[Constraint], figures: Mappin
     """
     known, broken = trial.constraints, []
     for constraint in constraints:
-        violation = min(constraint.violation(figures), 1e300)  # infinity is no JSON
+        violation = min(constraint.violation(metrics), 1e300)  # infinity is no JSON
         if constraint.text not in known:  # else it was noted before the sweep was stopped
             trial.set_constraint(constraint.text, violation)
         broken += [constraint.text] * (violation > 0)
@@ -106,16 +103,19 @@ def constrain(trial: "Trial", constraints: Iterable[Constraint], figures: Mappin
 
 
 def numbers(config: DictConfig) -> dict[str, float]:
-    """Every number of a composed config, by its key."""
-    every = {key: get(config, key) for key, _ in leaves(config)}
-    return {key: value for key, value in every.items() if _is_number(value)}
+    """Returns every number of a composed config, by its key."""
+    return {key: value for key, value in _values(config).items() if _is_number(value)}
 
 
-def broken(constraints: Sequence[Constraint], run: Run) -> list[Constraint]:
-    """Those of the `constraints` that a finished run breaks; of a figure that it does not have nothing is known."""
+def find_broken(constraints: Sequence[Constraint], run: Run) -> list[Constraint]:
+    """Returns the `constraints` that a finished run breaks; of a figure that it does not have nothing is known."""
     early = any(constraint.is_early for constraint in constraints)  # resolving a config takes longer than all else
-    figures = {**(numbers(run.saved) if early else {}), **run.metrics}
-    return [c for c in constraints if c.violation(figures) > 0]
+    known = {**(numbers(run.saved) if early else {}), **run.metrics}
+    return [constraint for constraint in constraints if constraint.violation(known) > 0]
+
+
+def _values(config: DictConfig) -> dict[str, Any]:
+    return {key: get(config, key) for key, _ in leaves(config)}
 
 
 def _is_number(value: Any) -> bool:

@@ -1,10 +1,14 @@
-"""The places that this machine has for jobs: its GPUs, or its cores where there are none."""
+"""Counts the jobs that run at a time: the slots of this machine, GPUs or cores, and what each launcher takes."""
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+
+from lab.engine.config.compose import get
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
 
@@ -13,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one job.
+    """Holds one job at a time.
 
     Args:
         name: for the log.
@@ -29,24 +33,16 @@ class Slot:
 def device_slots(
     jobs_per_device: int = 1, devices: Sequence[int] | None = None, devices_per_job: int = 1, cores_per_job: int = 1
 ) -> list[Slot]:
-    """The places of this machine. See `GpuPoolLauncher` for the arguments.
+    """Returns the slots of this machine. See `GpuPoolLauncher` for the arguments.
 
     Raises:
         UserError: for a device that is not there, and for a job that is too large.
     """
-    for name, size in (
-        ("jobs_per_device", jobs_per_device),
-        ("devices_per_job", devices_per_job),
-        ("cores_per_job", cores_per_job),
-    ):
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise UserError(f"hydra.launcher.{name}={size}: expected 1 or more")
     visible = _visible_gpus()
     if devices is not None:
-        if isinstance(devices, int) or (missing := [d for d in devices if d not in range(len(visible))]):
-            wrong = devices if isinstance(devices, int) else missing[0]
+        if missing := [device for device in devices if device not in range(len(visible))]:
             has = f"0 to {len(visible) - 1}" if visible else "none; leave it out for the cores"
-            raise UserError(f"hydra.launcher.devices: expected a list of this machine's GPUs ({has}), not {wrong}")
+            raise UserError(f"hydra.launcher.devices: expected a list of this machine's GPUs ({has}), not {missing[0]}")
         visible = [visible[device] for device in dict.fromkeys(devices)]
     if visible:
         groups = _groups("devices_per_job", visible, devices_per_job, "GPU")
@@ -58,13 +54,37 @@ def device_slots(
     return [slot for slot in found for _ in range(jobs_per_device)]
 
 
+def parallel_jobs(launcher: Launcher, config: DictConfig) -> int:
+    """Returns what one launch can hold without a job that waits.
+
+    Args:
+        launcher: as it was set up.
+        config: its node of the config.
+    """
+    name = type(launcher).__name__
+    if name == "BasicLauncher":
+        return 1
+    if name == "GpuPoolLauncher":
+        pool: Any = launcher.pool  # type: ignore[attr-defined]
+        return len(pool.slots)
+    if name == "JoblibLauncher":
+        wanted = int(get(config, "n_jobs") or 1)
+        return wanted if wanted > 0 else max(1, len(cores()) + 1 + wanted)  # joblib's -1 is all of them, -2 all but one
+    if name == "SlurmLauncher":
+        return int(get(config, "array_parallelism") or 1)
+    if name == "RayLauncher":
+        total = get(config, "ray.init.num_cpus") or len(cores())
+        return max(1, int(total / (get(config, "ray.remote.num_cpus") or 1)))
+    return len(cores())  # submitit on this machine, which begins all at once
+
+
 def cores() -> list[int]:
-    """Those that this process may use."""
+    """Returns those that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
 
 
 def _visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES would say of each GPU that torch will see: a number, or a name that is set already."""
+    """Returns what CUDA_VISIBLE_DEVICES would say of each GPU that torch will see: a number, or a name set already."""
     count, given = machine.count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(count)] if given is None else [v.strip() for v in given.split(",")]
     return [name for name in names if name not in ("", "-1")][:count]

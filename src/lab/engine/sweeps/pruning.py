@@ -1,4 +1,4 @@
-"""The end of a trial that is hopeless beside the others of its sweep."""
+"""Ends a trial that is hopeless beside the others of its sweep."""
 
 import logging
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from lab.engine.runs.recorder import Recorder
-from lab.engine.sweeps.pruners import prunes
-from lab.engine.sweeps.study import Referee, load_trial, settings
+from lab.engine.sweeps.samplers import prunes
+from lab.engine.sweeps.study import PruningClient, load_trial, sweeper_config
 
 log = logging.getLogger(__name__)
 
@@ -29,25 +29,25 @@ class Pruning(pl.Callback):
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self.step = 0
-        sweeper = settings(self.directory.parent) if self.directory.name.isdigit() else {}
+        sweeper = sweeper_config(self.directory.parent) if self.directory.name.isdigit() else {}
         self.metric = sweeper["objectives"][0]["metric"] if prunes(sweeper) else None
-        self._referee: Referee | None = None
+        self._client: PruningClient | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.is_global_zero:
-            self._referee = load_trial(self.directory)
+            self._client = load_trial(self.directory)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that was killed when its end had been decided ends where it goes on."""
+        """Ends a run where it goes on that was killed when its end had been decided."""
         if self.metric is not None:
-            self._end(trainer, self._referee is not None and self._referee.is_over(self.step))
+            self._end(trainer, self._client is not None and self._client.is_over(self.step))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or self.metric not in trainer.callback_metrics:
             return
         self.step += 1
         last, value = is_last(trainer), float(trainer.callback_metrics[self.metric])
-        self._end(trainer, self._referee is not None and self._referee.report(self.step, value, last))
+        self._end(trainer, self._client is not None and self._client.report(self.step, value, last))
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step}
@@ -64,7 +64,7 @@ class Pruning(pl.Callback):
 
 
 def is_last(trainer: pl.Trainer) -> bool:
-    """Whether training is over with the validation that has just ended."""
+    """Tells whether training is over with the validation that has just ended."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
     return (
         trainer.should_stop  # another callback's word

@@ -1,11 +1,11 @@
-"""Going on with a sweep: `python src/train.py sweep.resume=latest`, alone or with the command that began it.
+"""Goes on with a sweep: `python src/train.py sweep.resume=latest`, alone or with the command that began it.
 
 What a sweep varies, and everything that its jobs share, stays as it was; where it runs, and for how long, may change.
-`sweep.json` is data: of its overrides none may be about Hydra, and of a launcher's settings none may run a command.
+`sweep.json` is data: of its overrides none may be about Hydra, and of a launcher's config nothing may run a command.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,14 @@ from lab.engine.config.compose import compose, get, leaves, options, parse
 from lab.engine.config.identity import ABSENT, PLACE, differences, is_under
 from lab.engine.config.overrides import is_hydras, override_key, raw_overrides
 from lab.engine.config.security import SHELL
-from lab.engine.sweeps.space import Space
+from lab.engine.sweeps.space import MANY, Space
 from lab.engine.sweeps.sweep import FILE, Sweep
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import read_yaml
 from lab.engine.utils.formats import check_format
-from lab.engine.utils.paths import CONFIGS
 
 FREE = ("n_trials", "timeout", "max_failure_rate", "n_jobs", "max_batch_size")  # of the sweeper
 PLAIN = re.compile(r"[\w.,:@%=+&|*()\[\]-]*")  # a launcher's text that no shell and no batch script takes apart
 OURS = ("resume", "attach", "changes", "sweep.resume")  # how a sweep or a run is begun
-
-
-def asks(override: str) -> bool:
-    """Tells whether an override is `sweep.resume=…`."""
-    return override_key(override) == "sweep.resume"
 
 
 def begun_sweep(config: DictConfig) -> Sweep | None:
@@ -41,7 +34,7 @@ def begun_sweep(config: DictConfig) -> Sweep | None:
     return sweep
 
 
-def whole_sweep(config: DictConfig) -> tuple[DictConfig, list[str]]:
+def sweep_config(config: DictConfig) -> tuple[DictConfig, list[str]]:
     """Returns the config and the overrides of a sweep: of one that goes on what it recorded, under what is typed now.
 
     Args:
@@ -50,19 +43,19 @@ def whole_sweep(config: DictConfig) -> tuple[DictConfig, list[str]]:
     Raises:
         UserError: when what is recorded could be more than data.
     """
-    overrides = [word for word in raw_overrides(config.hydra.overrides.task) if not asks(word)]
+    overrides = [o for o in raw_overrides(config.hydra.overrides.task) if override_key(o) != "sweep.resume"]
     sweep = begun_sweep(config)
     if sweep is None:
         return config, overrides
     record = sweep.record
     stored = check_stored(sweep, record.get("overrides", []))
-    overrides = list({override_key(word): word for word in [*stored, *overrides]}.values())
+    overrides = list({override_key(override): override for override in [*stored, *overrides]}.values())
     config = config.copy()
     with read_write(config), open_dict(config):
-        config.hydra.sweeper = _settings(record, config)
+        config.hydra.sweeper = _merge_sweeper(record, config)
         if (launcher := record.get("launcher", {})).get("choice") == config.hydra.runtime.choices.get("hydra/launcher"):
-            typed = {override_key(word) for word in raw_overrides(config.hydra.overrides.hydra)}
-            for key, value in safe_settings(launcher.get("settings", {}), config).items():
+            typed = {override_key(override) for override in raw_overrides(config.hydra.overrides.hydra)}
+            for key, value in safe_launcher_config(launcher.get("settings", {}), config).items():
                 if f"hydra.launcher.{key}" not in typed:
                     OmegaConf.update(config.hydra.launcher, key, value)
     return config, overrides
@@ -81,11 +74,11 @@ def check_stored(sweep: Sweep, overrides: Sequence[Any]) -> list[str]:
     return list(overrides)
 
 
-def safe_settings(node: Any, config: DictConfig) -> dict[str, Any]:
-    """Returns what a sweep may keep of its launcher's settings, by key: plain values of keys that run nothing.
+def safe_launcher_config(node: Any, config: DictConfig) -> dict[str, Any]:
+    """Returns what a sweep may keep of its launcher's config, by key: plain values of keys that run nothing.
 
     Args:
-        node: the settings.
+        node: the launcher's config.
         config: whose `hydra.launcher` has every key that there is.
     """
     known = dict(leaves(config.hydra.launcher)) if config.hydra.launcher else {}
@@ -98,7 +91,7 @@ def safe_settings(node: Any, config: DictConfig) -> dict[str, Any]:
     }
 
 
-def facts(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+def sweep_metadata(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """Returns what a sweep records of itself, and must have in common with the one that goes on with it.
 
     Args:
@@ -107,32 +100,49 @@ def facts(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """
     sweeper: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
     params = sweeper.pop("params", None) or {}
-    space = Space.parse(overrides, params, sweeper.get("when") or {})
-    varied = {key: str(text) for key, text in params.items()} | space.as_written()  # those of one value as well
+    space = Space.parse(overrides, params, sweeper.get("when"))
+    texts = {key: str(text) for key, text in params.items()}  # those of one value as well
     return {
         "overrides": list(overrides),
-        "space": varied,
+        "space": texts | {key: parameter.text for key, parameter in space.parameters.items()},
         "hydra": {"sweeper": sweeper | {"params": params}},
-        "config": OmegaConf.to_container(compose(space.fixed), resolve=False),
-        "files": dict(_files(varied)),
+        "config": _plain(compose(space.fixed)),
+        "choices": choice_configs(space),
         "launcher": {
             "choice": config.hydra.runtime.choices.get("hydra/launcher"),
-            "settings": safe_settings(config.hydra.launcher, config),
+            "settings": safe_launcher_config(config.hydra.launcher, config),
         },
     }
 
 
-def check(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked: bool) -> bool:
-    """Tells whether a sweep goes on, and is the one that began in its directory.
+def choice_configs(space: Space) -> dict[str, Any]:
+    """Composes each choice that a sweep takes from a group, to tell later whether it is still the same."""
+    usual = _plain(compose([]))
+    choices = {
+        f"{parameter.override_key}={text}"
+        for parameter in space.parameters.values()
+        if (known := options(parameter.key.partition("@")[0]))
+        for text in parameter.samples(MANY)
+        if text in known
+    }
+    composed = {choice: differences(_plain(compose([choice])), usual) for choice in sorted(choices)}
+    return {
+        choice: {key: value for key, value, _ in found if value is not ABSENT and not is_under(key, PLACE)}
+        for choice, found in composed.items()
+    }
+
+
+def check_same(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked: bool) -> bool:
+    """Tells whether a sweep goes on, and refuses to go on with another one than began in its directory.
 
     Args:
         sweep: in the directory that is to hold the sweep.
-        config: of `whole_sweep`.
-        overrides: of `whole_sweep`.
+        config: of `sweep_config`.
+        overrides: of `sweep_config`.
         asked: whether the command line says `sweep.resume=`.
 
     Raises:
-        UserError: when it is not, with what differs, or when the directory holds a sweep and is to hold another.
+        UserError: when it is another, with what differs, or when the directory holds a sweep already.
     """
     record = sweep.record
     if not record:
@@ -142,12 +152,12 @@ def check(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked: boo
             f"{sweep.dir} holds a sweep already: go on with it by sweep.resume={sweep.dir},"
             " or choose another hydra.sweep.dir"
         )
-    now, free = facts(config, overrides), [f"sweeper.{key}" for key in (*FREE, "params")]
+    now, free = sweep_metadata(config, overrides), [f"sweeper.{key}" for key in (*FREE, "params")]
     changed = [
-        f"{what}: {_shown(then)} then, {_shown(today)} now"
-        for part, ignored in (("space", ()), ("hydra", free), ("files", ()), ("config", PLACE))
-        for what, today, then in differences(now[part], record[part])
-        if not is_under(what, ignored)
+        f"{key}: {_shown(before)} then, {_shown(today)} now"
+        for part, ignored in (("space", ()), ("hydra", free), ("choices", ()), ("config", PLACE))
+        for key, today, before in differences(now[part], record.get(part, now[part]))
+        if not is_under(key, ignored)
     ]
     if changed:
         raise UserError(
@@ -158,8 +168,8 @@ def check(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked: boo
     return True
 
 
-def _settings(record: dict[str, Any], config: DictConfig) -> DictConfig:
-    """The sweeper's settings as they were recorded, under those that are typed now; its class is the composed one."""
+def _merge_sweeper(record: dict[str, Any], config: DictConfig) -> DictConfig:
+    """Returns `hydra.sweeper` as it was recorded, under what is typed now; its class is the composed one."""
     made = OmegaConf.create({**record["hydra"]["sweeper"], "_target_": config.hydra.sweeper._target_})
     for override in parse(raw_overrides(config.hydra.overrides.hydra)):
         key = override.key_or_group.replace("/", ".").removeprefix("hydra.sweeper.")
@@ -168,28 +178,9 @@ def _settings(record: dict[str, Any], config: DictConfig) -> DictConfig:
     return made
 
 
-def _files(space: dict[str, str]) -> Iterator[tuple[str, Any]]:
-    """What stands in the file of each choice that a sweep takes from a group, and in those that it builds upon."""
-    for swept, text in space.items():
-        group = swept.lstrip("+").partition("@")[0]
-        for choice in options(group):
-            if choice in text or "glob" in text:
-                yield from _read(f"{group}/{choice}")
-
-
-def _read(name: str) -> Iterator[tuple[str, Any]]:
-    path = CONFIGS / f"{name}.yaml"
-    if not path.is_file():  # one of Hydra's own
-        return
-    content = read_yaml(path) or {}
-    yield f"configs/{name}.yaml", content
-    here = name.rpartition("/")[0]
-    for entry in content.get("defaults") or []:
-        for group, choice in entry.items() if isinstance(entry, dict) else [("", entry)]:
-            group = str(group).removeprefix("override ").partition("@")[0]
-            below = group.removeprefix("/") if group.startswith("/") else "/".join(filter(None, (here, group)))
-            if isinstance(choice, str) and choice != "_self_":
-                yield from _read(choice.removeprefix("/") if choice.startswith("/") else f"{below}/{choice}")
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    return plain
 
 
 def _shown(value: Any) -> str:

@@ -1,8 +1,11 @@
-"""Optuna's samplers and pruners, from `hydra.sweeper.sampler` and `hydra.sweeper.pruner`."""
+"""Builds Optuna's samplers and pruners, from `hydra.sweeper.sampler` and `hydra.sweeper.pruner`."""
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.instantiate import locate, targets
@@ -15,11 +18,20 @@ if TYPE_CHECKING:
 
 REMEDY = "PACKAGES in lab/engine/sweeps/samplers.py"
 PACKAGES = ["optuna.samplers", "optuna.pruners"]
-GRID = "optuna.samplers.GridSampler"
+
+
+def class_name(node: Mapping[str, Any] | None, default: str = "") -> str:
+    """Returns the name of the class that a node builds, without its module; `default` for no node."""
+    return str(node["_target_"]).rpartition(".")[2] if node else default
+
+
+def prunes(sweeper: Mapping[str, Any]) -> bool:
+    """Tells whether a sweep with this `hydra.sweeper` ends runs amid their training; over seeds, between two."""
+    return class_name(sweeper.get("pruner"), "NopPruner") != "NopPruner" and not sweeper.get("seeds")
 
 
 def build_sampler(config: DictConfig, space: Space, number: int = 0) -> "BaseSampler":
-    """Makes the sampler of one trial.
+    """Builds the sampler of one trial.
 
     With one of its own for each trial, what is drawn depends on the seed, the trial's number and the trials before it
     alone, and not on whether the sweep was stopped meanwhile: one for all would begin again with what it drew first.
@@ -33,45 +45,33 @@ def build_sampler(config: DictConfig, space: Space, number: int = 0) -> "BaseSam
         UserError: when the class is not allowed, does not take its arguments, or cannot draw from this space.
     """
     node: Any = OmegaConf.to_container(config, resolve=True)
-    if node["_target_"] == GRID:
-        return _make({"search_space": space.grid(), **node})
+    if class_name(node) == "GridSampler":
+        return _build({"search_space": space.grid(), **node})
     if node.get("seed") is not None:
         import numpy as np
 
         # Hashed, not added: else trial 1 of seed 0 would be trial 0 of seed 1
         node["seed"] = int(np.random.SeedSequence([node["seed"], number]).generate_state(1)[0])
-    return _make(node)
+    return _build(node)
 
 
 def build_pruner(config: DictConfig) -> "BasePruner":
-    """Makes the pruner.
+    """Builds the pruner, and what it holds, such as the pruner that a PatientPruner wraps.
 
     Raises:
         UserError: when the class is not allowed, or does not take its arguments.
     """
-    return _make(OmegaConf.to_container(config, resolve=True))
-
-
-def _make(node: Any) -> Any:
-    """Builds a node and those inside of it, such as the pruner that a PatientPruner wraps."""
-    list(targets(node))  # refuses interpolations that hide
-    return _build(node)
+    return _build(OmegaConf.to_container(config, resolve=True))
 
 
 def _build(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_build(element) for element in node]
-    if not isinstance(node, dict):
-        return node
-    arguments = {key: _build(value) for key, value in node.items() if key != "_target_"}
-    if "_target_" not in node:
-        return arguments
-    made = locate(node["_target_"], PACKAGES, REMEDY)
+    for part in targets(node):
+        locate(part["_target_"], PACKAGES, REMEDY)
     from optuna.exceptions import ExperimentalWarning
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # the lock file holds the version that was tried
-            return made(**arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{node['_target_']} cannot be built: {error}") from error
+            return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        raise UserError(f"{node['_target_']} cannot be built: {error.__cause__ or error}") from error

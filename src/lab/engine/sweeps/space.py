@@ -1,27 +1,27 @@
-"""What a sweep varies: the values of each key, and which keys hang on the choice of another."""
+"""Says what a sweep varies: the values of each key, and which keys depend on the choice of another."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override, Transformer
 
 from lab.engine.config.compose import parse
-from lab.engine.sweeps.parameter import Parameter, read
+from lab.engine.sweeps.parameter import Parameter, read_parameter
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
 if TYPE_CHECKING:
     from optuna import Trial
-    from optuna.distributions import BaseDistribution
 
 WHEN = "hydra.sweeper.when"
-MANY = 100_000  # values that something may hang on
+MANY = 100_000  # values that something may depend on
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A key is drawn only where another one has one of some values.
+    """Says that a key is drawn only where another one has one of some values.
 
     Args:
         key: the other one.
@@ -34,11 +34,11 @@ class Condition:
 
 @dataclass(frozen=True)
 class Space:
-    """What a sweep varies.
+    """Holds what a sweep varies.
 
     Args:
         fixed: overrides that do not vary.
-        parameters: by key; one that hangs on another stands after it.
+        parameters: by key; one that depends on another stands after it.
         conditions: of the keys that are not always drawn.
     """
 
@@ -48,26 +48,27 @@ class Space:
 
     @classmethod
     def parse(
-        cls, words: Sequence[str], params: Mapping[str, Any] | None = None, when: Mapping[str, Any] | None = None
+        cls, overrides: Sequence[str], params: Mapping[str, Any] | None = None, when: Mapping[str, Any] | None = None
     ) -> "Space":
         """Reads the space of a command line.
 
         Args:
-            words: overrides, some with several values; they go before what `params` says of the same key.
+            overrides: some with several values; they go before what `params` says of the same key.
             params: texts by key, as `hydra.sweeper.params` has them; a list is a choice of its elements.
-            when: for a key that is not always drawn, what it hangs on: `model=mlp,lenet`.
+            when: for a key that is not always drawn, what it depends on: `model=mlp,lenet`.
 
         Raises:
             UserError: on the first thing that is wrong.
         """
-        overrides = {o.get_key_element().lstrip("+"): o for o in parse([*written(params or {}), *words])}
-        fixed = {key: o for key, o in overrides.items() if not o.is_sweep_override()}
-        parameters = {key: read(o) for key, o in overrides.items() if o.is_sweep_override()}
+        from_file = parse(params_to_overrides(params or {}))
+        parsed = {o.get_key_element().lstrip("+"): o for o in [*from_file, *parse(overrides)]}
+        fixed = {key: o for key, o in parsed.items() if not o.is_sweep_override()}
+        parameters = {key: read_parameter(o) for key, o in parsed.items() if o.is_sweep_override()}
         # A command line may narrow a file's choices, which its conditions still name
         named = {key: set(p.samples(MANY)) for key, p in parameters.items()}
-        for o in parse(written(params or {})):
+        for o in from_file:
             if o.is_sweep_override():
-                named.setdefault(o.key_or_group, set()).update(read(o).samples(MANY))
+                named.setdefault(o.key_or_group, set()).update(read_parameter(o).samples(MANY))
         conditions = {key: _condition(key, text, parameters, fixed, named) for key, text in (when or {}).items()}
         for key in conditions:
             if key not in parameters:  # one value, which not all jobs have
@@ -86,7 +87,7 @@ class Space:
         return cls([o.input_line or "" for o in fixed.values()], ordered, left)
 
     def draws(self, key: str, drawn: Mapping[str, str]) -> bool:
-        """Whether `key` is drawn beside what is `drawn` already: texts by key."""
+        """Tells whether `key` is drawn beside what is `drawn` already: texts by key."""
         condition = self.conditions.get(key)
         return condition is None or drawn.get(condition.key) in condition.texts
 
@@ -96,55 +97,42 @@ class Space:
         for key, parameter in self.parameters.items():
             if self.draws(key, drawn):
                 drawn[key] = parameter.suggest(trial)
-        return [f"{self.parameters[key].word}={text}" for key, text in drawn.items()]
+        return self.to_overrides(drawn)
 
-    def distributions(self) -> "dict[str, BaseDistribution]":
-        """What Optuna draws each key from."""
-        return {key: parameter.distribution() for key, parameter in self.parameters.items()}
+    def to_overrides(self, drawn: Mapping[str, str]) -> list[str]:
+        """Returns the overrides of what is `drawn`: texts by key."""
+        return [f"{self.parameters[key].override_key}={text}" for key, text in drawn.items()]
 
     def grid(self) -> dict[str, list[Any]]:
-        """Every value of each key, as Optuna keeps it.
+        """Returns every value of each key, as Optuna keeps it.
 
         Raises:
             UserError: when there is no end of them, or some do not go with others.
         """
         for key, condition in self.conditions.items():
             raise UserError(
-                f"{key} hangs on {condition.key}, and a grid would train the same run again for each of its values:"
+                f"{key} depends on {condition.key}, and a grid would train the same run again for each of its values:"
                 " hydra/sweeper/sampler=random or tpe"
             )
         return {key: parameter.values() for key, parameter in self.parameters.items()}
 
-    def as_written(self) -> dict[str, str]:
-        """The text of each key."""
-        return {key: parameter.text for key, parameter in self.parameters.items()}
 
-
-def written(params: Mapping[str, Any]) -> list[str]:
-    """`hydra.sweeper.params` as overrides: texts as they stand there, lists as a choice of their elements.
+def params_to_overrides(params: Mapping[str, Any]) -> list[str]:
+    """Returns `hydra.sweeper.params` as overrides: texts as they stand there, lists as a choice of their elements.
 
     Raises:
         UserError: for a mapping, which is a key in two parts.
     """
-    words = []
+    overrides = []
     for key, value in params.items():
         if isinstance(value, Mapping):
             name = next(iter(value), "KEY")
             raise UserError(f"hydra.sweeper.params.{key} holds keys: write each as one, {key}.{name}: …")
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            texts = ",".join(_write(element) for element in value)
+        if isinstance(value, list):
+            texts = ",".join(map(Transformer.str, value))
             value = texts if len(value) > 1 else f"choice({texts})"  # choice() takes no null
-        words.append(f"{key}={value if isinstance(value, str) else _write(value)}")
-    return words
-
-
-def _write(value: Any) -> str:
-    """A value of YAML as an override has it."""
-    if isinstance(value, Mapping):
-        value = dict(value)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
-        value = list(value)
-    return Transformer.str(value)
+        overrides.append(f"{key}={value if isinstance(value, str) else Transformer.str(value)}")
+    return overrides
 
 
 def _text(override: Override) -> str:
@@ -153,7 +141,7 @@ def _text(override: Override) -> str:
 
 def _single(override: Override) -> Parameter:
     text = _text(override)
-    return Parameter(override.key_or_group, override.get_key_element(), text, "choice", choices={text: text})
+    return Parameter(override.key_or_group, override.get_key_element(), text, choices={text: text})
 
 
 def _condition(
@@ -178,8 +166,8 @@ def _condition(
     texts = tuple(override.sweep_string_iterator()) if override.is_sweep_override() else (_text(override),)
     if on in parameters:
         parent = parameters[on]
-        if parent.step is None and parent.kind != "choice":
-            raise UserError(f"{line}: {on}={parent.text} holds any number, and nothing can hang on one of them")
+        if parent.is_continuous:
+            raise UserError(f"{line}: {on}={parent.text} holds any number, and nothing can depend on one of them")
         for value in texts:
             if value not in named[on]:
                 raise UserError(f"{line}: {on}={parent.text} has no {value}{nearest(value, named[on])}")
@@ -187,14 +175,9 @@ def _condition(
 
 
 def _sort(parameters: Mapping[str, Parameter], conditions: Mapping[str, Condition]) -> list[str]:
-    """Keys in their order, but each after the one that it hangs on."""
-    ordered: list[str] = []
-    for key in parameters:
-        chain = [key]
-        while (condition := conditions.get(chain[-1])) and condition.key in parameters:
-            if condition.key in chain:
-                round_trip = " on ".join([*chain[chain.index(condition.key) :], condition.key])
-                raise UserError(f"{WHEN}: a circle, {round_trip}: one of them must be drawn first")
-            chain.append(condition.key)
-        ordered += [name for name in reversed(chain) if name not in ordered]
-    return ordered
+    """Returns the keys, each after the one that it depends on."""
+    needs = {key: {conditions[key].key} & {*parameters} if key in conditions else set() for key in parameters}
+    try:
+        return list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        raise UserError(f"{WHEN}: a circle, {' on '.join(error.args[1])}: one of them must be drawn first") from None

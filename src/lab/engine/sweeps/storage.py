@@ -1,4 +1,4 @@
-"""Where a study keeps its trials: a journal in the sweep's directory, or a database by its URL."""
+"""Opens where a study keeps its trials: a journal in the sweep's directory, or a database by its URL."""
 
 import json
 import socket
@@ -18,19 +18,16 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "ora
 # What each driver calls the seconds that it waits: SQLite for a lock, the others for an answer
 TIMEOUTS: dict[str, dict[str, Any]] = {
     "pysqlite": {"timeout": 60},
-    "psycopg2": {"connect_timeout": SECONDS},
-    "psycopg": {"connect_timeout": SECONDS},
-    "mysqldb": {"connect_timeout": SECONDS},
-    "pymysql": {"connect_timeout": SECONDS},
     "mysqlconnector": {"connection_timeout": SECONDS},
+    **{name: {"connect_timeout": SECONDS} for name in ("psycopg2", "psycopg", "mysqldb", "pymysql")},
 }
 
 
 def open_storage(directory: Path, url: str | None = None) -> "BaseStorage":
-    """The storage of the study of one sweep.
+    """Opens the storage of the study of one sweep.
 
     Args:
-        directory: of the sweep; exists.
+        directory: of the sweep; exists where `url` is None.
         url: of a database, as SQLAlchemy writes it; None for a journal in `directory`.
 
     Raises:
@@ -39,63 +36,38 @@ def open_storage(directory: Path, url: str | None = None) -> "BaseStorage":
     return _open_journal(directory / JOURNAL) if url is None else _open_database(url)
 
 
-def check_reachable(url: str | None) -> None:
-    """Refuses a database that cannot be used, before a sweep makes anything.
-
-    Raises:
-        UserError: with what its driver says.
-    """
-    if url is not None:
-        _open_database(url)
-
-
 def _open_journal(path: Path) -> "BaseStorage":
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+    from optuna.storages.journal import JournalFileBackend
 
-    class Lock(JournalFileOpenLock):
-        """Ends with its process; Optuna's own are files that a killed process leaves behind for half a minute."""
-
-        def __init__(self) -> None:
-            self.lock = FileLock(path.with_name(".study.lock"))
-
-        def acquire(self) -> bool:
-            self.lock.acquire()
-            return True
-
-        def release(self) -> None:
-            self.lock.release()
+    # Ends with its process; Optuna's own are files that a killed process leaves behind for half a minute
+    lock: Any = FileLock(path.with_name(".study.lock"))
 
     class Journal(JournalFileBackend):
         """Drops what a killed process left of a line, before the next line is written behind it."""
 
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
-            with lock.lock:
-                mend(path)
+            with lock:
+                drop_half_line(path)
                 super().append_logs(logs)
 
-    lock = Lock()
     try:
         return JournalStorage(Journal(str(path), lock_obj=lock))
     except (OSError, ValueError, KeyError, AssertionError) as error:
         raise UserError(f"{path} cannot be read{_damage(path)}: {type(error).__name__}: {error}") from error
 
 
-def mend(path: Path) -> None:
+def drop_half_line(path: Path) -> None:
     """Cuts off a last line that has no end; nobody has read it, since a record ends with its line."""
     with path.open("rb+") as file:
-        end = file.seek(0, 2)
-        if end == 0:
-            return
-        file.seek(end - 1)
-        if file.read(1) == b"\n":
-            return
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+        file.seek(max(0, file.seek(0, 2) - 1))
+        if file.read() not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _damage(path: Path) -> str:
-    """Which line of a journal is none, for the message."""
+    """Says which line of a journal is none."""
     for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
         try:
             json.loads(line)
@@ -113,9 +85,10 @@ def _open_database(url: str) -> "BaseStorage":
         parsed = make_url(url)
         driver = parsed.get_dialect().driver
     except SQLAlchemyError:
+        shown = f"***@{url.rpartition('@')[2]}" if "@" in url else url
         raise UserError(
-            f"hydra.sweeper.storage={_without_password(url)}: expected null for a journal in the sweep's directory, or"
-            " a database's URL, such as sqlite:////tmp/sweeps.db or postgresql://me@host/sweeps"
+            f"hydra.sweeper.storage={shown}: expected null for a journal in the sweep's directory, or a database's URL,"
+            " such as sqlite:////tmp/sweeps.db or postgresql://me@host/sweeps"
         ) from None
     shown = f"hydra.sweeper.storage={parsed.render_as_string(hide_password=True)}"
     kind = parsed.get_backend_name()
@@ -126,16 +99,12 @@ def _open_database(url: str) -> "BaseStorage":
         try:
             socket.create_connection((parsed.host, port), timeout=SECONDS).close()
         except OSError as error:
-            said = error.strerror or str(error)
-            raise UserError(f"{shown} cannot be reached: {parsed.host}:{port}: {said}; is the server up?") from error
+            answer = error.strerror or error
+            raise UserError(f"{shown} cannot be reached: {parsed.host}:{port}: {answer}; is the server up?") from error
     try:
         return RDBStorage(url, engine_kwargs={"connect_args": TIMEOUTS.get(driver, {}), "pool_pre_ping": True})
     except (ImportError, SQLAlchemyError, RuntimeError, ValueError) as error:
         cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
-        said = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0]
+        first = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0]
         remedy = "; install its driver" if isinstance(error, ImportError) else ""
-        raise UserError(f"{shown} cannot be opened: {said}{remedy}") from error
-
-
-def _without_password(url: str) -> str:
-    return f"***@{url.rpartition('@')[2]}" if "@" in url else url
+        raise UserError(f"{shown} cannot be opened: {first}{remedy}") from error

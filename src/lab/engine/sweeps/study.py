@@ -1,6 +1,5 @@
-"""The study of a sweep: Optuna's record of its trials, opened alike by the sweep and by each of its jobs."""
+"""Opens the study of a sweep, Optuna's record of its trials, alike in the sweep and in each of its jobs."""
 
-import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from lab.engine.sweeps.pruners import prunes
-from lab.engine.sweeps.samplers import build_pruner
+from lab.engine.sweeps.samplers import build_pruner, prunes
 from lab.engine.sweeps.storage import open_storage
+from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,15 +19,16 @@ if TYPE_CHECKING:
     from lab.engine.compat.optuna import AskTellStudy
 
 DECIDED = "pruning"  # the attribute of a trial that says what its last report came to
+# What each job of a sweep that prunes is given
+PRUNING = "++callbacks.pruning={_target_:lab.engine.sweeps.pruning.Pruning,directory:${paths.run_dir}}"
 
 
-def settings(sweep: Path) -> dict[str, Any]:
-    """What `hydra.sweeper` is in the sweep in directory `sweep`; nothing where it is no Optuna sweep.
+def sweeper_config(directory: Path) -> dict[str, Any]:
+    """Returns `hydra.sweeper` of the sweep in `directory`, with its objectives; nothing where it is no Optuna sweep.
 
     Interpolations are resolved here, so that a password is read from the environment and from nowhere else.
     """
-    path = sweep / "sweep.json"
-    record = json.loads(path.read_text()) if path.is_file() else {}
+    record = Sweep(directory).record
     if record.get("sweeper") != "optuna":
         return {}
     sweeper = record["hydra"]["sweeper"]
@@ -43,7 +43,7 @@ def open_study(
     storage: str | None = None,
     pruner: Mapping[str, Any] | None = None,
 ) -> "AskTellStudy":
-    """The study of the sweep in `directory`, begun where there is none yet.
+    """Opens the study of the sweep in `directory`, begun where there is none yet.
 
     Args:
         directory: of the sweep; the study has its name.
@@ -78,7 +78,7 @@ def open_study(
     return study
 
 
-class Referee:
+class PruningClient:
     """Reports a trial's figures to its study and says whether it is to end.
 
     Each step is reported and decided once, whatever is killed in between: a job that goes on from a checkpoint before
@@ -100,7 +100,7 @@ class Referee:
         self.pruned: bool = decided.get("pruned", False)
 
     def report(self, step: int, value: float, last: bool = False) -> bool:
-        """Whether the trial is to end after `step`.
+        """Reports a step, and tells whether the trial is to end after it.
 
         Args:
             step: counts from 1.
@@ -113,43 +113,40 @@ class Referee:
             self.trial.report(value, step)
             self.known[step] = value
         if not last:
-            self.pruned = self._ask()
+            with warnings.catch_warnings():
+                # Where the best trial so far has fewer steps than this one
+                warnings.filterwarnings("ignore", message="WilcoxonPruner finds steps")
+                self.pruned = bool(self.trial.should_prune())
         self.step = step
         self.trial.set_user_attr(DECIDED, {"step": step, "pruned": self.pruned})
         return self.pruned
 
     def is_over(self, step: int) -> bool:
-        """Whether it was decided that the trial ends after `step`, or before."""
+        """Tells whether it was decided that the trial ends after `step`, or before."""
         return self.pruned and step >= self.step
 
-    def _ask(self) -> bool:
-        with warnings.catch_warnings():
-            # Wilcoxon's, where the best trial so far has fewer steps than this one
-            warnings.filterwarnings("ignore", message="WilcoxonPruner finds steps")
-            return bool(self.trial.should_prune())
 
-
-def load_trial(run: Path) -> Referee | None:
-    """The referee of the job in directory `run`; None where nobody prunes it.
+def load_trial(run: Path) -> PruningClient | None:
+    """Returns the pruning client of the job in directory `run`; None where nobody prunes it.
 
     Which sweep it is of, and where that keeps its study, stands in the directory above.
 
     Raises:
         UserError: when the study cannot be reached, or has no such trial.
     """
-    found = settings(run.parent) if run.name.isdigit() else {}
-    if not prunes(found):
+    sweeper = sweeper_config(run.parent) if run.name.isdigit() else {}
+    if not prunes(sweeper):
         return None
-    modes = [objective["mode"] for objective in found["objectives"]]
-    study = open_study(run.parent, modes, found.get("storage"), found.get("pruner"))
+    modes = [objective["mode"] for objective in sweeper["objectives"]]
+    study = open_study(run.parent, modes, sweeper.get("storage"), sweeper.get("pruner"))
     if int(run.name) >= len(study.get_trials(deepcopy=False)):
         raise UserError(
             f"{run}: the study of {run.parent} has no trial {run.name}: its storage is not that of the sweep"
         )
-    return Referee(study, int(run.name))
+    return PruningClient(study, int(run.name))
 
 
-def mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each figure that all of several runs have."""
-    names = [name for name in figures[0] if all(name in one for one in figures)]
-    return {name: math.fsum(one[name] for one in figures) / len(figures) for name in names}
+def mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Averages each metric that all of several runs have."""
+    names = [name for name in metrics[0] if all(name in one for one in metrics)]
+    return {name: math.fsum(one[name] for one in metrics) / len(metrics) for name in names}

@@ -1,4 +1,4 @@
-"""A sweep's directory as an object: what it varies, its jobs, and what they are judged by."""
+"""Reads a sweep's directory as an object: what it varies, its jobs, and what they are judged by."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ FILE = "sweep.json"
 
 @dataclass(frozen=True)
 class Objective:
-    """A figure that a sweep is about.
+    """Names a figure that a sweep is about.
 
     Args:
         metric: its name in `metrics.json`.
@@ -30,13 +30,13 @@ class Objective:
 
     @property
     def sign(self) -> int:
-        """Times this, a lower figure is a better one."""
+        """Returns 1 or -1: times this, a lower figure is a better one."""
         return {"min": 1, "max": -1}[self.mode]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One sweep.
+    """Stands for one sweep.
 
     Args:
         dir: holds `sweep.json`, and the directory of each job under its number.
@@ -46,7 +46,7 @@ class Sweep:
 
     @classmethod
     def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs", argument: str = "sweep") -> "Sweep":
-        """The sweep at `path`, or with `latest` the one begun last under `log_dir`.
+        """Opens the sweep at `path`, or with `latest` the one begun last under `log_dir`.
 
         Args:
             path: of the sweep's directory.
@@ -72,39 +72,39 @@ class Sweep:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `sweep.json` says of the sweep; nothing before it has begun."""
+        """Returns what `sweep.json` says of the sweep; nothing before it has begun."""
         path = self.dir / FILE
         return json.loads(path.read_text()) if path.is_file() else {}
 
     @property
     def status(self) -> str:
-        """running, completed, failed or preempted; a sweep that was killed stays running."""
+        """Returns running, completed, failed or preempted; a sweep that was killed stays running."""
         return str(self.record.get("status", "unknown"))
 
     @property
     def objectives(self) -> list[Objective]:
-        """What its jobs are judged by; of several the first is the main one."""
+        """Returns what its jobs are judged by; of several the first is the main one."""
         return [Objective(**one) for one in self.record.get("objectives", [])]
 
     @property
     def constraints(self) -> list[Constraint]:
-        """What its jobs must keep to."""
+        """Returns what its jobs must keep to."""
         return parse_constraints(self.record.get("hydra", {}).get("sweeper", {}).get("constraints") or [])
 
     @property
     def jobs(self) -> dict[int, Run]:
-        """The runs that have begun, by number."""
+        """Returns the runs that have begun, by number."""
         numbers = sorted(int(path.parent.name) for path in self.dir.glob("*/run.json") if path.parent.name.isdigit())
         return {number: self.job(number) for number in numbers}
 
     def job(self, number: int) -> Run:
-        """The run with this number; it may not have begun."""
+        """Returns the run with this number; it may not have begun."""
         return Run(self.dir / str(number))
 
-    def update(self, **facts: Any) -> None:
-        """Adds `facts` to `sweep.json`; secrets of the environment are left out."""
+    def update(self, **metadata: Any) -> None:
+        """Adds `metadata` to `sweep.json`; secrets of the environment are left out."""
         with atomic_write(self.dir / FILE) as partial:
-            partial.write_text(json.dumps(redact(self.record | facts), indent=2) + "\n")
+            partial.write_text(json.dumps(redact(self.record | metadata), indent=2) + "\n")
 
 
 def _begun(directory: Path) -> str:

@@ -1,4 +1,4 @@
-"""What holds in the processes that joblib, submitit and Ray start for the jobs of a sweep."""
+"""Prepares the processes that joblib, submitit and Ray start for the jobs of a sweep."""
 
 import logging
 import os
@@ -35,9 +35,9 @@ class Workers(Callback):
         self.home = os.getpid()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """A checkout need not be installed: `src/train.py` knows where `lab` is, and a worker's script does not."""
-        places = [str(ROOT / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-        set_variables(PYTHONPATH=os.pathsep.join(dict.fromkeys(place for place in places if place)))
+        """Tells workers where `lab` is, which `src/train.py` knows and a worker's script does not."""
+        folders = [str(ROOT / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        set_variables(PYTHONPATH=os.pathsep.join(dict.fromkeys(filter(None, folders))))
         for package in EXTRAS:  # the sweeper tells of the jobs
             logging.getLogger(package).setLevel(logging.WARNING)
 

@@ -1,0 +1,130 @@
+"""Composes the jobs of a sweep before the first of them is trained, to check what they may be."""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from copy import deepcopy
+from itertools import product
+from math import prod
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from lab.engine.config.compose import compose, leaves, options, parse
+from lab.engine.config.composition_errors import UnknownKey
+from lab.engine.config.overrides import override_key, raw_overrides
+from lab.engine.config.security import JUDGED
+from lab.engine.sweeps.space import Space
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.names import nearest
+from lab.engine.utils.redaction import typed_words
+
+JOBS = 50  # of more, so many are looked at that each value is in one of them
+
+
+def compose_jobs(space: Space, base: DictConfig | None = None) -> Iterator[tuple[DictConfig, list[str]]]:
+    """Composes the jobs of a sweep, and yields the config and the overrides of each.
+
+    Of an interval the two ends are looked at: what lies between them fits where both do.
+
+    Args:
+        space: what varies.
+        base: what stays, where it is composed already.
+
+    Raises:
+        UserError: when one of them has no such key.
+    """
+    bases: dict[tuple[str, ...], DictConfig] = {} if base is None else {(): base}
+    for drawn in combinations(space):
+        overrides = space.to_overrides(drawn)
+        choices = tuple(override for override in overrides if not _is_plain(override))
+        if choices not in bases:  # composing takes a tenth of a second
+            bases[choices] = _compose(space, choices)
+        config = deepcopy(bases[choices])
+        for override in parse([override for override in overrides if override not in choices]):
+            _check_known(override.key_or_group, bases[choices], choices)
+            OmegaConf.update(config, override.key_or_group, override.value())
+        yield config, [*space.fixed, *overrides]
+
+
+def authorize_jobs(config: DictConfig, jobs: Collection[Sequence[str]]) -> None:
+    """Refuses a job whose `hydra` node would run code, such as by a file that it chooses, before it is launched.
+
+    What changes plain values only makes the same node: of the jobs that differ so the first is composed.
+
+    Args:
+        config: of the sweep, its `hydra` node included.
+        jobs: the overrides of each.
+
+    Raises:
+        UserError: for the first of them.
+    """
+    about_hydra = raw_overrides(config.hydra.overrides.hydra)
+    seen = set()
+    for job in jobs:
+        kind = tuple(o for o in job if not _is_plain(o) or o.partition(".")[0].partition("=")[0] in JUDGED)
+        if kind not in seen:
+            seen.add(kind)
+            name = config.hydra.job.config_name
+            compose([*about_hydra, *job], hydra=True, name=name, typed=typed_words(about_hydra))
+
+
+def combinations(space: Space) -> Iterator[dict[str, str]]:
+    """Yields texts by key of what may be drawn together, the last key's values first."""
+    samples = {key: parameter.samples(JOBS) for key, parameter in space.parameters.items()}
+    if prod(map(len, samples.values())) <= JOBS:
+        wanted = [dict(zip(samples, texts, strict=True)) for texts in product(*samples.values())]
+    else:
+        changed = [(key, text) for key, texts in samples.items() for text in texts[1:][:JOBS]]
+        # Besides, what depends on another choice than the first
+        changed += [(key, samples[key][0]) for key in space.conditions]
+        wanted = [{}, *({key: text} | _needs(space, key) for key, text in changed)]
+    seen = set()
+    for one in wanted:
+        drawn: dict[str, str] = {}
+        for key, texts in samples.items():
+            if space.draws(key, drawn):
+                drawn[key] = one.get(key, texts[0])
+        if (found := tuple(drawn.items())) not in seen:
+            seen.add(found)
+            yield drawn
+
+
+def _needs(space: Space, key: str) -> dict[str, str]:
+    """Returns what must be drawn for `key` to be drawn."""
+    needed = {}
+    while key in space.conditions:
+        condition = space.conditions[key]
+        needed[condition.key] = condition.texts[0]
+        key = condition.key
+    return needed
+
+
+def _is_plain(override: str) -> bool:
+    """Tells whether an override gives a value to a key, and neither chooses a file nor adds or deletes anything."""
+    key, hydra = override.partition("=")[0], GlobalHydra.instance()
+    group = hydra.config_loader().get_group_options(key) if hydra.is_initialized() else options(key)
+    return not group and re.fullmatch(r"\w+(\.\w+)*", key) is not None
+
+
+def _compose(space: Space, choices: tuple[str, ...]) -> DictConfig:
+    try:
+        return compose([*space.fixed, *choices], typed=typed_words())
+    except UnknownKey as error:
+        if not choices:
+            raise
+        raise UserError(f"{error.key}: no such key with {' '.join(choices)}") from error
+
+
+def _check_known(key: str, base: DictConfig, choices: tuple[str, ...]) -> None:
+    """Refuses a key that the config which the choices of groups make does not have."""
+    known = dict(leaves(base))
+    if key in known:
+        return
+    chosen = next((choice for choice in choices if key.startswith(f"{override_key(choice)}.")), None)
+    if chosen is None:
+        raise UserError(f"{key}: no such key{nearest(key, known)}\n`python src/train.py --cfg job` shows every key")
+    when = f"'hydra.sweeper.when={{{key}: \"{override_key(chosen)}=…\"}}'"
+    raise UserError(
+        f"{key}: no such key with {chosen}{nearest(key, known)}\n"
+        f"hydra/sweeper=optuna draws a key only where you say: {when}"
+    )
