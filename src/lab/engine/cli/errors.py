@@ -17,7 +17,7 @@ from lab.engine.config.composition_errors import behind
 from lab.engine.utils.console import log_to_stderr
 from lab.engine.utils.environment import set_variables
 from lab.engine.utils.errors import RunFailed, UserError
-from lab.engine.utils.redaction import TYPED, redact, typed_words
+from lab.engine.utils.redaction import COMMAND_LINE, command_line, redact
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -30,7 +30,7 @@ def user_errors() -> Iterator[None]:
     environment is in any of them, nor in a warning.
     """
     # Hydra hands its errors on instead of printing them
-    set_variables(HYDRA_FULL_ERROR="1", **{TYPED: json.dumps(typed_words(sys.argv[1:]))})
+    set_variables(HYDRA_FULL_ERROR="1", **{COMMAND_LINE: json.dumps(command_line(sys.argv[1:]))})
     with log_to_stderr():
         try:
             yield

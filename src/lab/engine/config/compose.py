@@ -49,7 +49,7 @@ def compose(
     hydra: bool = False,
     name: str | None = "train",
     multirun: bool = False,
-    typed: Sequence[str] | None = None,
+    trusted: Sequence[str] | None = None,
 ) -> DictConfig:
     """Composes the whole config that `overrides` make, and refuses one that would do harm; see `security.authorize`.
 
@@ -58,20 +58,20 @@ def compose(
         hydra: whether the `hydra` node is returned as well.
         name: of the primary config; None for Hydra's own part alone.
         multirun: whether several values of a key are taken for those of a sweep, and left out.
-        typed: those of the overrides that the command line gave; all by default.
+        trusted: those of the overrides that the command line gave; all by default.
 
     Raises:
         UserError: for what Hydra cannot compose, or `security.authorize` refuses.
     """
     if not GlobalHydra.instance().is_initialized():
         with initialize_config_dir(str(CONFIGS), job_name="train", version_base="1.3"):
-            return compose(overrides, hydra, name, multirun, typed)
+            return compose(overrides, hydra, name, multirun, trusted)
     with composition_errors(lambda: known_keys(overrides)):
         try:
             config = _load(overrides, name, RunMode.MULTIRUN if multirun else RunMode.RUN)
         except ValueError as error:  # a defaults list that is written wrong
             raise UserError(str(error)) from error
-    authorize(config, overrides, typed)
+    authorize(config, overrides, trusted)
     if not hydra:
         with open_dict(config):
             del config["hydra"]

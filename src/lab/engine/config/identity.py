@@ -1,11 +1,12 @@
 """What decides a result: the one list that resuming, sweeps, the report and reproducing ask."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig
 
 from lab.engine.config.compose import leaves
+from lab.engine.config.tree import is_under
 from lab.engine.utils.errors import UserError
 
 ABSENT = object()
@@ -38,11 +39,6 @@ def differences(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> 
             yield from differences(a, b, f"{prefix}{name}.")
         elif a != b or type(a) is not type(b):
             yield f"{prefix}{name}", a, b
-
-
-def is_under(key: str, names: Sequence[str]) -> bool:
-    """Whether a key is one of `names` or stands below one."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def check_fixed(before: DictConfig, after: DictConfig) -> None:

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 
 from lab.engine.config.compose import compose
 from lab.engine.config.overrides import raw_overrides
-from lab.engine.config.security import JUDGED
-from lab.engine.utils.redaction import typed_words
+from lab.engine.config.security import CHECKED_GROUPS
+from lab.engine.utils.redaction import command_line
 
 
 def authorize_jobs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
@@ -31,12 +31,12 @@ def authorize_jobs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
             seen.add(kind)
             about_hydra = raw_overrides(config.hydra.overrides.hydra)
             name = config.hydra.job.config_name
-            compose([*about_hydra, *job], hydra=True, name=name, typed=typed_words(about_hydra))
+            compose([*about_hydra, *job], hydra=True, name=name, trusted=command_line(about_hydra))
 
 
 def _is_plain(override: str) -> bool:
     """Whether an override gives a value to a key of the run's config, and neither chooses a file nor adds anything."""
     key = override.partition("=")[0]
-    if not re.fullmatch(r"\w+(\.\w+)*", key) or key.partition(".")[0] in JUDGED:
+    if not re.fullmatch(r"\w+(\.\w+)*", key) or key.partition(".")[0] in CHECKED_GROUPS:
         return False
     return not GlobalHydra.instance().config_loader().get_group_options(key)

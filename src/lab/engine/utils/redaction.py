@@ -29,22 +29,22 @@ HARMLESS_NAME = re.compile(
 )
 ACCOUNT = re.compile(r"([a-z][\w+.-]*://)[^\s/?#'\"<>]+@", re.IGNORECASE)  # scheme://user:password@
 
-_interpolated: dict[str, str] = {}  # variables that a config has read, and what they held
-TYPED = "LAB_TYPED"  # hands the words of the command line to the jobs and ranks that come of it
+_interpolated: dict[str, str] = {}  # variables that a config has read, and their values
+COMMAND_LINE = "LAB_COMMAND_LINE"  # hands the arguments of the command line to the jobs and ranks that it starts
 
 
-def typed_words(words: Sequence[str] = ()) -> list[str]:
-    """Returns `words` and those of the command line: what a user said by himself, and no file."""
-    return list(dict.fromkeys([*json.loads(os.environ.get(TYPED, "[]")), *words]))
+def command_line(more: Sequence[str] = ()) -> list[str]:
+    """Returns the arguments of the command line that started this process, perhaps through others, and `more`."""
+    return list(dict.fromkeys([*json.loads(os.environ.get(COMMAND_LINE, "[]")), *more]))
 
 
-def typed_references() -> dict[str, list[str]]:
-    """The variables that the command line names, and the keys that they are for."""
-    found: dict[str, list[str]] = {}
-    for word in typed_words():
-        for name in re.findall(r"\$\{oc\.env:\s*(\w+)", word):
-            found.setdefault(name, []).append(word.lstrip("+").partition("=")[0])
-    return found
+def command_line_references() -> dict[str, list[str]]:
+    """Returns the variables that the command line names, each with the keys that interpolate it."""
+    references: dict[str, list[str]] = {}
+    for argument in command_line():
+        for name in re.findall(r"\$\{oc\.env:\s*(\w+)", argument):
+            references.setdefault(name, []).append(argument.lstrip("+").partition("=")[0])
+    return references
 
 
 def _env(key: str, *default: Any) -> str | None:
@@ -60,7 +60,7 @@ def _env(key: str, *default: Any) -> str | None:
     value = os.environ[key]
     if HARMLESS_NAME.fullmatch(key):
         return value
-    if not (_is_plain(value) or key in typed_references() or key in project_settings().get("environment", [])):
+    if not (_is_plain(value) or key in command_line_references() or key in project_settings().get("environment", [])):
         raise UserError(
             f"${{oc.env:{key}}} may be a secret, and a file may not read it: give it on the command line, in quotes,"
             f" or add {key} to environment in [tool.lab] of pyproject.toml"
