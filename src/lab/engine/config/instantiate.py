@@ -6,7 +6,7 @@ A config may come from elsewhere: it can choose among these classes, and cannot 
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lab.engine.config.tree import values
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 from lab.engine.utils.paths import ROOT
@@ -78,7 +79,7 @@ def build_model(cfg: DictConfig, **known: Any) -> Any:
         cfg: the whole config.
         **known: arguments that stand in for the config's; passed as they are, nothing in them is built.
     """
-    takes = parameters(locate(cfg.model._target_))
+    takes = _parameters(cfg)
     factories = {"optimizer": cfg.optimizer, "scheduler": cfg.scheduler}
     more = {name: instantiate(node) for name, node in factories.items() if name in takes} | known
     node = {key: _plain(cfg.model[key]) for key in map(str, cfg.model) if key not in known}
@@ -93,7 +94,7 @@ def drop_unused_factories(cfg: DictConfig) -> None:
     Raises:
         UserError: when one was chosen on the command line.
     """
-    takes = parameters(locate(cfg.model._target_))
+    takes = _parameters(cfg)
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for name in ("optimizer", "scheduler"):
         if name in takes or cfg[name] is None:
@@ -106,19 +107,6 @@ def drop_unused_factories(cfg: DictConfig) -> None:
                 )
         with open_dict(cfg):
             cfg[name] = None
-
-
-def parameters(target: Callable[..., Any]) -> set[str]:
-    """Returns the names of what a class takes; where its constructor passes on **kwargs, its bases' as well."""
-    names: set[str] = set()
-    for owner in inspect.getmro(target) if inspect.isclass(target) else [target]:
-        if inspect.isclass(owner) and "__init__" not in vars(owner):
-            continue
-        taken = inspect.signature(owner).parameters.values()
-        names |= {p.name for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind is p.VAR_KEYWORD for p in taken):
-            break
-    return names
 
 
 def targets(plain: Any) -> Iterator[dict[str, Any]]:
@@ -180,20 +168,22 @@ def authorize_name(target: Any, allowed: Sequence[str] | None = None, remedy: st
         raise _refusal(target, allowed, remedy)
 
 
-def authorize_names(config: Any) -> None:
+def authorize_names(config: DictConfig) -> None:
     """Refuses a config that names a target which is not allowed, before anything heavy is imported.
 
-    `instantiate` looks closer, and at what interpolations bring in as well.
+    `instantiate` checks again, and what interpolations bring in as well.
     """
-    if not OmegaConf.is_config(config):
-        return
-    for key in list(config) if OmegaConf.is_dict(config) else range(len(config)):
-        if OmegaConf.is_missing(config, key):
-            continue
-        if key == "_target_":
-            authorize_name(config[key])
-        elif not OmegaConf.is_interpolation(config, key):
-            authorize_names(config[key])
+    for key, value in values(OmegaConf.to_container(config, resolve=False)):
+        if re.search(r"(^|\.)_target_\b", key) and not re.search(r"(?<!\\)\$\{|^\?\?\?$", str(value)):
+            authorize_name(value)
+
+
+def _parameters(cfg: DictConfig) -> Collection[str]:
+    """Returns the names of the arguments that the model's constructor takes."""
+    from lab.engine.config.schema import class_schema  # pydantic loads here
+
+    properties: dict[str, Any] = class_schema(locate(cfg.model._target_))["properties"]
+    return properties
 
 
 def _plain(value: Any) -> Any:

@@ -7,34 +7,34 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from omegaconf import DictConfig, ListConfig
 from pydantic import ConfigDict, TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import SchemaError
 
 from lab.engine.config.trainer_arguments import trainer_arguments
 
 Schema = dict[str, Any]
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 TRAINER = "pytorch_lightning.trainer.trainer"
+# Configs hold no objects of these, they build them by a `_target_`
+OBJECTS = {"model", "dataclass", "enum", "date", "time", "datetime", "timedelta", "bytes", "complex"}
 OBJECT = {"title": "an object"}
 
 
 class _Generator(GenerateJsonSchema):
-    """Leaves out of a union what configs do not hold, but build by a `_target_`; elsewhere it may be anything."""
+    """Leaves objects out of unions; any value is let through where there is nothing else."""
+
+    def generate_inner(self, schema: Any) -> Schema:
+        return dict(OBJECT) if schema["type"] in OBJECTS else super().generate_inner(schema)
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
-        return dict(OBJECT)
+        return {DictConfig: {"type": "object"}, ListConfig: {"type": "array"}}.get(schema.get("cls"), dict(OBJECT))
 
-    def union_schema(self, schema: Any) -> Schema:
-        made = super().union_schema(schema)
-        kept = [branch for branch in made.get("anyOf", [made]) if branch != OBJECT]
-        return {"anyOf": kept} if kept else dict(OBJECT)
-
-    def _object(self, schema: Any) -> Schema:
-        return dict(OBJECT)
-
-    model_schema = dataclass_schema = enum_schema = date_schema = time_schema = _object
-    timedelta_schema = bytes_schema = complex_schema = _object
+    def get_flattened_anyof(self, schemas: list[Schema]) -> Schema:
+        branches = [schema for schema in schemas if schema != OBJECT]
+        return super().get_flattened_anyof(branches) if branches else dict(OBJECT)
 
 
 def class_schema(target: Callable[..., Any]) -> Schema:
@@ -66,7 +66,7 @@ def annotation_schema(annotation: Any) -> Schema:
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
         schema = adapter.json_schema(schema_generator=_Generator)
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError, TypeError, NameError):
+    except (PydanticUserError, SchemaError, TypeError, NameError):
         return {}
     return {} if schema == OBJECT or {} in schema.get("anyOf", []) else schema
 
