@@ -1,6 +1,5 @@
-"""What does not go together, and what this machine has not: each function is one rule, and raises UserError."""
+"""Refuses values that contradict each other, or this machine: each function is one rule, and raises UserError."""
 
-import re
 import sys
 from typing import Any
 
@@ -20,27 +19,20 @@ def extras(cfg: DictConfig) -> None:
 
 
 def devices(cfg: DictConfig) -> None:
-    """Refuses trainer=gpu on a machine without one, and devices that are none: 0, -2, two, [1,1]."""
+    """Refuses an accelerator that this machine lacks, more devices than it has, and a choice among CPUs."""
     accelerator, wanted = cfg.trainer.accelerator, cfg.trainer.devices
-    said = f"trainer.devices={wanted}"
-    listed = list(wanted) if isinstance(wanted, ListConfig) else None
-    if listed == [] or (isinstance(wanted, int) and (wanted == 0 or wanted < -1)):
-        raise UserError(f"{said}: expected 1 or more, -1 for all there are, or auto")
-    if isinstance(wanted, str) and not re.fullmatch(r"auto|-?\d+(, *\d+)*", wanted):
-        raise UserError(f"{said}: expected a number, a list of numbers, or auto")
-    if listed and len(set(listed)) < len(listed):
-        raise UserError(f"{said}: a device is named twice")
+    listed = list(wanted) if isinstance(wanted, ListConfig) else []
     if accelerator == "cpu" and (listed or "," in str(wanted) or wanted == -1):
-        raise UserError(f"{said}: on CPUs it is a number of processes, so give 1 or more")
-    for name, there in (("mps", sys.platform == "darwin"), ("tpu", machine.has_package("torch_xla"))):
-        if accelerator == name and not there:
+        raise UserError(f"trainer.devices={wanted}: on CPUs it is a number of processes, so give 1 or more")
+    for name, is_there in (("mps", sys.platform == "darwin"), ("tpu", machine.has_package("torch_xla"))):
+        if accelerator == name and not is_there:
             raise UserError(f"trainer.accelerator={name}: this machine has none; use trainer=auto")
     if accelerator == "mps" and isinstance(wanted, int) and wanted > 1:
-        raise UserError(f"{said}: a Mac has one GPU: use trainer.devices=1")
-    least = wanted if isinstance(wanted, int) else max(listed) + 1 if listed else 1
-    if accelerator in ("gpu", "cuda") and (found := machine.count_gpus()) < max(1, least):
+        raise UserError(f"trainer.devices={wanted}: a Mac has one GPU: use trainer.devices=1")
+    least = max(1, wanted) if isinstance(wanted, int) else max(listed, default=0) + 1
+    if accelerator in ("gpu", "cuda") and (count := machine.count_gpus()) < least:
         raise UserError(
-            f"trainer.accelerator={accelerator}, devices={wanted}: this machine has {found} GPUs\n"
+            f"trainer.accelerator={accelerator}, devices={wanted}: this machine has {count} GPUs\n"
             "use trainer=auto or trainer=cpu for one process, trainer=ddp_cpu for two processes without a GPU"
         )
 
@@ -64,41 +56,39 @@ def shared_batch(cfg: DictConfig) -> None:
     # More than there are means all of them. How many a file has is not known here; nobody means so large a batch.
     size = min(size, samples or (size if size <= 2**16 else ranks))
     if size % ranks:
-        below, written = size // ranks * ranks, cfg.data.batch_size
-        all_of_them = "" if size == written else f", which is all {size} samples,"
+        below = size // ranks * ranks
+        every_sample = "" if size == cfg.data.batch_size else f", which is all {size} samples,"
         raise UserError(
-            f"data.batch_size={written}{all_of_them} cannot be shared by {ranks} processes"
+            f"data.batch_size={cfg.data.batch_size}{every_sample} cannot be shared by {ranks} processes"
             f" (trainer.devices={cfg.trainer.devices}, num_nodes={cfg.trainer.num_nodes})\n"
             f"the nearest sizes that can: {f'{below} and ' if below else ''}{below + ranks}"
         )
 
 
-def splits(cfg: DictConfig) -> None:
-    """Refuses data.num_val=5000 of data.num_samples=5000, which leaves nothing to train on."""
-    held, total = get(cfg, "data.num_val"), get(cfg, "data.num_samples")
-    if isinstance(held, int) and isinstance(total, int) and held >= total:
-        raise UserError(f"data.num_val={held}: expected less than data.num_samples={total}, of which it is a part")
+def limits(cfg: DictConfig) -> None:
+    """Refuses trainer.min_epochs above max_epochs, and data.num_val that leaves nothing to train on."""
+    epochs, steps = ("trainer.min_epochs", "trainer.max_epochs"), ("trainer.min_steps", "trainer.max_steps")
+    for (low, high), gap in ((epochs, 0), (steps, 0), (("data.num_val", "data.num_samples"), 1)):
+        least, most = get(cfg, low), get(cfg, high)
+        if isinstance(least, int) and isinstance(most, int) and least + gap > most >= 0:
+            raise UserError(f"{low}={least}: expected {'less than' if gap else 'at most'} {high}={most}")
 
 
 def schedule(cfg: DictConfig) -> None:
-    """Refuses a schedule over the whole fit of a run without an end, and OneCycle's momentum where there is none."""
-    for least, most in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):
-        low, high = get(cfg, f"trainer.{least}"), get(cfg, f"trainer.{most}")
-        if isinstance(low, int) and isinstance(high, int) and low > high >= 0:
-            raise UserError(f"trainer.{least}={low} is more than trainer.{most}={high}")
+    """Refuses a schedule over the whole fit in a run without an end, and OneCycle's momentum where there is none."""
     target = get(cfg, "scheduler.scheduler._target_")
     if not cfg.fit or not target:
         return
     lengths = [get(cfg, f"trainer.{key}") for key in ("max_epochs", "max_steps")]
-    ends = any(isinstance(length, int) and length > 0 for length in lengths) or get(cfg, "trainer.fast_dev_run")
-    if "total_steps" in _arguments(target) and not ends:
+    has_end = any(isinstance(length, int) and length > 0 for length in lengths) or get(cfg, "trainer.fast_dev_run")
+    if "total_steps" in _arguments(target) and not has_end:
         raise UserError(
             f"{target.rpartition('.')[2]} needs an end, and trainer.max_epochs={lengths[0]}"
             f" gives none: set trainer.max_epochs or trainer.max_steps, or use scheduler=none"
         )
-    moved = get(cfg, "scheduler.scheduler.cycle_momentum") is not False
+    cycles = get(cfg, "scheduler.scheduler.cycle_momentum") is not False
     optimizer = _arguments(get(cfg, "optimizer._target_"))
-    if target.endswith((".OneCycle", ".OneCycleLR")) and moved and optimizer and not {"momentum", "betas"} & optimizer:
+    if target.endswith((".OneCycle", ".OneCycleLR")) and cycles and optimizer and not {"momentum", "betas"} & optimizer:
         raise UserError(
             f"{cfg.optimizer._target_.rpartition('.')[2]} has no momentum for OneCycle to move: use"
             " scheduler=none, scheduler=cosine, or +scheduler.scheduler.cycle_momentum=false"
@@ -160,7 +150,7 @@ def work(cfg: DictConfig) -> None:
         raise UserError("fit=false test=false: nothing is left to do")
 
 
-RULES = (extras, devices, precision, shared_batch, splits, schedule, monitors, validation, outlets, work)
+RULES = (extras, devices, precision, shared_batch, limits, schedule, monitors, validation, outlets, work)
 
 
 def processes(cfg: DictConfig) -> int | None:

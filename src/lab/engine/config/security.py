@@ -1,7 +1,7 @@
-"""Holds a composed config against what files may say: docs/security.md has the reasons.
+"""Checks a composed config against what files may say: docs/security.md has the reasons.
 
-Files may come from elsewhere. What the command line gives is the user's own, and so is what stands in configs/hydra.
-`compose` calls `authorize`: for the command before `hydra.main` runs, and for every job of a sweep.
+Files may come from elsewhere; the command line and configs/hydra are the user's own, and trusted. `compose` calls
+`authorize` for the command before `hydra.main` runs, and for every job of a sweep.
 """
 
 import os
@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,23 @@ from lab.engine.utils.paths import CONFIGS
 from lab.engine.utils.project import project_settings
 from lab.engine.utils.redaction import SECRET_NAME, command_line_references, secrets
 
-# What Hydra may build: callbacks, launchers, sweepers. A plugin always stands in the package hydra_plugins
+# What Hydra may build: callbacks, launchers, sweepers; its plugins are in the package hydra_plugins
 BUILT = [
     *("lab.engine.sweeps.workers.Workers", "hydra.experimental.callbacks.LogJobReturnCallback", BASIC_LAUNCHER),
     *("hydra_plugins", "optuna.samplers", "optuna.pruners", *project_settings().get("allow", [])),
 ]
-EXTRAS = {  # of pyproject.toml, which bring the launchers that configs/hydra/launcher presets
+EXTRAS = {  # of pyproject.toml, with the launchers of configs/hydra/launcher
     "hydra_plugins.hydra_joblib_launcher": "joblib",
     "hydra_plugins.hydra_submitit_launcher": "submitit",
     "hydra_plugins.hydra_ray_launcher": "ray",
 }
-# Where a run lives, which handlers log, what stands in its environment: as Hydra or configs/hydra has it, or typed
+# A run's directory, its log handlers and its environment: by Hydra, configs/hydra or the command line alone
 PINNED = [f"hydra.{key}" for key in ("run", "sweep", "job_logging", "hydra_logging", "job.env_set", "job.env_copy")]
 PINNED += ["paths.run_dir"]
-# Arguments of launchers that end in a shell, load code or pickles, or say whom to hand a job to: typed alone
+# Arguments of launchers that reach a shell, load code or pickles, or name a server: by the command line alone
 SHELL = ["additional_parameters", "address", "initialization_commands", "python", "runtime_env", "setup"]
 SHELL += ["setup_commands", "srun_args", "submitit_folder", "temp_folder"]
-CHECKED_GROUPS = ["hydra", "callbacks", "logger", "paths", "sweep", "trainer"]  # whose values are looked at one by one
+CHECKED_GROUPS = ["hydra", "callbacks", "logger", "paths", "sweep", "trainer"]
 DESTINATIONS = ("dirpath", "save_dir", "default_root_dir")  # where Lightning's classes write
 
 PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@
@@ -81,7 +80,7 @@ def authorize(config: DictConfig, overrides: Sequence[str] = (), trusted: Sequen
 
 
 def _check_text(key: str, value: Any, is_trusted: bool) -> None:
-    """Judges a value as it is written, interpolations unresolved."""
+    """Checks a value as it is written, interpolations unresolved."""
     parts = re.split(r"[.\[]", key)
     if parts[0] == "hydra" and parts[-1] == "_target_" and "${" in str(value):
         raise UserError(f"{key} is no interpolation: write the class's name")
@@ -94,7 +93,7 @@ def _check_text(key: str, value: Any, is_trusted: bool) -> None:
 
 
 def _check_hydra(key: str, value: Any, hydra: DictConfig) -> None:
-    """Judges a resolved value of what Hydra builds, or hands to a shell."""
+    """Checks a resolved value of what Hydra builds, or hands to a shell."""
     if isinstance(value, Exception):
         raise UserError(f"{key} cannot be resolved: {value}") from value
     if "${" in str(value):
@@ -112,12 +111,12 @@ def _check_hydra(key: str, value: Any, hydra: DictConfig) -> None:
     if (extra := EXTRAS.get(package := ".".join(str(value).split(".")[:2]))) and not has_package(package):
         choice = hydra.runtime.choices.get("hydra/launcher")
         raise UserError(f"hydra/launcher={choice}: it is not installed; it comes with pip install -e '.[{extra}]'")
-    later = str(value).startswith("optuna.")  # made by `lab.engine.sweeps.samplers`: nobody waits for it until then
-    if later and find_spec("optuna") is None:
+    is_optuna = str(value).startswith("optuna.")  # slow to import: `lab.engine.sweeps.samplers` does, later
+    if is_optuna and not has_package("optuna"):
         raise UserError(f"{key}={value}: Optuna is not installed: pip install -e .[optuna]")
     try:
         if value not in BUILT:
-            (authorize_name if later else locate)(value, BUILT)
+            (authorize_name if is_optuna else locate)(value, BUILT)
     except ImportError as error:
         raise UserError(f"{key}={value} cannot be imported: {error}; is the plugin installed?") from error
     except UserError as error:
@@ -125,7 +124,7 @@ def _check_hydra(key: str, value: Any, hydra: DictConfig) -> None:
 
 
 def _check_destination(key: str, value: Any, run_dir: str) -> None:
-    """Judges where a file has something written or sent."""
+    """Checks where a file has something written or sent."""
     if key == "sweep.name" and "/" in str(value):
         raise UserError(f"{key}={value}: a name, which a directory is called by, holds no /")
     inside = value is None or f"{os.path.abspath(str(value))}/".startswith(f"{os.path.abspath(run_dir)}/")
@@ -137,27 +136,28 @@ def _check_destination(key: str, value: Any, run_dir: str) -> None:
 
 
 def _check_secret(key: str, value: Any, references: dict[str, list[str]]) -> None:
-    """Refuses a secret that nobody typed, and one that was typed for another key."""
-    if isinstance(value, Exception) and (told := behind(value, UserError)) and "oc.env" in str(told):
-        raise UserError(f"{key}: {told}") from value
-    if isinstance(value, Exception) and (references or key.startswith("logger.")):  # nobody knows what it will hold
+    """Refuses a secret that the command line does not name, or names for another key."""
+    if isinstance(value, Exception) and (user_error := behind(value, UserError)) and "oc.env" in str(user_error):
+        raise UserError(f"{key}: {user_error}") from value
+    if isinstance(value, Exception) and (references or key.startswith("logger.")):  # it may hold a secret later
         raise UserError(f"{key} cannot be resolved: {value}") from value
+    known = secrets() if references else {}
     for name, keys in references.items():
-        if not is_under(key, keys) and name in (found := secrets()) and found[name] in str(value):
+        if not is_under(key, keys) and name in known and known[name] in str(value):
             raise UserError(f"{key}: {name} is a secret, and a file may not pass it on: leave it out, or type it")
 
 
 def _refuse_saved_secrets(overrides: Sequence[str]) -> None:
-    """Hydra saves overrides and copied variables as they are."""
+    """Refuses the value of a secret in overrides and copied variables, which Hydra saves as they are."""
     named = {name: value for name, value in secrets().items() if SECRET_NAME.search(name)}
     for override in overrides:
         key = override.partition("=")[0]
         name = next((name for name, value in named.items() if value in override), None)
         if name or PASSWORD.search(re.sub(r"\$\{[^}]*\}", "", override)):
-            what, name = (f"{name}'s value", name) if name else ("a password", "NAME")
+            saved = f"{name}'s value" if name else "a password"
             raise UserError(
-                f"{key}: this would save {what} with the run\n"
-                f"name the variable that holds it, in quotes, and its name alone is saved: '{key}=${{oc.env:{name}}}'"
+                f"{key}: this would save {saved} with the run\n"
+                f"name its variable in quotes, and its name alone is saved: '{key}=${{oc.env:{name or 'NAME'}}}'"
             )
 
 
@@ -185,10 +185,8 @@ def _probe(raw: dict[str, Any]) -> DictConfig:
     job = {**hydra.get("job", {}), "override_dirname": "0"}
     # Overrides are the user's own; the help texts have several lines
     hydra = {**hydra, "job": job, "overrides": {"hydra": [], "task": []}, "help": None, "hydra_help": None}
-    probe = OmegaConf.create(
-        map_strings(
-            {**raw, "hydra": hydra}, lambda text: "0" if text == "???" else text.replace("${hydra:", "${hydra.")
-        )
-    )
-    assert isinstance(probe, DictConfig)
-    return probe
+
+    def resolvable(text: str) -> str:
+        return "0" if text == "???" else text.replace("${hydra:", "${hydra.")
+
+    return OmegaConf.create(map_strings({**raw, "hydra": hydra}, resolvable))

@@ -19,7 +19,7 @@ def trainer_arguments() -> dict[str, Any]:
     from pytorch_lightning.accelerators import Accelerator, AcceleratorRegistry
     from pytorch_lightning.strategies import Strategy, StrategyRegistry
 
-    accelerators: Any = Literal["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+    accelerators: Any = Literal["auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())]
     strategies: Any = Literal["auto", *StrategyRegistry.available_strategies()]
     limits = (f"limit_{stage}_batches" for stage in ("train", "val", "test", "predict"))
     return {

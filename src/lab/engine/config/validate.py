@@ -81,17 +81,12 @@ def _import(key: str, target: str, allowed: Sequence[str] | None) -> Any:
 
 def nodes(node: DictConfig, prefix: str = "", literal: bool = False) -> Iterator[tuple[str, Node]]:
     """Yields every node below that has a `_target_`, by its key; interpolations resolved, or `UNKNOWN` if `literal`."""
+    names: list[Any] = list(node)
     if "_target_" in node:
-        yield (
-            prefix,
-            {
-                str(name): UNKNOWN
-                if literal and OmegaConf.is_interpolation(node, name)
-                else resolved(node, name, f"{prefix}.{name!s}")
-                for name in node
-            },
-        )
-    for name in map(str, node):
+        unknown = [name for name in names if literal and OmegaConf.is_interpolation(node, name)]
+        known = {str(name): resolved(node, name, f"{prefix}.{name}") for name in names if name not in unknown}
+        yield prefix, dict.fromkeys(map(str, unknown), UNKNOWN) | known
+    for name in names:
         if _is_inner(node, name):
             yield from nodes(node[name], f"{prefix}.{name}".lstrip("."), literal)
 
@@ -101,10 +96,10 @@ def plain_nodes(cfg: DictConfig) -> Iterator[tuple[str, Node]]:
     for key, function in NODES.items():
         node = OmegaConf.select(cfg, key) if key else cfg
         if isinstance(node, DictConfig):
-            values = {
-                str(name): {} if _is_inner(node, name) else resolved(node, name, f"{key}.{name!s}".lstrip("."))
-                for name in node
-            }
+            values: Node = {}
+            for name in map(str, node):
+                is_inner = _is_inner(node, name)  # checked by itself
+                values[name] = {} if is_inner else resolved(node, name, f"{key}.{name}".lstrip("."))
             yield key, values | {"_target_": full_name(function)}
 
 
