@@ -170,7 +170,7 @@ def authorize_names(config: DictConfig) -> None:
     `instantiate` checks again, and what interpolations bring in as well.
     """
     for key, value in values(OmegaConf.to_container(config, resolve=False)):
-        if re.search(r"(^|\.)_target_\b", key) and not re.search(r"(?<!\\)\$\{|^\?\?\?$", str(value)):
+        if re.search(r"(^|\.)_target_(\.|\[|$)", key) and not re.search(r"(?<!\\)\$\{|^\?\?\?$", str(value)):
             authorize_name(value)
 
 
