@@ -1,4 +1,4 @@
-"""Values that are drawn once per run: a random name, the time, what Hydra knows of the job."""
+"""Resolves what is drawn once per run: a random name, the time, what Hydra knows of the job."""
 
 import re
 from typing import Any

@@ -170,8 +170,8 @@ def authorize_names(config: DictConfig) -> None:
     `instantiate` checks again, and what interpolations bring in as well.
     """
     for key, value in values(OmegaConf.to_container(config, resolve=False)):
-        if re.search(r"(^|\.)_target_(\.|\[|$)", key) and not re.search(r"(?<!\\)\$\{|^\?\?\?$", str(value)):
-            authorize_name(value)
+        if re.search(r"(^|\.)_target_(\.|\[|$)", key) and value != "???":
+            authorize_name(OmegaConf.select(config, key) if "${" in str(value) else value)
 
 
 def _parameters(cfg: DictConfig) -> Collection[str]:

@@ -83,9 +83,11 @@ def nodes(node: DictConfig, prefix: str = "", literal: bool = False) -> Iterator
     """Yields every node below that has a `_target_`, by its key; interpolations resolved, or `UNKNOWN` if `literal`."""
     names: list[Any] = list(node)
     if "_target_" in node:
-        unknown = [name for name in names if literal and OmegaConf.is_interpolation(node, name)]
-        known = {str(name): resolved(node, name, f"{prefix}.{name}") for name in names if name not in unknown}
-        yield prefix, dict.fromkeys(map(str, unknown), UNKNOWN) | known
+        values: Node = {}
+        for name in names:
+            is_unknown = literal and name != "_target_" and OmegaConf.is_interpolation(node, name)
+            values[str(name)] = UNKNOWN if is_unknown else resolved(node, name, f"{prefix}.{name}")
+        yield prefix, values
     for name in names:
         if _is_inner(node, name):
             yield from nodes(node[name], f"{prefix}.{name}".lstrip("."), literal)
