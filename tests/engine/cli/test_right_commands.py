@@ -51,6 +51,7 @@ RIGHT = [
     "model=resnet model.depth=50 model.weights=DEFAULT",
     "data=adding model=rnn_regressor data.min_length=50",
     "model=mlp model.hidden_sizes=[] model.dropout=0",
+    "model=mlp +class=lab.models.mlp.MLP 'model._target_=${class}'",
     "test=false trainer.limit_val_batches=0",
     "data=csv 'data.path=${paths.data_dir}/table.csv' data.target=kind model=mlp",
     "data=csv 'data.path=${paths.data_dir}/table.csv' data.target=\"'weight'\" \"data.drop=['kind']\""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Uni
 
 import pytest
 import pytorch_lightning as pl
+from omegaconf import DictConfig, ListConfig
 
 from lab.engine.config.arguments import check_arguments
 from lab.engine.config.schema import class_schema
@@ -226,6 +227,15 @@ class Mixes(DataclassCallback):
         self.joined = max(*[own, 2])
 
 
+class Composed:
+    def __init__(self, cfg: DictConfig | None = None, names: ListConfig | None = None) -> None: ...
+
+
+class MyTrainer(pl.Trainer):
+    def __init__(self, own: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+
 class Wrapped:
     @functools.wraps(ReturnsEarly.__init__)
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
@@ -247,6 +257,8 @@ RIGHT: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (NoInit, {}),
     (KeepsThem, {"size": 1, "whatever": 1}),
     (HandsThemOver, {"whatever": 1}),
+    (Composed, {"cfg": {"a": 1}, "names": ["a"]}),
+    *((MyTrainer, {"devices": devices}) for devices in (2, -1, "auto", "0,1", "2", [0, 1])),
     (Wrapped, {"size": 1, "image": [1]}),
     (functools.partial, {"anything": 1}),
 ]
@@ -274,6 +286,9 @@ def test_what_is_right_is_never_refused(target: Callable[..., Any], given: dict[
         (Marked, {"rate": True}, "rate"),
         (Unresolvable, {"thing": 1, "other": 1, "size": 2.0}, "size"),
         (Made, {"size": "x"}, "size"),
+        *((MyTrainer, {"devices": devices}, "devices") for devices in (0, -2, 1.5, True, "two", [], [1, 1], [-1])),
+        (Marked, {"rate": 1, "mode": 3}, "mode"),
+        (Composed, {"cfg": 3}, "cfg"),
         (Wrapped, {"size": "x"}, "size"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Ends a command by one of three kinds of errors: a wrong command line, a run that failed, and any other error."""
+"""Ends a command by the kind of its error: a wrong command line, a failed run, or any other error."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from lab.engine.config.composition_errors import behind
 from lab.engine.utils.console import log_to_stderr
 from lab.engine.utils.environment import set_variables
 from lab.engine.utils.errors import RunFailed, UserError
-from lab.engine.utils.redaction import TYPED, redact, typed_words
+from lab.engine.utils.redaction import COMMAND_LINE, command_line, redact
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -26,22 +26,22 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 def user_errors() -> Iterator[None]:
     """Ends the process with a few lines and status 2 for a UserError, status 1 for a RunFailed.
 
-    Any other error shows its whole traceback and ends with 1; it stands in the run's `train.log`, too. No secret of the
-    environment is in any of them, nor in a warning.
+    Any other error shows its whole traceback, in the run's `train.log` too, and ends with 1. The environment's secrets
+    are masked in all of them, and in warnings.
     """
-    # Hydra hands its errors on instead of printing them
-    set_variables(HYDRA_FULL_ERROR="1", **{TYPED: json.dumps(typed_words(sys.argv[1:]))})
+    # Hydra raises its errors instead of printing them
+    set_variables(HYDRA_FULL_ERROR="1", **{COMMAND_LINE: json.dumps(command_line(sys.argv[1:]))})
     with log_to_stderr():
         try:
             yield
-        except KeyboardInterrupt:  # before a run listens to signals by itself
+        except KeyboardInterrupt:  # before a run handles signals itself
             sys.exit(128 + signal.SIGINT)
         except Exception as error:
             sys.exit(report(error))
 
 
 def script(main: Callable[[list[str]], int | None], usage: str | None) -> None:
-    """Runs a script's `main` on the words of the command line, and ends with its status; --help prints the usage."""
+    """Runs a script's `main` on the command line's arguments, and ends with its status; --help prints the usage."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(usage)
         return
@@ -51,8 +51,7 @@ def script(main: Callable[[list[str]], int | None], usage: str | None) -> None:
 
 def report(error: Exception) -> int:
     """Prints an error on stderr, and returns the exit status."""
-    expected = as_expected(error)
-    if expected is not None:
+    if (expected := as_expected(error)) is not None:
         print(f"error: {redact(str(expected))}", file=sys.stderr)
         return 2 if isinstance(expected, UserError) else 1
     sys.stderr.write(redact("".join(traceback.format_exception(error))))
@@ -62,7 +61,7 @@ def report(error: Exception) -> int:
 
 
 def as_expected(error: Exception) -> UserError | RunFailed | None:
-    """Returns the error that a few lines tell, None for one that shows its traceback."""
+    """Returns the error to print in a few lines; None for one whose traceback is shown."""
     if isinstance(error, UserError | RunFailed):
         return error
     if isinstance(error, HydraException | OmegaConfBaseException):  # around what a constructor or a resolver raised
@@ -76,7 +75,7 @@ def as_expected(error: Exception) -> UserError | RunFailed | None:
 
 
 def _log_traceback(error: Exception) -> Path | None:
-    """Writes a traceback into the log file of the run, and returns that file; None where no run has begun."""
+    """Writes a traceback into the run's log file, and returns that file; None where no run has begun."""
     fields = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ends by an error"}
     record = logging.makeLogRecord({**fields, "exc_info": (type(error), error, error.__traceback__)})
     for handler in logging.getLogger().handlers:

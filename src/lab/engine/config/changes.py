@@ -1,4 +1,4 @@
-"""A saved config with what a command line gives anew."""
+"""Changes a saved config by the overrides of a new command line."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,14 +13,14 @@ from lab.engine.utils.names import nearest
 
 
 def merge_changes(config: DictConfig, changes: Sequence[str], choices: Mapping[str, Any]) -> DictConfig:
-    """Merges overrides into a saved config, which stays as it is wherever they say nothing.
+    """Merges overrides into a saved config; all other keys keep their values.
 
-    A choice of a group changes what composing configs/ with and without it differs in.
+    A choice of a group changes the keys at which configs/ composed with and without it differ.
 
     Args:
         config: interpolations unresolved.
         changes: overrides of one run.
-        choices: what the config was composed of, by group, as `.hydra/hydra.yaml` records it.
+        choices: of the saved config, by group, as `.hydra/hydra.yaml` records them.
 
     Raises:
         UserError: for a key or a choice that is not there, several values, and what is Hydra's own.
@@ -37,7 +37,7 @@ def merge_changes(config: DictConfig, changes: Sequence[str], choices: Mapping[s
     if groups:
         without = chosen(choices)
         now, then = (
-            OmegaConf.to_container(compose(list(made.values())), resolve=False) for made in (without | groups, without)
+            OmegaConf.to_container(compose(list(one.values())), resolve=False) for one in (without | groups, without)
         )
         for key, value, _ in differences(now, then):  # type: ignore[arg-type]
             _put(merged, key, value)
@@ -53,7 +53,7 @@ def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         UserError: for one that configs/ does not have.
     """
-    found = {}
+    overrides = {}
     for group, choice in choices.items():
         known = options(group) if not group.startswith("hydra") else []
         names = [] if choice is None else choice if isinstance(choice, list) else [choice]
@@ -63,8 +63,8 @@ def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
             if name not in known:
                 raise UserError(f"{group}={name}: the run was made with this choice, and configs/ has it no longer")
         value = f"[{','.join(names)}]" if isinstance(choice, list) else choice
-        found[group] = f"~{group}" if choice is None else f"{group}={value}"
-    return found
+        overrides[group] = f"~{group}" if choice is None else f"{group}={value}"
+    return overrides
 
 
 def _apply(config: DictConfig, override: Override) -> None:

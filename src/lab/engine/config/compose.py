@@ -1,4 +1,4 @@
-"""Composing configs outside of Hydra's own main, and looking into what comes out."""
+"""Composes configs outside of `hydra.main`, and reads their keys."""
 
 import math
 import secrets
@@ -34,7 +34,7 @@ def _resolver(target: str) -> Callable[..., Any]:
 
     def resolve(*args: Any) -> Any:
         plain = [list(arg) if OmegaConf.is_list(arg) else arg for arg in args]
-        # A node of its own, since `${dims.features}` looks into nodes only
+        # A node, since `${dims.features}` reads keys of nodes only
         return OmegaConf.create(getattr(import_module(module), name)(*plain))
 
     return resolve
@@ -49,29 +49,29 @@ def compose(
     hydra: bool = False,
     name: str | None = "train",
     multirun: bool = False,
-    typed: Sequence[str] | None = None,
+    trusted: Sequence[str] | None = None,
 ) -> DictConfig:
-    """Composes the whole config that `overrides` make, and refuses one that would do harm; see `security.authorize`.
+    """Composes the whole config that `overrides` make, and refuses a harmful one; see `security.authorize`.
 
     Args:
         overrides: of the command line, without flags.
         hydra: whether the `hydra` node is returned as well.
-        name: of the primary config; None for Hydra's own part alone.
-        multirun: whether several values of a key are taken for those of a sweep, and left out.
-        typed: those of the overrides that the command line gave; all by default.
+        name: of the primary config; None for the `hydra` node alone.
+        multirun: whether keys may have several values, which are a sweep's, and left out.
+        trusted: those of the overrides that the command line gave; all by default.
 
     Raises:
         UserError: for what Hydra cannot compose, or `security.authorize` refuses.
     """
     if not GlobalHydra.instance().is_initialized():
         with initialize_config_dir(str(CONFIGS), job_name="train", version_base="1.3"):
-            return compose(overrides, hydra, name, multirun, typed)
+            return compose(overrides, hydra, name, multirun, trusted)
     with composition_errors(lambda: known_keys(overrides)):
         try:
             config = _load(overrides, name, RunMode.MULTIRUN if multirun else RunMode.RUN)
-        except ValueError as error:  # a defaults list that is written wrong
+        except ValueError as error:  # an invalid defaults list
             raise UserError(str(error)) from error
-    authorize(config, overrides, typed)
+    authorize(config, overrides, trusted)
     if not hydra:
         with open_dict(config):
             del config["hydra"]
@@ -80,11 +80,11 @@ def compose(
 
 def known_keys(overrides: Sequence[str]) -> dict[str, Any]:
     """Returns every group, and every key of the config that the choices among `overrides` make, with its value."""
-    choices = [word for word in overrides if "=" in word and options(word.split("=")[0])]
+    choices = [override for override in overrides if "=" in override and options(override.split("=")[0])]
     groups = {path.name: None for path in CONFIGS.iterdir() if path.is_dir()}
-    for tried in (choices, []):
+    for attempt in (choices, []):
         with suppress(HydraException, ValueError):
-            return groups | dict(leaves(_load(tried)))
+            return groups | dict(leaves(_load(attempt)))
     return groups
 
 
@@ -95,9 +95,8 @@ def _load(overrides: Sequence[str], name: str | None = "train", mode: RunMode = 
 
 
 def search_path(config: DictConfig) -> list[str]:
-    """Returns the override that says where else configs are: what is composed to compare with looks there, too."""
-    given = config.hydra.overrides.hydra
-    return [override for override in map(str, given) if override.startswith("hydra.searchpath=")]
+    """Returns the override that adds folders of configs, for composing another config to compare with."""
+    return [override for override in map(str, config.hydra.overrides.hydra) if override.startswith("hydra.searchpath=")]
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -109,17 +108,17 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def options(group: str) -> list[str]:
-    """The choices of a config group, none where `group` is no group."""
+    """Returns the choices of a config group; none where `group` is no group."""
     return [path.stem for path in sorted((CONFIGS / group).glob("*.yaml"))]
 
 
 def get(config: DictConfig, key: str) -> Any:
-    """The value at `key`; None where there is none, or where it depends on a run that has not begun."""
+    """Returns the value at `key`; None where there is none, or where it depends on a run that has not begun."""
     return OmegaConf.select(config, key, throw_on_missing=False, throw_on_resolution_failure=False)
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key below `node`, dotted, with its value; inner nodes too."""
+    """Yields every key below `node`, dotted, with its value; inner nodes too."""
     if isinstance(node, DictConfig):
         node = OmegaConf.to_container(node, resolve=False)
     for name, value in node.items():

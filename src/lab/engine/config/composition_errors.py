@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf raise while they compose, as a user's mistake: told by types and attributes."""
+"""Turns what Hydra and OmegaConf raise while they compose into UserErrors, by its type and attributes."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -17,26 +17,23 @@ from lab.engine.utils.names import nearest
 
 E = TypeVar("E", bound=BaseException)
 
-SHOW = "`python src/train.py --cfg job` shows every key"
-
 
 class UnknownKey(UserError):
     """An override of a key that the config does not have.
 
     Args:
-        key: the whole of it.
-        known: the keys that there are, with their values.
+        key: dotted.
+        known: the config's keys, with their values.
     """
 
     def __init__(self, key: str, known: Mapping[str, Any]) -> None:
         node, _, name = key.rpartition(".")
         target = str(known.get(f"{node}._target_"))
-        schema = cached_schema(target) or {"properties": {}}
-        remedy = f"{key}: no such key{nearest(key, known)}\n{SHOW}"
-        if name in schema["properties"]:
+        message = f"no such key{nearest(key, known)}\n`python src/train.py --cfg job` shows every key"
+        if name in (cached_schema(target) or {"properties": {}})["properties"]:
             file = f"the file in configs/{node.partition('.')[0]}"
-            remedy = f"{key}: {target} takes it, and the config does not list it: add it to {file}, or write +{key}=…"
-        super().__init__(remedy)
+            message = f"{target} takes it, and the config does not list it: add it to {file}, or write +{key}=…"
+        super().__init__(f"{key}: {message}")
         self.key = key
 
 
@@ -45,40 +42,39 @@ def composition_errors(known_keys: Callable[[], Mapping[str, Any]] = dict) -> It
     """Raises a UserError in place of what Hydra and OmegaConf raise about overrides and config files.
 
     Args:
-        known_keys: the keys and groups that an override may name; asked for where one names another.
+        known_keys: returns the keys and groups that an override may name.
     """
     try:
         yield
     except MissingConfigException as error:
         raise _missing_config(error) from error
     except OverrideParseException as error:
-        raise UserError(_no_override(error)) from error
+        raise UserError(_parse_error(error)) from error
     except (MarkedYAMLError, RecursionError) as error:  # a node that is part of itself
         raise UserError(f"a config file is no YAML: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        if told := behind(error, UserError):
-            raise told from None
+        if user_error := behind(error, UserError):
+            raise user_error from None
         cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
             raise UnknownKey(cause.full_key, known_keys()) from error
         key = cause.full_key if isinstance(cause, OmegaConfBaseException) else None
-        named = re.findall(r"'([\w.]+)'", str(error)) if cause is None else []  # no attribute has it
-        near = nearest(named[0], known_keys()) if named else ""
+        quoted = re.findall(r"'([\w.]+)'", str(error)) if cause is None else []  # no attribute has the key
+        near = nearest(quoted[0], known_keys()) if quoted else ""
         lines = [key or "", *(str(one).strip().partition("\n")[0] for one in (error, cause) if one is not None)]
         raise UserError(": ".join(dict.fromkeys(filter(None, lines))) + near) from error
 
 
 def behind(error: BaseException, kind: type[E]) -> E | None:
-    """Finds the error of a kind that a resolver raised, which OmegaConf wraps, twice or more."""
+    """Returns the first error of a kind along the causes of another: OmegaConf wraps what a resolver raises."""
     return next((inner for inner in causes(error) if isinstance(inner, kind)), None)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and what it came of, the root last."""
-    inner: BaseException | None = error
-    while inner is not None:
-        yield inner
-        inner = inner.__cause__ or inner.__context__
+    """Yields an error and its causes, the root last."""
+    yield error
+    if (inner := error.__cause__ or error.__context__) is not None:
+        yield from causes(inner)
 
 
 def _missing_config(error: MissingConfigException) -> UserError:
@@ -92,14 +88,13 @@ def _missing_config(error: MissingConfigException) -> UserError:
     )
 
 
-def _no_override(error: OverrideParseException) -> str:
+def _parse_error(error: OverrideParseException) -> str:
     cause = error.__cause__
     if cause is None:
         return f"{error.override!r} is no override: write key=value (quote what the shell would take apart)"
-    # a function: choice(), interval(1), rnge(3)
     functions = list(create_functions().definitions)
-    called = [name for name in re.findall(r"(\w+)\(", error.override) if name not in functions]
-    near = nearest(called[0], functions) if called else ""
+    unknown = [name for name in re.findall(r"(\w+)\(", error.override) if name not in functions]  # rnge(3)
+    near = nearest(unknown[0], functions) if unknown else ""
     return f"{error.override}: {str(cause).partition(chr(10))[0]}{near}"
 
 

@@ -1,9 +1,11 @@
-"""Values that are drawn once per run: a random name, the time, what Hydra knows of the job."""
+"""Resolves what is drawn once per run: a random name, the time, what Hydra knows of the job."""
 
 import re
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from lab.engine.config.tree import map_strings
 
 DRAWN = re.compile(r"\$\{(unique|now|hydra):([^{}]*)\}")
 RUN_DIR = "${hydra:runtime.output_dir}"  # of whoever reads the config: a run directory may be moved
@@ -25,22 +27,16 @@ def resolve_drawn(config: DictConfig, hydra: DictConfig | None = None) -> DictCo
         probe.value = match[0]
         return probe.value
 
-    def resolve(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: resolve(value) for key, value in node.items()}
-        if isinstance(node, list):
-            return [resolve(value) for value in node]
-        if not isinstance(node, str):
-            return node
-        whole = DRAWN.fullmatch(node)
-        return draw(whole) if whole else DRAWN.sub(lambda match: str(draw(match)), node)
+    def resolve(text: str) -> Any:
+        match = DRAWN.fullmatch(text)
+        return draw(match) if match else DRAWN.sub(lambda match: str(draw(match)), text)
 
-    made = OmegaConf.create(resolve(OmegaConf.to_container(config, resolve=False)))
+    made = OmegaConf.create(map_strings(OmegaConf.to_container(config, resolve=False), resolve))
     for other in (config, made):
         OmegaConf.copy_cache(from_config=probe, to_config=other)
     return made
 
 
 def is_drawn(value: Any) -> bool:
-    """Whether a run draws this value anew."""
+    """Tells whether each run draws this value anew."""
     return isinstance(value, str) and DRAWN.search(value) is not None

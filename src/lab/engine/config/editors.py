@@ -52,7 +52,7 @@ def file_schema(group: str) -> Schema:
 
 
 def node_schema(classes: Mapping[str, Callable[..., Any]]) -> Schema:
-    """Makes the schema of a node that is built from one of these classes, or from another that nothing is known of."""
+    """Makes the schema of a node that is built from one of these classes, or from an unknown one."""
     choices = {"anyOf": [{"enum": sorted(classes)}, {"type": "string"}], "description": "the class to build"}
     own = {"_target_": choices, "_partial_": {"type": "boolean"}}
     branches = []
@@ -71,18 +71,18 @@ def node_schema(classes: Mapping[str, Callable[..., Any]]) -> Schema:
 def arguments_schema(target: Callable[..., Any]) -> Schema:
     """Makes the schema of what a class takes, with the sentences of its docstrings; interpolations fit everywhere."""
     schema = class_schema(target)
-    said = descriptions(target)
+    hints = descriptions(target)
     for name, value in schema["properties"].items():
         default = {"default": value["default"]} if "default" in value else {}
-        typed = {key: one for key, one in value.items() if key != "default"}
-        hint = {"description": said[name]} if name in said else {}
-        schema["properties"][name] = {**({"anyOf": [typed, INTERPOLATION]} if typed else {}), **default, **hint}
+        own = {key: one for key, one in value.items() if key != "default"}
+        hint = {"description": hints[name]} if name in hints else {}
+        schema["properties"][name] = {**({"anyOf": [own, INTERPOLATION]} if own else {}), **default, **hint}
     return schema
 
 
 def descriptions(target: Callable[..., Any]) -> dict[str, str]:
-    """Reads what the docstrings of a class and its bases say of each argument, in Google's style."""
-    found: dict[str, str] = {}
+    """Returns the description of each argument in the docstrings of a class and its bases, in Google's style."""
+    hints: dict[str, str] = {}
     for owner in inspect.getmro(target) if inspect.isclass(target) else [target]:
         for doc in filter(None, (owner.__doc__, getattr(vars(owner).get("__init__"), "__doc__", None))):
             _, _, section = inspect.cleandoc(doc).partition("Args:\n")
@@ -90,8 +90,8 @@ def descriptions(target: Callable[..., Any]) -> dict[str, str]:
             indent = re.match(r" *", section)[0]  # type: ignore[index]
             for entry in re.split(rf"\n(?={indent}\w)", section) if indent else []:
                 name, _, text = entry.strip().partition(":")
-                found.setdefault(name.partition(" ")[0], " ".join(text.split()))
-    return found
+                hints.setdefault(name.partition(" ")[0], " ".join(text.split()))
+    return hints
 
 
 def write_schemas() -> dict[str, str]:

@@ -1,16 +1,17 @@
-"""What decides a result: the one list that resuming, sweeps, the report and reproducing ask."""
+"""Lists which keys decide a result: resuming, sweeps, the report and reproducing ask it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig
 
 from lab.engine.config.compose import leaves
+from lab.engine.config.tree import is_under
 from lab.engine.utils.errors import UserError
 
 ABSENT = object()
 
-# Where a run lives, how it was begun, and which sweep it is part of
+# A run's directory, how it was started, and its sweep
 PLACE = ("hydra", "paths", "sweep", "resume", "attach", "changes", "callbacks.pruning")
 # How batches are loaded, and what is shown and logged meanwhile
 SHOWN = (
@@ -19,19 +20,19 @@ SHOWN = (
 )
 # How long it trains
 LENGTHS = ("max_epochs", "max_steps", "max_time")
-# What is trained on what: it stays when a run is resumed. The rest of the config says how long, and under whose eyes
+# What is trained on what, which stays when a run is resumed; the rest says how long, and what is logged
 FIXED = (
     *("data", "model", "optimizer", "scheduler", "objective", "dims", "seed", "callbacks.ema"),
     *(f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")),
     *(f"trainer.{key}" for key in ("precision", "limit_train_batches", "overfit_batches", "fast_dev_run")),
 )
 
-# What makes no other result but for chance: runs that differ in it alone are one group of the report
+# What changes a result by chance alone: runs that differ in nothing else are one group of the report
 APART = {*PLACE, *SHOWN, "seed"} - {"paths"} | {f"paths.{name}" for name in ("root_dir", "log_dir", "run_dir")}
 
 
 def differences(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Every key at which two configs differ, with both values; ABSENT where one has none."""
+    """Yields every key at which two configs differ, with both values; ABSENT where one has none."""
     for name in [*then, *(name for name in now if name not in then)]:
         a, b = now.get(name, ABSENT), then.get(name, ABSENT)
         if isinstance(a, dict) and isinstance(b, dict):
@@ -40,16 +41,11 @@ def differences(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> 
             yield f"{prefix}{name}", a, b
 
 
-def is_under(key: str, names: Sequence[str]) -> bool:
-    """Whether a key is one of `names` or stands below one."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
 def check_fixed(before: DictConfig, after: DictConfig) -> None:
-    """Refuses to resume a run as another one.
+    """Refuses to resume a run with a change of what is trained.
 
     Raises:
-        UserError: with the first key that decides what is trained, and would change.
+        UserError: with the first key that would change.
     """
     was, now = (
         {key: value for key, value in leaves(config) if not isinstance(value, dict)} for config in (before, after)

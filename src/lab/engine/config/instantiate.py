@@ -1,12 +1,9 @@
-"""The one place where a config becomes objects, and what a config may name.
-
-A config may come from elsewhere: it can choose among these classes, and cannot run anything else.
-"""
+"""Builds objects from configs, which may come from elsewhere: of the allowed classes, and of nothing else."""
 
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lab.engine.config.tree import is_under, values
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 from lab.engine.utils.paths import ROOT
@@ -67,7 +65,7 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
 
 
 def instantiate_each(group: DictConfig | None) -> list[Any]:
-    """Builds a group of named things; those set to null are left out."""
+    """Builds every node of a group; those set to null are left out."""
     return [instantiate(config) for config in (group or {}).values() if config is not None]
 
 
@@ -78,7 +76,7 @@ def build_model(cfg: DictConfig, **known: Any) -> Any:
         cfg: the whole config.
         **known: arguments that stand in for the config's; passed as they are, nothing in them is built.
     """
-    takes = parameters(locate(cfg.model._target_))
+    takes = _parameters(cfg)
     factories = {"optimizer": cfg.optimizer, "scheduler": cfg.scheduler}
     more = {name: instantiate(node) for name, node in factories.items() if name in takes} | known
     node = {key: _plain(cfg.model[key]) for key in map(str, cfg.model) if key not in known}
@@ -93,12 +91,12 @@ def drop_unused_factories(cfg: DictConfig) -> None:
     Raises:
         UserError: when one was chosen on the command line.
     """
-    takes = parameters(locate(cfg.model._target_))
-    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    takes = _parameters(cfg)
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     for name in ("optimizer", "scheduler"):
         if name in takes or cfg[name] is None:
             continue
-        for override in map(str, typed):
+        for override in map(str, overrides):
             if re.match(rf"[+~]*{name}(@[\w.]*)?[.=]", override):
                 raise UserError(
                     f"{override}: {cfg.model._target_} takes no {name}, its own configure_optimizers decides:"
@@ -106,19 +104,6 @@ def drop_unused_factories(cfg: DictConfig) -> None:
                 )
         with open_dict(cfg):
             cfg[name] = None
-
-
-def parameters(target: Callable[..., Any]) -> set[str]:
-    """Returns the names of what a class takes; where its constructor passes on **kwargs, its bases' as well."""
-    names: set[str] = set()
-    for owner in inspect.getmro(target) if inspect.isclass(target) else [target]:
-        if inspect.isclass(owner) and "__init__" not in vars(owner):
-            continue
-        taken = inspect.signature(owner).parameters.values()
-        names |= {p.name for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind is p.VAR_KEYWORD for p in taken):
-            break
-    return names
 
 
 def targets(plain: Any) -> Iterator[dict[str, Any]]:
@@ -140,7 +125,7 @@ def targets(plain: Any) -> Iterator[dict[str, Any]]:
 
 
 def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_TO_ALLOWED) -> Any:
-    """Returns the class, or the factory, that a config names.
+    """Imports the class, or the factory, that a config names.
 
     Args:
         target: its full name: a module's, and that of what this module defines.
@@ -154,46 +139,47 @@ def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_
     authorize_name(target, allowed, remedy)
     module_name, _, name = target.rpartition(".")
     try:
-        found = getattr(import_module(module_name), name)
+        located = getattr(import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         missing = getattr(error, "name", None) or ""
         if isinstance(error, ImportError) and not f"{module_name}.".startswith(f"{missing}."):
-            raise  # it is there, and lacks something that it imports
+            raise  # the module is there, and cannot import something
         known = vars(sys.modules[module_name]) if module_name in sys.modules else {}
         raise UserError(f"_target_: {target}: no such class{nearest(name, known)}") from error
-    home = str(getattr(found, "__module__", ""))
+    home = str(getattr(located, "__module__", ""))
     # A single class may stand under another name than where it was defined; a package's own classes may not
-    own = target in allowed or any(_inside(target, package) and _inside(home, package) for package in allowed)
-    is_class = inspect.isclass(found) and found.__qualname__ == found.__name__
-    is_factory = inspect.isfunction(found) and home == module_name and any(_inside(home, f) for f in FACTORIES)
-    if not (own and (is_class or is_factory)):
+    is_allowed = target in allowed or any(is_under(target, [one]) and is_under(home, [one]) for one in allowed)
+    is_class = inspect.isclass(located) and located.__qualname__ == located.__name__
+    is_factory = inspect.isfunction(located) and home == module_name and is_under(home, FACTORIES)
+    if not (is_allowed and (is_class or is_factory)):
         raise _refusal(target, allowed, remedy)
-    return found
+    return located
 
 
 def authorize_name(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_TO_ALLOWED) -> None:
     """Refuses a target whose very name says that it is not allowed; nothing is imported. See `locate`."""
     allowed = ALLOWED if allowed is None else allowed
     public = isinstance(target, str) and re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", target)
-    inside = public and (target in allowed or any(_inside(target, package) for package in allowed))
-    if not (inside and _is_module(target.rpartition(".")[0])):
+    if not (public and is_under(target, allowed) and _is_module(target.rpartition(".")[0])):
         raise _refusal(target, allowed, remedy)
 
 
-def authorize_names(config: Any) -> None:
+def authorize_names(config: DictConfig) -> None:
     """Refuses a config that names a target which is not allowed, before anything heavy is imported.
 
-    `instantiate` looks closer, and at what interpolations bring in as well.
+    `instantiate` checks again, and what interpolations bring in as well.
     """
-    if not OmegaConf.is_config(config):
-        return
-    for key in list(config) if OmegaConf.is_dict(config) else range(len(config)):
-        if OmegaConf.is_missing(config, key):
-            continue
-        if key == "_target_":
-            authorize_name(config[key])
-        elif not OmegaConf.is_interpolation(config, key):
-            authorize_names(config[key])
+    for key, value in values(OmegaConf.to_container(config, resolve=False)):
+        if re.search(r"(^|\.)_target_(\.|\[|$)", key) and value != "???":
+            authorize_name(OmegaConf.select(config, key) if "${" in str(value) else value)
+
+
+def _parameters(cfg: DictConfig) -> Collection[str]:
+    """Returns the names of the arguments that the model's constructor takes."""
+    from lab.engine.config.schema import class_schema  # pydantic loads here
+
+    properties: dict[str, Any] = class_schema(locate(cfg.model._target_))["properties"]
+    return properties
 
 
 def _plain(value: Any) -> Any:
@@ -201,21 +187,21 @@ def _plain(value: Any) -> Any:
 
 
 def _check_arguments(node: dict[str, Any], more: dict[str, Any]) -> None:
-    """Refuses arguments that do not go with the signature of what a node is built from."""
+    """Refuses arguments that do not fit the signature of a node's target."""
     target = locate(node["_target_"])
-    given = {name: value for name, value in node.items() if not (name.startswith("_") and name.endswith("_"))} | more
+    named = {name: value for name, value in node.items() if not (name.startswith("_") and name.endswith("_"))} | more
     try:
         signature = inspect.signature(target)
     except ValueError:  # some of those written in C have none
         return
     try:
-        (signature.bind_partial if node.get("_partial_") else signature.bind)(*node.get("_args_", []), **given)
+        (signature.bind_partial if node.get("_partial_") else signature.bind)(*node.get("_args_", []), **named)
     except TypeError as error:
         raise UserError(f"{node['_target_']}: {error}") from None
 
 
 def _is_module(name: str) -> bool:
-    """Whether there is a module of this name, and no class or import of a module's; none of them is imported."""
+    """Tells whether there is a module of this name, without importing it; a module's class or import is none."""
     path: Any = None
     parts = name.split(".")
     for i in range(len(parts)):
@@ -226,10 +212,6 @@ def _is_module(name: str) -> bool:
             return False
         path = spec.submodule_search_locations
     return True
-
-
-def _inside(name: str, package: str) -> bool:
-    return f"{name}.".startswith(f"{package}.")
 
 
 def _refusal(target: Any, allowed: Sequence[str], remedy: str) -> UserError:

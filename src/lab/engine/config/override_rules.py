@@ -1,4 +1,4 @@
-"""What a composed config cannot tell of the overrides that made it."""
+"""Checks overrides for what the config that they make no longer shows."""
 
 import re
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from lab.engine.config.run_config import NODES, run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
-NAMED = ("callbacks", "logger", "paths", "dims", *filter(None, NODES))  # any name, or judged by a signature
+NAMED = ("callbacks", "logger", "paths", "dims", *filter(None, NODES))  # take any name, or have a signature
 
 
 def check_overrides(overrides: Sequence[str], cfg: DictConfig) -> None:
-    """Refuses two choices of one group, and a new key that nobody reads.
+    """Refuses two choices of one group, and a new key that nothing reads.
 
     Args:
         overrides: of the command line.
@@ -31,16 +31,16 @@ def check_overrides(overrides: Sequence[str], cfg: DictConfig) -> None:
     for override in parsed:
         key = override.key_or_group
         is_new = override.is_add() or override.is_force_add()
-        is_choice = isinstance(override.value(), str) and OmegaConf.is_dict(get(cfg, key))  # of a group of one's own
+        is_choice = isinstance(override.value(), str) and OmegaConf.is_dict(get(cfg, key))  # of the user's own group
         if is_new and not (override.is_hydra_override() or is_choice or is_read(key, cfg)):
             known = [name for name, _ in leaves(cfg) if name != key]
             raise UserError(
-                f"+{key}: nobody reads this key{nearest(key, known)}\n`python src/train.py --cfg job` shows all"
+                f"+{key}: nothing reads this key{nearest(key, known)}\n`python src/train.py --cfg job` shows all"
             )
 
 
 def is_read(key: str, cfg: DictConfig) -> bool:
-    """Tells whether a key of a config is an argument, is judged elsewhere or interpolated, or chose a file."""
+    """Tells whether a key of a config is an argument, has its own check, is interpolated, or chose a file."""
     parts = key.split(".")
     if parts[0] in NAMED or key in signature(run).parameters:
         return True
@@ -53,12 +53,12 @@ def is_read(key: str, cfg: DictConfig) -> bool:
 
 
 def check_groups(overrides: Sequence[Override]) -> None:
-    """Refuses what is no choice of a group, and two from one group: Hydra would take the last, and say nothing.
+    """Refuses what is no choice of a group, and two of one group, of which Hydra would silently take the last.
 
     Raises:
         UserError: with the override, or with both.
     """
-    made: dict[str, Any] = {}
+    choices: dict[str, Any] = {}
     for override in overrides:
         if override.is_delete() and override.key_or_group in signature(run).parameters:
             key = override.key_or_group
@@ -68,5 +68,5 @@ def check_groups(overrides: Sequence[Override]) -> None:
         if not (override.is_delete() or override.is_sweep_override() or isinstance(override.value(), str | list)):
             raise UserError(f"{override.input_line}: expected the name of a choice; `--help` lists those of each group")
         group, value = override.key_or_group, str(override.value())
-        if made.setdefault(group, value) != value:
-            raise UserError(f"{group} is chosen twice: {group}={made[group]} and {group}={value}; leave one out")
+        if choices.setdefault(group, value) != value:
+            raise UserError(f"{group} is chosen twice: {group}={choices[group]} and {group}={value}; leave one out")

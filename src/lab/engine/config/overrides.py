@@ -1,4 +1,4 @@
-"""Overrides, looked at before Hydra does."""
+"""Reads overrides before Hydra does."""
 
 import json
 import re
@@ -11,14 +11,14 @@ from lab.engine.utils.paths import ROOT
 
 
 def raw_overrides(overrides: Iterable[str]) -> list[str]:
-    """Overrides that a config holds, as they were typed: `${oc.env:NAME}` is not resolved."""
+    """Returns the overrides that a config holds, as the user gave them: `${oc.env:NAME}` is not resolved."""
     if isinstance(overrides, ListConfig):
         overrides = OmegaConf.to_container(overrides, resolve=False)  # type: ignore[assignment]
     return [str(override) for override in overrides]
 
 
 def override_value(override: str) -> str:
-    """Returns what stands behind the `=` of an override, without quotes."""
+    """Returns the value of an override, without quotes."""
     value = override.partition("=")[2]
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value[1:-1].replace(f"\\{value[0]}", value[0])
@@ -26,28 +26,28 @@ def override_value(override: str) -> str:
 
 
 def override_key(override: str) -> str:
-    """Returns the key that an override is about: what stands before its `=`, without `+` and `~`."""
+    """Returns the key of an override, without `+` and `~`."""
     return override.lstrip("+~").partition("=")[0]
 
 
 def is_hydras(override: str) -> bool:
-    """Tells whether an override is about Hydra itself, or a flag, and not about the config of a run."""
+    """Tells whether an override is a flag, or of Hydra's own config, and not of a run's."""
     return override.startswith("-") or re.match(r"hydra\b", override_key(override)) is not None
 
 
 def last_value(overrides: Sequence[str], key: str) -> str | None:
     """Returns the value that the last override gives to `key`; None where it is empty, null or not given."""
-    given = [override_value(override) for override in overrides if override_key(override) == key]
-    return given[-1] if given and given[-1] not in ("", "null") else None
+    values = [override_value(override) for override in overrides if override_key(override) == key]
+    return values[-1] if values and values[-1] not in ("", "null") else None
 
 
-def log_dir(words: Sequence[str]) -> str:
-    """Returns where the runs of a command line are."""
-    return last_value(words, "paths.log_dir") or str(ROOT / "logs")
+def log_dir(overrides: Sequence[str]) -> str:
+    """Returns the directory of all runs that a command line uses."""
+    return last_value(overrides, "paths.log_dir") or str(ROOT / "logs")
 
 
 def to_override(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides."""
+    """Writes a value in the grammar of Hydra's overrides."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{to_override(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):

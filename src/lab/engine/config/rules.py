@@ -1,6 +1,5 @@
-"""What does not go together, and what this machine has not: each function is one rule, and raises UserError."""
+"""Refuses values that contradict each other, or this machine: each function is one rule, and raises UserError."""
 
-import re
 import sys
 from typing import Any
 
@@ -11,36 +10,31 @@ from lab.engine.config.schema_cache import cached_schema
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
 
+SCHEDULER = "scheduler.scheduler"
+
 
 def extras(cfg: DictConfig) -> None:
-    """Refuses logger=wandb where the package wandb is not installed."""
+    """Refuses a logger whose package is not installed."""
     for name in ("wandb", "mlflow"):
         if get(cfg, f"logger.{name}") is not None and not machine.has_package(name):
             raise UserError(f"logger={name}: the package {name} is not installed: pip install -e .[{name}]")
 
 
 def devices(cfg: DictConfig) -> None:
-    """Refuses trainer=gpu on a machine without one, and devices that are none: 0, -2, two, [1,1]."""
+    """Refuses an accelerator that this machine lacks, more devices than it has, and a choice among CPUs."""
     accelerator, wanted = cfg.trainer.accelerator, cfg.trainer.devices
-    said = f"trainer.devices={wanted}"
-    listed = list(wanted) if isinstance(wanted, ListConfig) else None
-    if listed == [] or (isinstance(wanted, int) and (wanted == 0 or wanted < -1)):
-        raise UserError(f"{said}: expected 1 or more, -1 for all there are, or auto")
-    if isinstance(wanted, str) and not re.fullmatch(r"auto|-?\d+(, *\d+)*", wanted):
-        raise UserError(f"{said}: expected a number, a list of numbers, or auto")
-    if listed and len(set(listed)) < len(listed):
-        raise UserError(f"{said}: a device is named twice")
+    listed = list(wanted) if isinstance(wanted, ListConfig) else []
     if accelerator == "cpu" and (listed or "," in str(wanted) or wanted == -1):
-        raise UserError(f"{said}: on CPUs it is a number of processes, so give 1 or more")
-    for name, there in (("mps", sys.platform == "darwin"), ("tpu", machine.has_package("torch_xla"))):
-        if accelerator == name and not there:
+        raise UserError(f"trainer.devices={wanted}: on CPUs it is a number of processes, so give 1 or more")
+    for name, is_there in (("mps", sys.platform == "darwin"), ("tpu", machine.has_package("torch_xla"))):
+        if accelerator == name and not is_there:
             raise UserError(f"trainer.accelerator={name}: this machine has none; use trainer=auto")
     if accelerator == "mps" and isinstance(wanted, int) and wanted > 1:
-        raise UserError(f"{said}: a Mac has one GPU: use trainer.devices=1")
-    least = wanted if isinstance(wanted, int) else max(listed) + 1 if listed else 1
-    if accelerator in ("gpu", "cuda") and (found := machine.count_gpus()) < max(1, least):
+        raise UserError(f"trainer.devices={wanted}: a Mac has one GPU: use trainer.devices=1")
+    least = max(1, wanted) if isinstance(wanted, int) else max(listed, default=0) + 1
+    if accelerator in ("gpu", "cuda") and (count := machine.count_gpus()) < least:
         raise UserError(
-            f"trainer.accelerator={accelerator}, devices={wanted}: this machine has {found} GPUs\n"
+            f"trainer.accelerator={accelerator}, devices={wanted}: this machine has {count} GPUs\n"
             "use trainer=auto or trainer=cpu for one process, trainer=ddp_cpu for two processes without a GPU"
         )
 
@@ -57,48 +51,44 @@ def precision(cfg: DictConfig) -> None:
 
 def shared_batch(cfg: DictConfig) -> None:
     """Refuses a batch of 127 samples for two processes, which share it in equal parts."""
-    size, ranks = get(cfg, "data.batch_size"), processes(cfg)
-    if not str(cfg.data.get("_target_")).startswith("lab.data.") or not isinstance(size, int) or ranks is None:
+    size, samples, ranks = _int(cfg, "data.batch_size"), _num_samples(cfg), processes(cfg)
+    if not str(cfg.data.get("_target_")).startswith("lab.data.") or size is None or ranks is None:
         return
-    samples = _num_samples(cfg)
     # More than there are means all of them. How many a file has is not known here; nobody means so large a batch.
     size = min(size, samples or (size if size <= 2**16 else ranks))
     if size % ranks:
-        below, written = size // ranks * ranks, cfg.data.batch_size
-        all_of_them = "" if size == written else f", which is all {size} samples,"
+        below = size // ranks * ranks
+        every_sample = "" if size == cfg.data.batch_size else f", which is all {size} samples,"
         raise UserError(
-            f"data.batch_size={written}{all_of_them} cannot be shared by {ranks} processes"
+            f"data.batch_size={cfg.data.batch_size}{every_sample} cannot be shared by {ranks} processes"
             f" (trainer.devices={cfg.trainer.devices}, num_nodes={cfg.trainer.num_nodes})\n"
             f"the nearest sizes that can: {f'{below} and ' if below else ''}{below + ranks}"
         )
 
 
-def splits(cfg: DictConfig) -> None:
-    """Refuses data.num_val=5000 of data.num_samples=5000, which leaves nothing to train on."""
-    held, total = get(cfg, "data.num_val"), get(cfg, "data.num_samples")
-    if isinstance(held, int) and isinstance(total, int) and held >= total:
-        raise UserError(f"data.num_val={held}: expected less than data.num_samples={total}, of which it is a part")
+def limits(cfg: DictConfig) -> None:
+    """Refuses trainer.min_epochs above max_epochs, and data.num_val that leaves nothing to train on."""
+    epochs, steps = ("trainer.min_epochs", "trainer.max_epochs"), ("trainer.min_steps", "trainer.max_steps")
+    for (low, high), gap in ((epochs, 0), (steps, 0), (("data.num_val", "data.num_samples"), 1)):
+        least, most = _int(cfg, low), _int(cfg, high)
+        if least is not None and most is not None and least + gap > most >= 0:
+            raise UserError(f"{low}={least}: expected {'less than' if gap else 'at most'} {high}={most}")
 
 
 def schedule(cfg: DictConfig) -> None:
-    """Refuses a schedule over the whole fit of a run without an end, and OneCycle's momentum where there is none."""
-    for least, most in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):
-        low, high = get(cfg, f"trainer.{least}"), get(cfg, f"trainer.{most}")
-        if isinstance(low, int) and isinstance(high, int) and low > high >= 0:
-            raise UserError(f"trainer.{least}={low} is more than trainer.{most}={high}")
-    target = get(cfg, "scheduler.scheduler._target_")
+    """Refuses a schedule over the whole fit in a run without an end, and OneCycle's momentum where there is none."""
+    target = get(cfg, f"{SCHEDULER}._target_")
     if not cfg.fit or not target:
         return
-    lengths = [get(cfg, f"trainer.{key}") for key in ("max_epochs", "max_steps")]
-    ends = any(isinstance(length, int) and length > 0 for length in lengths) or get(cfg, "trainer.fast_dev_run")
-    if "total_steps" in _arguments(target) and not ends:
+    has_end = any((_int(cfg, f"trainer.{key}") or 0) > 0 for key in ("max_epochs", "max_steps", "fast_dev_run"))
+    if "total_steps" in _arguments(target) and not has_end:
         raise UserError(
-            f"{target.rpartition('.')[2]} needs an end, and trainer.max_epochs={lengths[0]}"
+            f"{target.rpartition('.')[2]} needs an end, and trainer.max_epochs={cfg.trainer.max_epochs}"
             f" gives none: set trainer.max_epochs or trainer.max_steps, or use scheduler=none"
         )
-    moved = get(cfg, "scheduler.scheduler.cycle_momentum") is not False
+    cycles = target.endswith((".OneCycle", ".OneCycleLR")) and get(cfg, f"{SCHEDULER}.cycle_momentum") is not False
     optimizer = _arguments(get(cfg, "optimizer._target_"))
-    if target.endswith((".OneCycle", ".OneCycleLR")) and moved and optimizer and not {"momentum", "betas"} & optimizer:
+    if cycles and optimizer and not {"momentum", "betas"} & optimizer:
         raise UserError(
             f"{cfg.optimizer._target_.rpartition('.')[2]} has no momentum for OneCycle to move: use"
             " scheduler=none, scheduler=cosine, or +scheduler.scheduler.cycle_momentum=false"
@@ -106,16 +96,16 @@ def schedule(cfg: DictConfig) -> None:
 
 
 def monitors(cfg: DictConfig) -> None:
-    """Refuses a checkpoint that is chosen by test/acc."""
-    watched = [("objective.metric", get(cfg, "objective.metric"))]
-    watched += [(f"{key}.monitor", get(node, "monitor")) for key, node in _watchers(cfg)]
-    for key, metric in watched:
+    """Refuses a metric of the test set where one of training or validation is monitored."""
+    monitored = [("objective.metric", get(cfg, "objective.metric"))]
+    monitored += [(f"{key}.monitor", get(node, "monitor")) for key, node in _monitors(cfg)]
+    for key, metric in monitored:
         if str(metric).startswith("test"):
             raise UserError(f"{key}={metric}: expected a metric of training or validation, such as val/loss")
 
 
 def validation(cfg: DictConfig) -> None:
-    """Refuses to watch a metric of validation in a run that has none: limit_val_batches=0, or too few epochs."""
+    """Refuses to monitor a validation metric in a run without validation, and an interval that none fits in."""
     if not cfg.fit or get(cfg, "trainer.fast_dev_run"):
         return
     keys = ("check_val_every_n_epoch", "max_epochs", "val_check_interval", "limit_val_batches")
@@ -125,13 +115,13 @@ def validation(cfg: DictConfig) -> None:
     cause = f"trainer.limit_val_batches={limit}" if limit == 0 else ""
     if not cause and isinstance(every, int) and isinstance(epochs, int) and 0 < epochs < every:
         cause = f"trainer.check_val_every_n_epoch={every}, max_epochs={epochs}"
-    for key, node in _watchers(cfg) if cause else []:
+    for key, node in _monitors(cfg) if cause else []:
         # a run without validation keeps its last checkpoint
         if "Checkpoint" not in str(node.get("_target_")) and str(get(node, "monitor")).startswith("val/"):
             drop = "scheduler=none" if key == "scheduler" else f"{key}=null"
-            raise UserError(f"{key} watches {get(node, 'monitor')}, and {cause} leaves out validation: {drop}")
-    samples, size = _num_samples(cfg), get(cfg, "data.batch_size")
-    if type(interval) is int and every is not None and samples and isinstance(size, int):
+            raise UserError(f"{key} monitors {get(node, 'monitor')}, and {cause} leaves out validation: {drop}")
+    samples, size = _num_samples(cfg), _int(cfg, "data.batch_size")
+    if type(interval) is int and every is not None and samples and size:
         batches = max(1, samples // size)
         if interval > batches:
             raise UserError(
@@ -141,7 +131,7 @@ def validation(cfg: DictConfig) -> None:
 
 
 def outlets(cfg: DictConfig) -> None:
-    """Refuses callbacks that have nothing to write to (logger=none), or that the trainer forbids."""
+    """Refuses callbacks that have no logger to write to (logger=none), or that the trainer's settings forbid."""
     for group in ("callbacks", "logger"):
         if group in cfg.trainer:
             raise UserError(f"trainer.{group}: they are a group of their own, {group}.NAME")
@@ -160,7 +150,7 @@ def work(cfg: DictConfig) -> None:
         raise UserError("fit=false test=false: nothing is left to do")
 
 
-RULES = (extras, devices, precision, shared_batch, splits, schedule, monitors, validation, outlets, work)
+RULES = (extras, devices, precision, shared_batch, limits, schedule, monitors, validation, outlets, work)
 
 
 def processes(cfg: DictConfig) -> int | None:
@@ -176,13 +166,18 @@ def processes(cfg: DictConfig) -> int | None:
 
 
 def _num_samples(cfg: DictConfig) -> int | None:
-    """Samples that are trained on, where the config says so."""
-    total, held = get(cfg, "data.num_samples"), get(cfg, "data.num_val")
-    return total - held if isinstance(total, int) and isinstance(held, int) else None
+    """Returns the number of training samples; None where the config does not say it."""
+    total, num_val = _int(cfg, "data.num_samples"), _int(cfg, "data.num_val")
+    return None if total is None or num_val is None else total - num_val
+
+
+def _int(cfg: DictConfig, key: str) -> int | None:
+    value = get(cfg, key)
+    return value if isinstance(value, int) else None
 
 
 def _arguments(target: Any) -> set[str]:
-    """The names that a class takes; none where it takes any."""
+    """Returns the names of a class's arguments; none where it takes any."""
     schema = cached_schema(str(target)) or {"properties": {}, "additionalProperties": True}
     return set() if schema["additionalProperties"] else set(schema["properties"])
 
@@ -192,7 +187,7 @@ def _named(cfg: DictConfig, group: str) -> list[tuple[str, DictConfig]]:
     return [(str(name), node) for name, node in items if isinstance(node, DictConfig)]
 
 
-def _watchers(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
-    """Every node that may watch a metric."""
+def _monitors(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
+    """Returns the nodes that may monitor a metric, by their keys."""
     scheduler = [("scheduler", cfg.scheduler)] if isinstance(cfg.scheduler, DictConfig) else []
     return [*((f"callbacks.{name}", node) for name, node in _named(cfg, "callbacks")), *scheduler]

@@ -1,4 +1,4 @@
-"""The keys of a run's config that belong to no class, as signatures."""
+"""Describes, as signatures, the keys of a run's config that belong to no class."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -29,11 +29,11 @@ def run(
     fast_loop: bool,
     **own: Any,
 ) -> None:
-    """Every run's; `own` keys are for interpolations."""
+    """Lists the keys of every run; `own` ones are for interpolations."""
 
 
 def objective(*, metric: str, mode: Literal["min", "max"]) -> None:
-    """Says which checkpoint is the best."""
+    """Defines which checkpoint is the best."""
 
 
 def scheduler(
@@ -46,11 +46,11 @@ def scheduler(
     name: str | None = None,
     reduce_on_plateau: bool = False,
 ) -> None:
-    """Lightning's own dictionary of a learning-rate schedule."""
+    """Lists the keys of Lightning's dictionary of a learning-rate schedule."""
 
 
 def sweep(*, name: str, resume: str | None) -> None:
-    """Which sweep a run is part of."""
+    """Names the sweep that a run is part of."""
 
 
 NODES: dict[str, Callable[..., None]] = {"": run, "objective": objective, "scheduler": scheduler, "sweep": sweep}

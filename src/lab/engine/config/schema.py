@@ -4,23 +4,37 @@ import dis
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import is_dataclass
-from datetime import date, time, timedelta
-from enum import Enum
-from types import UnionType
-from typing import Annotated, Any, ForwardRef, TypeVar, Union, get_args, get_origin
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from omegaconf import DictConfig, ListConfig
-from pydantic import BaseModel, TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import SchemaError
 
 from lab.engine.config.trainer_arguments import trainer_arguments
 
 Schema = dict[str, Any]
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+TRAINER = "pytorch_lightning.trainer.trainer"
 # Configs hold no objects of these, they build them by a `_target_`
-OBJECTS = (BaseModel, Enum, date, time, timedelta, bytes, complex)
+OBJECTS = {"model", "dataclass", "enum", "date", "time", "datetime", "timedelta", "bytes", "complex"}
+OBJECT = {"title": "an object"}
+
+
+class _Generator(GenerateJsonSchema):
+    """Leaves objects out of unions; any value is let through where there is nothing else."""
+
+    def generate_inner(self, schema: Any) -> Schema:
+        return dict(OBJECT) if schema["type"] in OBJECTS else super().generate_inner(schema)
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
+        return {DictConfig: {"type": "object"}, ListConfig: {"type": "array"}}.get(schema.get("cls"), dict(OBJECT))
+
+    def get_flattened_anyof(self, schemas: list[Schema]) -> Schema:
+        branches = [schema for schema in schemas if schema != OBJECT]
+        return super().get_flattened_anyof(branches) if branches else dict(OBJECT)
 
 
 def class_schema(target: Callable[..., Any]) -> Schema:
@@ -34,8 +48,8 @@ def class_schema(target: Callable[..., Any]) -> Schema:
     """
     properties: dict[str, Schema] = {}
     required, is_open, is_inherited = [], False, False
-    narrowed = trainer_arguments() if getattr(target, "__module__", "") == "pytorch_lightning.trainer.trainer" else {}
     for owner, parameters in _signatures(target):
+        narrowed = trainer_arguments() if getattr(owner, "__module__", "") == TRAINER else {}
         for name, parameter in parameters.items():
             if parameter.kind in NAMED and name not in properties:
                 annotation = narrowed.get(name, _resolve(parameter.annotation, owner))
@@ -49,9 +63,12 @@ def class_schema(target: Callable[..., Any]) -> Schema:
 
 def annotation_schema(annotation: Any) -> Schema:
     """Makes the JSON Schema of one annotation; an empty one where JSON cannot hold what it means."""
-    reduced = _reduce(annotation)
-    schema = {} if reduced is None else TypeAdapter(reduced).json_schema()
-    return {} if {} in schema.get("anyOf", []) else schema
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        schema = adapter.json_schema(schema_generator=_Generator)
+    except (PydanticUserError, SchemaError, TypeError, NameError):
+        return {}
+    return {} if schema == OBJECT or {} in schema.get("anyOf", []) else schema
 
 
 def source_files(target: Callable[..., Any]) -> list[str]:
@@ -101,37 +118,6 @@ def _resolve(annotation: Any, owner: Any) -> Any:
         return eval(annotation, getattr(function, "__globals__", vars(inspect.getmodule(function))))
     except Exception:  # a name that is imported for type checkers alone, a forward reference
         return Any
-
-
-def _reduce(annotation: Any) -> Any:
-    """Returns the part of an annotation that JSON can hold, None where it can hold nothing of it."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, UnionType):
-        parts = [part for part in map(_reduce, arguments) if part is not None]
-        return Union[tuple(parts)] if parts else None  # noqa: UP007
-    if origin is Annotated:
-        inner = _reduce(arguments[0])
-        return None if inner is None else _holdable(Annotated[inner, *arguments[1:]]) or inner
-    if inspect.isclass(origin) and arguments and origin is not type and not issubclass(origin, Callable):  # type: ignore[arg-type]
-        inner = tuple(one if one is ... else Any if (part := _reduce(one)) is None else part for one in arguments)
-        return _holdable(origin[inner])  # type: ignore[index]
-    return _holdable(annotation)
-
-
-def _holdable(annotation: Any) -> Any:
-    if annotation is None:
-        return type(None)
-    if annotation in (DictConfig, ListConfig):
-        return dict[str, Any] if annotation is DictConfig else list[Any]
-    if isinstance(annotation, ForwardRef | TypeVar) or annotation is object:
-        return Any
-    if inspect.isclass(annotation) and (is_dataclass(annotation) or issubclass(annotation, OBJECTS)):
-        return None
-    try:
-        TypeAdapter(annotation).json_schema()
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError, TypeError, NameError):
-        return None
-    return annotation
 
 
 def _with_default(schema: Schema, default: Any) -> Schema:

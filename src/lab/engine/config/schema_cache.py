@@ -1,6 +1,6 @@
-"""Schemas of classes in a file, so that a command line is judged without importing torch.
+"""Caches the schemas of classes in a file, so that a command line is checked without importing torch.
 
-`make setup` writes it, see `editors`; a run renews what has changed of what it names.
+`make setup` writes it, see `editors`; a run renews those of its classes that have changed.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from lab.engine.utils.files import atomic_write
 from lab.engine.utils.paths import CONFIGS, ROOT
 
 PATH = ROOT / ".schema" / "classes.json"
-# Whose public classes are in it beside those that configs/ name
+# Whose public classes it has, besides those that configs/ name
 MODULES = [
     *("torch.optim", "torch.optim.lr_scheduler"),
     *(f"pytorch_lightning.{name}" for name in ("callbacks", "loggers", "strategies", "profilers")),
@@ -28,7 +28,7 @@ Schema = dict[str, Any]
 
 
 def cached_schema(target: str) -> Schema | None:
-    """Returns the schema of a class; None where it is not known, or a file that it came from has changed."""
+    """Returns the schema of a class; None where there is none, or where one of its source files has changed."""
     entry = _entries().get(target)
     if entry is None or any(_stamp(file) != stamp for file, stamp in entry["files"].items()):
         return None
@@ -36,9 +36,9 @@ def cached_schema(target: str) -> Schema | None:
 
 
 def is_outdated(target: str) -> bool:
-    """Tells whether code of this checkout has changed since a class was read.
+    """Tells whether any code of this checkout has changed since a class was read.
 
-    It may be code that the class's own file imports, such as the choices of an argument.
+    The class's file may import it, such as the choices of an argument.
     """
     return _entries().get(target, {}).get("newest", 0) < _newest_source()
 
@@ -47,16 +47,16 @@ def renew(classes: Mapping[str, Callable[..., Any]]) -> dict[str, Schema]:
     """Makes, caches and returns the schemas of imported classes, by the names that configs give them."""
     from lab.engine.config.schema import class_schema, source_files  # pydantic loads here
 
-    made: dict[str, dict[str, Any]] = {}
-    for target, found in classes.items():
-        files = {file: _stamp(file) for file in [inspect.getfile(class_schema), *source_files(found)]}
-        made[target] = {"files": files, "newest": _newest_source(), "schema": class_schema(found)}
+    renewed: dict[str, dict[str, Any]] = {}
+    for target, cls in classes.items():
+        files = {file: _stamp(file) for file in [inspect.getfile(class_schema), *source_files(cls)]}
+        renewed[target] = {"files": files, "newest": _newest_source(), "schema": class_schema(cls)}
     with suppress(OSError):  # a checkout that nobody may write to
         PATH.parent.mkdir(exist_ok=True)
         with atomic_write(PATH) as partial:
-            partial.write_text(json.dumps(_entries() | made))
-    _entries().update(made)
-    return {target: entry["schema"] for target, entry in made.items()}
+            partial.write_text(json.dumps(_entries() | renewed))
+    _entries().update(renewed)
+    return {target: entry["schema"] for target, entry in renewed.items()}
 
 
 def full_name(function: Callable[..., Any]) -> str:
@@ -65,25 +65,25 @@ def full_name(function: Callable[..., Any]) -> str:
 
 
 def renew_all() -> None:
-    """Reads every class that configs/ and the libraries' modules offer."""
-    found: dict[str, Callable[..., Any]] = {full_name(function): function for function in NODES.values()}
+    """Renews every class that configs/ name and the libraries' modules offer."""
+    classes: dict[str, Callable[..., Any]] = {full_name(function): function for function in NODES.values()}
     for name in MODULES:
-        found |= public_classes(name)
-    renew(found | configured_classes(path.read_text(encoding="utf-8") for path in CONFIGS.rglob("*.yaml")))
+        classes |= public_classes(name)
+    renew(classes | configured_classes(path.read_text(encoding="utf-8") for path in CONFIGS.rglob("*.yaml")))
 
 
 def configured_classes(texts: Iterable[str]) -> dict[str, Callable[..., Any]]:
-    """Imports every class that a file of this checkout's configs/ names, given their texts."""
-    found = {}
+    """Imports every class that config files name, given their texts."""
+    classes = {}
     for target in sorted({name for text in texts for name in re.findall(r"_target_: *([\w.]+)", text)}):
         module, _, name = target.rpartition(".")
-        with suppress(ImportError, AttributeError):  # of an extra that is not installed, or wrong: a run will tell
-            found[target] = getattr(import_module(module), name)
-    return found
+        with suppress(ImportError, AttributeError):  # of an extra that is not installed, or wrong: a run refuses it
+            classes[target] = getattr(import_module(module), name)
+    return classes
 
 
 def public_classes(module: str) -> dict[str, Callable[..., Any]]:
-    """Imports a module, and returns the classes that it defines, by their full names; none of no module."""
+    """Imports a module, and returns its public classes by their full names; none for an empty name."""
     if not module:
         return {}
     return {
@@ -110,6 +110,6 @@ def _newest_source() -> int:
 @cache
 def _stamp(file: str) -> list[int]:
     with suppress(OSError):
-        found = Path(file).stat()
-        return [found.st_mtime_ns, found.st_size]
+        status = Path(file).stat()
+        return [status.st_mtime_ns, status.st_size]
     return []

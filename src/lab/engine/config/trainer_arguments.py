@@ -1,4 +1,4 @@
-"""What Lightning's Trainer takes, closer than its annotations say: it refuses the rest only once it is built."""
+"""Narrows what Lightning's Trainer takes, whose annotations let through what it refuses once it is built."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,6 +7,9 @@ from pydantic import Field
 
 from lab.engine.utils.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+# "0,1" are two devices, and -1 are all
+DeviceText = Annotated[str, Field(pattern=r"^-?\d+(, *\d+)*$", examples=["0,1"])]
+DeviceList = Annotated[list[NonNegativeInt], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
 TimeSpan = Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$", examples=["00:12:00:00"])]  # days first
 Batches = NonNegativeInt | Fraction | None  # a whole number of them, or a share of an epoch's
 
@@ -16,13 +19,13 @@ def trainer_arguments() -> dict[str, Any]:
     from pytorch_lightning.accelerators import Accelerator, AcceleratorRegistry
     from pytorch_lightning.strategies import Strategy, StrategyRegistry
 
-    accelerators: Any = Literal["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+    accelerators: Any = Literal["auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())]
     strategies: Any = Literal["auto", *StrategyRegistry.available_strategies()]
     limits = (f"limit_{stage}_batches" for stage in ("train", "val", "test", "predict"))
     return {
         "accelerator": accelerators | Accelerator,
         "strategy": strategies | Strategy,
-        "devices": list[NonNegativeInt] | int | str,
+        "devices": Literal["auto", -1] | PositiveInt | DeviceText | DeviceList,
         "max_time": TimeSpan | dict[str, int] | None,
         "gradient_clip_algorithm": Literal["norm", "value"] | None,
         "profiler": Literal["simple", "advanced", "pytorch", "xla"] | None,

@@ -22,7 +22,7 @@ from lab.engine.runs.run import FINISHED, Run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.formats import check_format
 from lab.engine.utils.processes import global_rank
-from lab.engine.utils.redaction import typed_words
+from lab.engine.utils.redaction import command_line
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,9 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
         begun = directory is not None and run.record and (run.dir / ".hydra" / "config.yaml").is_file()
         made = _begun(run, cfg) if begun else _with(cfg, resume=None)
     if cfg.attach or made.resume not in (None, "auto"):
-        authorize(made, typed=typed_words())  # what a run has saved is data; the rest was judged when it was composed
+        authorize(
+            made, trusted=command_line()
+        )  # what a run has saved is data; the rest was judged when it was composed
     return made
 
 

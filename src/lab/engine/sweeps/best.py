@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.compose import compose, options
 from lab.engine.config.drawn import is_drawn
-from lab.engine.config.identity import ABSENT, PLACE, differences, is_under
+from lab.engine.config.identity import ABSENT, PLACE, differences
+from lab.engine.config.tree import is_under
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import find_broken
 from lab.engine.sweeps.sweep import Objective, Sweep

@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from lab.engine.config.compose import compose, leaves, options, parse
 from lab.engine.config.composition_errors import UnknownKey
 from lab.engine.config.overrides import override_key, raw_overrides
-from lab.engine.config.security import JUDGED
+from lab.engine.config.security import CHECKED_GROUPS
 from lab.engine.sweeps.space import Space
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
-from lab.engine.utils.redaction import typed_words
+from lab.engine.utils.redaction import command_line
 
 JOBS = 50  # of more, so many are looked at that each value is in one of them
 
@@ -61,11 +61,11 @@ def authorize_jobs(config: DictConfig, jobs: Collection[Sequence[str]]) -> None:
     about_hydra = raw_overrides(config.hydra.overrides.hydra)
     seen = set()
     for job in jobs:
-        kind = tuple(o for o in job if not _is_plain(o) or o.partition(".")[0].partition("=")[0] in JUDGED)
+        kind = tuple(o for o in job if not _is_plain(o) or o.partition(".")[0].partition("=")[0] in CHECKED_GROUPS)
         if kind not in seen:
             seen.add(kind)
             name = config.hydra.job.config_name
-            compose([*about_hydra, *job], hydra=True, name=name, typed=typed_words(about_hydra))
+            compose([*about_hydra, *job], hydra=True, name=name, trusted=command_line(about_hydra))
 
 
 def combinations(space: Space) -> Iterator[dict[str, str]]:
@@ -108,7 +108,7 @@ def _is_plain(override: str) -> bool:
 
 def _compose(space: Space, choices: tuple[str, ...]) -> DictConfig:
     try:
-        return compose([*space.fixed, *choices], typed=typed_words())
+        return compose([*space.fixed, *choices], trusted=command_line())
     except UnknownKey as error:
         if not choices:
             raise

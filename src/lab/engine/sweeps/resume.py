@@ -12,9 +12,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lab.engine.config.compose import compose, get, leaves, options, parse
-from lab.engine.config.identity import ABSENT, PLACE, differences, is_under
+from lab.engine.config.identity import ABSENT, PLACE, differences
 from lab.engine.config.overrides import is_hydras, override_key, raw_overrides
 from lab.engine.config.security import SHELL
+from lab.engine.config.tree import is_under
 from lab.engine.sweeps.space import MANY, Space
 from lab.engine.sweeps.sweep import FILE, Sweep
 from lab.engine.utils.errors import UserError
