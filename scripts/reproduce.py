@@ -1,7 +1,7 @@
 """Runs published results again, against what they claim: python scripts/reproduce.py mnist_lenet --seeds 5
 
 Without names, every experiment. Prints the mean and the standard deviation over the seeds beside the figures that the
-experiment's header expects, and exits with 1 where one is missed. --write puts the rows into the table of docs/results.md.
+experiment's header expects, and exits with 1 where one is missed. --write puts the rows into docs/results.md.
 """
 
 import argparse
