@@ -239,11 +239,11 @@ def short(command: str) -> list[str] | None:
 
 
 def run(checkout: Path, *words: str) -> str:
-    environment = os.environ | {"PYTHONPATH": f"{checkout}/src:{checkout}", "COLUMNS": "200"}
+    paths = {"PYTHONPATH": f"{checkout}/src:{checkout}"}
     done = subprocess.run(
         [sys.executable, *words],
         cwd=checkout,
-        env=environment,
+        env=os.environ | paths | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=570,
