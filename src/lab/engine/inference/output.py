@@ -58,6 +58,6 @@ def show_table(table: "polars.DataFrame", title: str) -> None:
     import polars
 
     print(title)
-    with polars.Config(tbl_cols=15, tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True):
+    with polars.Config(tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True):
         print(table.head(10))
     print(f"{len(table):,} rows of {table.width} columns in all: out=FILE.csv, .jsonl or .txt writes them")
