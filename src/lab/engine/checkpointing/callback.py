@@ -11,8 +11,8 @@ from pytorch_lightning import callbacks
 
 from lab.engine.checkpointing.files import link_checkpoint, remove_partial_files
 from lab.engine.utils.errors import RunFailed
-from lab.engine.utils.gather import gather_objects
 from lab.engine.utils.names import nearest
+from lab.engine.utils.processes import gather_objects
 from lab.engine.utils.random_state import random_state, restore_random_state
 from lab.engine.utils.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 

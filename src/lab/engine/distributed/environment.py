@@ -5,6 +5,7 @@ import socket
 
 from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
     ClusterEnvironment,
+    LightningEnvironment,
     LSFEnvironment,
     MPIEnvironment,
     SLURMEnvironment,
@@ -27,7 +28,7 @@ def cluster_environment(num_nodes: int = 1) -> ClusterEnvironment:
     return RankEnvironment(num_nodes) if scheduler is None else scheduler()
 
 
-class RankEnvironment(ClusterEnvironment):
+class RankEnvironment(LightningEnvironment):
     """Ranks that `launcher.start_ranks`, or a user, starts with `LOCAL_RANK` in their environment.
 
     Lightning's own environment picks a port that is free for the moment, which the job beside this one may take, and
@@ -46,8 +47,7 @@ class RankEnvironment(ClusterEnvironment):
         self.is_started = "LOCAL_RANK" in os.environ  # by rank 0 or by a user: this process starts no other
         self.is_served = self.is_started or num_nodes > 1  # whoever started the ranks has told them where to meet
         self._store: TCPStore | None = None
-        # Until Lightning has counted: zero for the first rank alone
-        self._rank, self._world_size = self.node_rank() + self.local_rank(), 1
+        self.set_global_rank(self.node_rank() + self.local_rank())  # until Lightning has counted: 0 for rank 0 alone
 
     @property
     def main_address(self) -> str:
@@ -75,28 +75,6 @@ class RankEnvironment(ClusterEnvironment):
     def release(self) -> None:
         """Gives the port back."""
         self._store = None
-
-    @staticmethod
-    def detect() -> bool:
-        return True
-
-    def world_size(self) -> int:
-        return self._world_size
-
-    def set_world_size(self, size: int) -> None:
-        self._world_size = size
-
-    def global_rank(self) -> int:
-        return self._rank
-
-    def set_global_rank(self, rank: int) -> None:
-        self._rank = rank
-
-    def local_rank(self) -> int:
-        return int(os.environ.get("LOCAL_RANK") or 0)
-
-    def node_rank(self) -> int:
-        return int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
 
 
 def _variable(name: str) -> str:

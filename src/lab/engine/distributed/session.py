@@ -45,7 +45,7 @@ def ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str, str], Any
         Preempted: when another rank was stopped by a signal.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size == 1 or environment is None or isinstance(environment, LightningEnvironment):
+    if trainer.world_size == 1 or type(environment) in (type(None), LightningEnvironment):
         yield
         return
     if not trainer.is_global_zero:  # rank 0 tells what there is to tell

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lab.engine.utils.errors import RunFailed
-from lab.engine.utils.gather import gather_objects
+from lab.engine.utils.processes import gather_objects
 
 
 class TrainMetrics(pl.Callback):

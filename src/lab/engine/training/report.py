@@ -9,9 +9,9 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from lab.engine.training.timer import TrainingTimer
 from lab.engine.utils.redaction import redact
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "seed")
@@ -34,9 +34,9 @@ def cost(trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:
         "cost/steps": float(trainer.global_step),
         "cost/parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
     }
-    for timer in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(timer, TrainingTimer):
-            figures["cost/seconds"] = round(timer.seconds, 3)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer):
+            figures["cost/seconds"] = round(callback.time_elapsed(), 3)
     return figures
 
 
@@ -49,7 +49,7 @@ def gaps(metrics: dict[str, float], data: Any) -> dict[str, float]:
 def report(metrics: dict[str, float], directory: Path) -> str:
     """Lays out for the screen what a run ends with: its figures, its directory and, but in a sweep, what to do next."""
     lines = [*_table(metrics), f"run directory: {directory}"]
-    if HydraConfig.get().mode == RunMode.RUN:
+    if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.RUN:
         run = f"run={os.path.relpath(directory)}"
         lines += [
             "next: make tensorboard",

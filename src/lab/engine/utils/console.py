@@ -9,8 +9,14 @@ from typing import TextIO
 
 from lab.engine.utils.redaction import redact
 
-# Lightning advertises services in its log, one line each, and tells of a checkpoint before and after
-SAID_ALREADY = ("💡", "Restoring states from the checkpoint", "Restored all states from the checkpoint")
+# Lines of Lightning's log that the console leaves out: advertisements, what our own log says, and that trainer.max_time
+# is ignored beside a Timer, though callbacks.timer reads it
+HIDDEN_LINES = (
+    "💡",
+    "Restoring states from the checkpoint",
+    "Restored all states from the checkpoint",
+    "Ignoring `Trainer(max_time=",
+)
 WARNINGS = logging.getLogger("py.warnings")  # where `logging.captureWarnings` sends them
 
 
@@ -36,7 +42,7 @@ class Console(logging.StreamHandler):  # type: ignore[type-arg]
     def __init__(self, stream: str = "stdout") -> None:
         logging.Handler.__init__(self)
         self.name_of_stream = stream
-        self.addFilter(lambda record: not str(record.msg).startswith(SAID_ALREADY))
+        self.addFilter(lambda record: not str(record.msg).startswith(HIDDEN_LINES))
         self.addFilter(lambda record: stream == "stderr" or record.name != WARNINGS.name)
         self.addFilter(Redact())
 

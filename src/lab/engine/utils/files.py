@@ -17,15 +17,26 @@ T = TypeVar("T")
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place at the end; on an error it goes, and `path` stays."""
+    """Yields a temporary file beside `path`, which replaces `path` at the end; on an error `path` stays as it was.
+
+    The file and its folder's entry are on the disk (fsync) before this returns.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        _fsync(partial)
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)  # also after replacing one name of a file by another, which does nothing
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def cached_by_mtime(read: Callable[[Path], T]) -> Callable[[Path], T]:
