@@ -35,7 +35,7 @@ def main(words: list[str]) -> None:
             enable_progress_bar=False,
             default_root_dir=run.dir,
             callbacks=[
-                *run.judges(config),
+                *run.test_callbacks(config),
                 pl.callbacks.LambdaCallback(
                     on_test_batch_end=lambda trainer, *_: bar.advance(sum(trainer.num_test_batches))
                 ),

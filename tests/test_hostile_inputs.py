@@ -34,7 +34,7 @@ from lab.engine.runs.run import Run
 from lab.engine.sweeps.authorize_jobs import authorize_jobs
 from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.formats import FORMAT
-from lab.engine.utils.redaction import TYPED
+from lab.engine.utils.redaction import USER_OVERRIDES
 from tests.conftest import SMALL, run_script
 from tests.engine.config.test_security import Touch, fill, write
 
@@ -248,7 +248,7 @@ def place(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("LAB_FAKE_TOKEN", SECRET)
     monkeypatch.setenv("LAB_FAKE_URL", f"db://{SECRET[::-1]}")
     monkeypatch.setenv("XDG_TARGET", "builtins.open")  # which any file may read
-    monkeypatch.setenv(TYPED, "[]")
+    monkeypatch.setenv(USER_OVERRIDES, "[]")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.delenv("MNIST_MIRROR", raising=False)
     monkeypatch.setattr("lab.engine.utils.redaction._interpolated", {})
@@ -406,7 +406,7 @@ def test_a_hostile_sweep_directory_is_data(
     ]:
         record = good | {"overrides": [filled(override, place, server), "seed=0,1"]}
         (sweep / "sweep.json").write_text(json.dumps(record))
-        monkeypatch.setenv(TYPED, "[]")
+        monkeypatch.setenv(USER_OVERRIDES, "[]")
         assert_refused(said, [f"sweep.resume={sweep}", f"paths.log_dir={place}/logs"], capsys, monkeypatch)
 
 

@@ -25,7 +25,7 @@ from lab.engine.config.compose import compose
 from lab.engine.utils.console import Console, Redact
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import ROOT
-from lab.engine.utils.redaction import TYPED, redact, secrets
+from lab.engine.utils.redaction import USER_OVERRIDES, redact, secrets
 
 TOKEN = "fake-7f3a9c41e0d2"
 
@@ -78,7 +78,7 @@ def test_what_a_config_reads_is_a_secret_but_for_what_is_known_to_be_harmless(mo
     monkeypatch.setenv("LAB_HOST", "wiretap.example")
     monkeypatch.setenv("USER", "ada-lovelace")
     monkeypatch.setenv("LAB_NAME", "LAB_HOST")
-    monkeypatch.setenv(TYPED, json.dumps(["a=${oc.env:LAB_HOST}", "c=${oc.env:LAB_NAME}"]))
+    monkeypatch.setenv(USER_OVERRIDES, json.dumps(["a=${oc.env:LAB_HOST}", "c=${oc.env:LAB_NAME}"]))
     config = OmegaConf.create(
         {
             "a": "http://${oc.env:LAB_HOST}/",
@@ -182,7 +182,7 @@ def test_the_name_of_a_variable_may_be_saved(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("USER", "ada")
     mirrors = "['https://${oc.env:USER}:${oc.env:LAB_FAKE_TOKEN}@x:80/', 'http://x:80/a@b']"
     typed = ["data=mnist", f"data.mirrors={mirrors}"]
-    monkeypatch.setenv(TYPED, json.dumps(typed))
+    monkeypatch.setenv(USER_OVERRIDES, json.dumps(typed))
     compose(typed)
 
 

@@ -17,31 +17,31 @@ from lab.engine.config.composition_errors import behind
 from lab.engine.utils.console import log_to_stderr
 from lab.engine.utils.environment import set_variables
 from lab.engine.utils.errors import RunFailed, UserError
-from lab.engine.utils.redaction import TYPED, redact, typed_words
+from lab.engine.utils.redaction import USER_OVERRIDES, redact, user_overrides
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Ends the process with a few lines and status 2 for a UserError, status 1 for a RunFailed.
+    """Ends the process with a short message and status 2 for a UserError, status 1 for a RunFailed.
 
-    Any other error shows its whole traceback and ends with 1; it stands in the run's `train.log`, too. No secret of the
-    environment is in any of them, nor in a warning.
+    Any other error shows its whole traceback, also in the run's `train.log`, and ends with status 1. Secrets of the
+    environment are masked in all of them, and in warnings.
     """
-    # Hydra hands its errors on instead of printing them
-    set_variables(HYDRA_FULL_ERROR="1", **{TYPED: json.dumps(typed_words(sys.argv[1:]))})
+    # Makes Hydra raise errors instead of printing them
+    set_variables(HYDRA_FULL_ERROR="1", **{USER_OVERRIDES: json.dumps(user_overrides(sys.argv[1:]))})
     with log_to_stderr():
         try:
             yield
-        except KeyboardInterrupt:  # before a run listens to signals by itself
+        except KeyboardInterrupt:  # before the run installs its signal handlers
             sys.exit(128 + signal.SIGINT)
         except Exception as error:
             sys.exit(report(error))
 
 
 def script(main: Callable[[list[str]], int | None], usage: str | None) -> None:
-    """Runs a script's `main` on the words of the command line, and ends with its status; --help prints the usage."""
+    """Runs a script's `main` with the command line's arguments and exits with its status; --help prints the usage."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(usage)
         return
@@ -62,10 +62,10 @@ def report(error: Exception) -> int:
 
 
 def as_expected(error: Exception) -> UserError | RunFailed | None:
-    """Returns the error that a few lines tell, None for one that shows its traceback."""
+    """Returns the error to report in a short message; None for one that shows its traceback."""
     if isinstance(error, UserError | RunFailed):
         return error
-    if isinstance(error, HydraException | OmegaConfBaseException):  # around what a constructor or a resolver raised
+    if isinstance(error, HydraException | OmegaConfBaseException):  # may wrap what a constructor or a resolver raised
         return behind(error, UserError)
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return RunFailed(
@@ -76,8 +76,8 @@ def as_expected(error: Exception) -> UserError | RunFailed | None:
 
 
 def _log_traceback(error: Exception) -> Path | None:
-    """Writes a traceback into the log file of the run, and returns that file; None where no run has begun."""
-    fields = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ends by an error"}
+    """Writes a traceback into the log file of the run, and returns that file; None where no run has started."""
+    fields = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run failed"}
     record = logging.makeLogRecord({**fields, "exc_info": (type(error), error, error.__traceback__)})
     for handler in logging.getLogger().handlers:
         path = Path(getattr(handler, "baseFilename", "/"))

@@ -26,7 +26,7 @@ from lab.engine.utils.files import read_yaml
 from lab.engine.utils.machine import has_package
 from lab.engine.utils.paths import CONFIGS
 from lab.engine.utils.project import project_settings
-from lab.engine.utils.redaction import SECRET_NAME, secrets, typed_references
+from lab.engine.utils.redaction import SECRET_NAME, secrets, user_references
 
 # What Hydra may build: callbacks, launchers, sweepers. A plugin always stands in the package hydra_plugins
 BUILT = [
@@ -70,7 +70,7 @@ def authorize(config: DictConfig, overrides: Sequence[str] = (), typed: Sequence
     _refuse_saved_secrets([*overrides, *copied])
     for key, value in _leaves(raw) if "hydra" in raw else ():
         _check_text(key, value, is_typed(key))
-    probe, reads, references = _probe(raw), "oc.env" in str(raw), typed_references()
+    probe, reads, references = _probe(raw), "oc.env" in str(raw), user_references()
     run_dir = str(OmegaConf.select(probe, "paths.run_dir"))
     for group in (key for key in raw if (reads and key != "changes") or key in JUDGED):  # changes are typed
         for key, value in _resolved(probe, group, group):

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from lab.engine.config.compose import compose
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.config.security import JUDGED
-from lab.engine.utils.redaction import typed_words
+from lab.engine.utils.redaction import user_overrides
 
 
 def authorize_jobs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
@@ -31,7 +31,7 @@ def authorize_jobs(config: DictConfig, jobs: Sequence[Sequence[str]]) -> None:
             seen.add(kind)
             about_hydra = raw_overrides(config.hydra.overrides.hydra)
             name = config.hydra.job.config_name
-            compose([*about_hydra, *job], hydra=True, name=name, typed=typed_words(about_hydra))
+            compose([*about_hydra, *job], hydra=True, name=name, typed=user_overrides(about_hydra))
 
 
 def _is_plain(override: str) -> bool:

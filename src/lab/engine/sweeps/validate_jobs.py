@@ -12,7 +12,7 @@ from lab.engine.config.composition_errors import UnknownKey
 from lab.engine.sweeps.space import Space
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
-from lab.engine.utils.redaction import typed_words
+from lab.engine.utils.redaction import user_overrides
 
 JOBS = 50  # of more, so many are looked at that each value is in one of them
 
@@ -85,7 +85,7 @@ def _needs(space: Space, key: str | None) -> dict[str, str]:
 
 def _compose(space: Space, words: tuple[str, ...]) -> DictConfig:
     try:
-        return compose([*space.fixed, *words], typed=typed_words())
+        return compose([*space.fixed, *words], typed=user_overrides())
     except UnknownKey as error:
         if not words:
             raise

@@ -1,4 +1,4 @@
-"""Keeps the environment's secrets out of files and off the screen: what counts as one, and a text without them."""
+"""Masks the environment's secrets in files and on the screen."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.project import project_settings
 
 MASK = "***"
-SHORTEST = 6  # characters: anything shorter would blot out ordinary words
+MIN_LENGTH = 6  # characters of a secret: masking shorter values would mask ordinary text
 
 # NAME_TOKEN, TOKENS_2, PGPASSWORD, OPENAI_KEY, AWS_ACCESS_KEY_ID; but not TOKENIZERS_PARALLELISM
 SECRET_NAME = re.compile(
     r"(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|AUTH|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|_PAT|_KEY|_DSN)S?(?=_|\d|$)",
     re.IGNORECASE,
 )
-# What any config may read, and show: who and where one is, and what a job is called
+# Variables that any config may read, and show
 HARMLESS_NAME = re.compile(
     r"(HOME|USER|USERNAME|LOGNAME|PWD|OLDPWD|PATH|SHELL|TERM|LANG|LC_\w+|TZ|TMPDIR|TEMP|TMP|HOST|HOSTNAME|DISPLAY|EDITOR"
     r"|MNIST_MIRROR|XDG_\w+|CONDA_\w+|VIRTUAL_ENV|CUDA_\w+|OMP_\w+|SLURM_\w+|(LOCAL_|NODE_|GROUP_)?RANK|WORLD_SIZE"
@@ -29,29 +29,29 @@ HARMLESS_NAME = re.compile(
 )
 ACCOUNT = re.compile(r"([a-z][\w+.-]*://)[^\s/?#'\"<>]+@", re.IGNORECASE)  # scheme://user:password@
 
-_interpolated: dict[str, str] = {}  # variables that a config has read, and what they held
-TYPED = "LAB_TYPED"  # hands the words of the command line to the jobs and ranks that come of it
+_interpolated: dict[str, str] = {}  # variables that a config has read, with their values
+USER_OVERRIDES = "LAB_OVERRIDES"  # variable that passes the command line's overrides to its jobs and ranks
 
 
-def typed_words(words: Sequence[str] = ()) -> list[str]:
-    """Returns `words` and those of the command line: what a user said by himself, and no file."""
-    return list(dict.fromkeys([*json.loads(os.environ.get(TYPED, "[]")), *words]))
+def user_overrides(overrides: Sequence[str] = ()) -> list[str]:
+    """Returns the raw overrides that a user typed: `overrides` and those of the command line, but none from a file."""
+    return list(dict.fromkeys([*json.loads(os.environ.get(USER_OVERRIDES, "[]")), *overrides]))
 
 
-def typed_references() -> dict[str, list[str]]:
-    """The variables that the command line names, and the keys that they are for."""
-    found: dict[str, list[str]] = {}
-    for word in typed_words():
-        for name in re.findall(r"\$\{oc\.env:\s*(\w+)", word):
-            found.setdefault(name, []).append(word.lstrip("+").partition("=")[0])
-    return found
+def user_references() -> dict[str, list[str]]:
+    """Returns the variables that the command line refers to, with the keys that it sets to them."""
+    keys: dict[str, list[str]] = {}
+    for override in user_overrides():
+        for name in re.findall(r"\$\{oc\.env:\s*(\w+)", override):
+            keys.setdefault(name, []).append(override.lstrip("+").partition("=")[0])
+    return keys
 
 
 def _env(key: str, *default: Any) -> str | None:
-    """OmegaConf's own `oc.env`, which also remembers what it has handed out, and keeps secrets from files.
+    """Resolves `${oc.env:KEY}` like OmegaConf, remembers the value for `secrets`, and refuses secrets to config files.
 
-    What a file of a config reads goes wherever this file says. So a variable that may hold a secret is read where the
-    command line names it, or `environment` of [tool.lab] in pyproject.toml.
+    A config file could send a secret anywhere. A variable that may hold one can be read only if the command line names
+    it, or `environment` of [tool.lab] in pyproject.toml.
     """
     if key not in os.environ:
         if not default:
@@ -60,7 +60,7 @@ def _env(key: str, *default: Any) -> str | None:
     value = os.environ[key]
     if HARMLESS_NAME.fullmatch(key):
         return value
-    if not (_is_plain(value) or key in typed_references() or key in project_settings().get("environment", [])):
+    if not (_is_plain(value) or key in user_references() or key in project_settings().get("environment", [])):
         raise UserError(
             f"${{oc.env:{key}}} may be a secret, and a file may not read it: give it on the command line, in quotes,"
             f" or add {key} to environment in [tool.lab] of pyproject.toml"
@@ -72,18 +72,18 @@ OmegaConf.register_new_resolver("oc.env", _env, replace=True)
 
 
 def secrets() -> dict[str, str]:
-    """The variables that hold a secret, by name: those called like one, and those that a config reads.
+    """Returns the variables that hold a secret, by name: those named like one, and those that a config reads.
 
-    Numbers, switches and paths that exist are none, whatever they are called.
+    Numbers, switches and existing paths are no secrets, whatever their name.
     """
     named = {name: value for name, value in os.environ.items() if SECRET_NAME.search(name)}
     return {name: value for name, value in (_interpolated | named).items() if not _is_plain(value)}
 
 
 def redact(value: Any) -> Any:
-    """`value` without the environment's secrets and without accounts in addresses (`https://user:password@host`).
+    """Masks the environment's secrets in `value`, and accounts in addresses (`https://user:password@host`).
 
-    Strings, and those in dictionaries (keys too), lists, tuples and sets at any depth; everything else as it is.
+    Masks strings and paths, also in dictionaries (keys too), lists, tuples and sets at any depth.
     """
     forms = _forms()
 
@@ -102,21 +102,21 @@ def redact(value: Any) -> Any:
 
 
 def _forms() -> list[str]:
-    """How each secret may stand in a text: as it is, in an address, in JSON, in Python's notation; longest first."""
-    found = set()
-    for whole in map(str.strip, secrets().values()):
-        found |= {whole, quote(whole, safe=""), quote(whole), json.dumps(whole)[1:-1], repr(whole)[1:-1]}
-        # a key in several lines may be shown line by line
-        found |= {line for line in whole.splitlines() if len(line) >= 16 and not line.startswith("-----")}
-    return sorted(found, key=len, reverse=True)
+    """Returns each secret in every form that a text may contain: plain, URL, JSON, Python; longest first."""
+    forms = set()
+    for secret in map(str.strip, secrets().values()):
+        forms |= {secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+        # A key of several lines may be shown line by line
+        forms |= {line for line in secret.splitlines() if len(line) >= 16 and not line.startswith("-----")}
+    return sorted(forms, key=len, reverse=True)
 
 
 def _is_plain(value: str) -> bool:
-    """Whether `value` gives nothing away: too short, a short number, a path that exists."""
+    """Returns whether `value` reveals nothing: it is too short, a short number, or an existing path."""
     value = value.strip()
-    if len(value) < SHORTEST or re.fullmatch(r"(?=.{1,11}$)[-+]?[\d.,:]+(e[-+]?\d+)?", value, re.IGNORECASE):
+    if len(value) < MIN_LENGTH or re.fullmatch(r"(?=.{1,11}$)[-+]?[\d.,:]+(e[-+]?\d+)?", value, re.IGNORECASE):
         return True
     try:
         return value.startswith(("/", "~", ".")) and Path(value).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # too long for a path, a home that nobody has, a null byte
+    except (OSError, RuntimeError, ValueError):  # too long for a path, an unknown home, a null byte
         return False
