@@ -34,7 +34,7 @@ def main(words: list[str]) -> None:
         enable_checkpointing=False,
         enable_progress_bar=sys.stdout.isatty(),
         default_root_dir=run.dir,
-        callbacks=[*run.judges(config)],
+        callbacks=[*run.test_callbacks(config)],
     )
     found = trainer.test(run.model(which, **told), data, verbose=False)
     metrics = {metric: value for of_loader in found for metric, value in of_loader.items()}

@@ -13,7 +13,7 @@ from secrets import token_hex
 
 from lab.engine.cli.errors import script
 from lab.engine.runs.attach import attach_command
-from lab.engine.runs.reproduce import copy_run, obstacles
+from lab.engine.runs.reproduce import changes_since, copy_run
 from lab.engine.runs.run import Run
 from lab.engine.utils.arguments import parse_arguments
 from lab.engine.utils.errors import RunFailed, UserError
@@ -31,7 +31,7 @@ def main(words: list[str]) -> int:
     if not old.metrics:
         raise UserError(f"{old.dir} has no metrics.json (status {old.status}): there is nothing to compare with")
     record = old.record
-    if found := obstacles(old.dir, record):
+    if found := changes_since(old.dir, record):
         told = "\n".join(f"  {line}" for line in found[:7])
         if arguments["force"] == "false":
             raise UserError(f"this is not what {old.dir.name} ran with:\n{told}\nforce=true runs it all the same")

@@ -37,7 +37,7 @@ def test_a_foreign_pair_goes_all_the_way(pair: str, checkout: Path, tmp_path: Pa
     process.communicate(timeout=10)
     full, resumed = (tmp_path / name / "latest" for name in ("straight", "killed"))
     assert 0 < read_checkpoint(last)["global_step"] < read_checkpoint(full / "checkpoints" / "last.ckpt")["global_step"]
-    assert "going on from" in run(checkout, "src/train.py", "resume=latest", f"paths.log_dir={tmp_path}/killed")
+    assert "resuming from" in run(checkout, "src/train.py", "resume=latest", f"paths.log_dir={tmp_path}/killed")
     one, other = (read_checkpoint(path / "checkpoints" / "last.ckpt")["state_dict"] for path in (full, resumed))
     assert all(torch.equal(other[key], value) for key, value in one.items())
     expected, found = metrics(full), metrics(resumed)

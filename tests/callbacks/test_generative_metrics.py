@@ -1,4 +1,4 @@
-"""The judge of samples, against closed forms, another library, and samples whose quality is known."""
+"""The metrics of samples, against closed forms, and of samples whose quality is known."""
 
 import logging
 import math
@@ -10,52 +10,36 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lab.callbacks import generative_metrics
-from lab.callbacks.generative_metrics import GenerativeMetrics, frechet, modes, moments, score
+from lab.callbacks.generative_metrics import GenerativeMetrics, frechet, modes, score
 from lab.engine.config.instantiate import instantiate
 from tests.conftest import Compose
 
 
-def gaussian(mean: list[float], cov: list[list[float]]) -> tuple[Tensor, Tensor]:
-    return torch.tensor(mean).double(), torch.tensor(cov).double()
+def with_moments(mean: list[float], factor: list[list[float]]) -> Tensor:
+    """Returns features (4, 2) with exactly this mean (2) and the covariance factor @ factor.T (2, 2)."""
+    white = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).double() * math.sqrt(3 / 2)
+    return white @ torch.tensor(factor).double().T + torch.tensor(mean).double()
 
 
 def test_distance_of_gaussians_that_commute() -> None:
-    a = gaussian([1, 2, 3], [[4, 0, 0], [0, 9, 0], [0, 0, 1]])
-    b = gaussian([1, 0, 4], [[1, 0, 0], [0, 4, 0], [0, 0, 0]])
-    assert frechet(a, b) == pytest.approx((4 + 1) + (2 - 1) ** 2 + (3 - 2) ** 2 + (1 - 0) ** 2)
+    a, b = with_moments([1, 2], [[2, 0], [0, 3]]), with_moments([1, 0], [[1, 0], [0, 2]])
+    assert frechet(a, b) == pytest.approx(4 + (2 - 1) ** 2 + (3 - 2) ** 2)
 
 
 def test_distance_of_gaussians_that_do_not() -> None:
-    a, b = gaussian([0, 0], [[2, 1], [1, 3]]), gaussian([0, 1], [[1, -0.5], [-0.5, 2]])
-    product = a[1] @ b[1]
+    a, b = with_moments([0, 0], [[1, 1], [0, 2]]), with_moments([0, 1], [[1, 0], [-0.5, 1.5]])
+    product = a.T.cov() @ b.T.cov()
     root_trace = math.sqrt(product.trace() + 2 * math.sqrt(torch.linalg.det(product)))  # of any 2 x 2 matrix
-    assert frechet(a, b) == pytest.approx(1 + 5 + 3 - 2 * root_trace)
+    assert frechet(a, b) == pytest.approx(1 + float(a.T.cov().trace() + b.T.cov().trace()) - 2 * root_trace)
     assert frechet(a, b) == pytest.approx(frechet(b, a))
 
 
 def test_a_set_is_at_no_distance_from_itself() -> None:
     features = torch.randn(300, 20, generator=torch.Generator().manual_seed(0)).relu()
     features[:, 3] = 0  # a unit that is dead
-    assert frechet(moments(features), moments(features)) == pytest.approx(0, abs=1e-6)
-
-
-def test_distance_agrees_with_torchmetrics() -> None:
-    class Mix(nn.Module):
-        num_features = 4
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x.flatten(1)
-
-    draw = torch.Generator().manual_seed(0)
-    a = torch.rand(200, 1, 2, 2, generator=draw)
-    b = torch.rand(300, 1, 2, 2, generator=draw).square() + 0.1 * torch.rand(300, 1, 1, 1, generator=draw)
-    theirs = FrechetInceptionDistance(feature=Mix(), input_img_size=(1, 2, 2))
-    theirs.update(a, real=True)
-    theirs.update(b, real=False)
-    assert frechet(moments(a.flatten(1)), moments(b.flatten(1))) == pytest.approx(float(theirs.compute()), rel=1e-4)
+    assert frechet(features, features) == pytest.approx(0, abs=1e-5)
 
 
 def test_scores_at_the_ends() -> None:
@@ -94,8 +78,8 @@ class Painter(pl.LightningModule):
 DATA = ["data.num_samples=2500", "data.num_val=500"]
 
 
-def judge(cfg: Compose, folder: Path, pick: Any, stage: str = "test", **options: Any) -> dict[str, float]:
-    """What Quality logs of samples that `pick` makes from the normalised training images."""
+def measure(cfg: Compose, folder: Path, pick: Any, stage: str = "test", **options: Any) -> dict[str, float]:
+    """Returns what GenerativeMetrics logs of samples that `pick` makes from the normalised training images."""
     data = instantiate(cfg(*DATA).data)
     data.prepare_data()
     images, labels = data.load()["train"]
@@ -112,15 +96,17 @@ def judge(cfg: Compose, folder: Path, pick: Any, stage: str = "test", **options:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Judges of this file: one is trained, the others find it."""
-    return tmp_path_factory.mktemp("judges")
+    """Reference classifiers of this file: one is trained, the others are loaded."""
+    return tmp_path_factory.mktemp("classifiers")
 
 
 @pytest.mark.slow
 def test_real_images_are_at_the_floor(cfg: Compose, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="lab.callbacks.generative_metrics"):
-        found = judge(cfg, folder, lambda images, labels: images[:500], num_test_samples=500)
-    [accuracy] = re.findall(r"trained a judge of digits-\w{12}: test accuracy (0\.\d{4})", caplog.text)
+        found = measure(cfg, folder, lambda images, labels: images[:500], num_test_samples=500)
+    [accuracy] = re.findall(
+        r"trained a reference classifier: test accuracy (0\.\d{4}), saved as .*digits-\w{12}", caplog.text
+    )
     assert float(accuracy) > 0.5
     assert set(found) == {f"test/{n}" for n in ("frechet", "frechet_floor", "frechet_ratio", "score", "modes")}
     assert found["test/frechet_ratio"] == pytest.approx(1, rel=1e-4)
@@ -131,35 +117,35 @@ def test_real_images_are_at_the_floor(cfg: Compose, folder: Path, caplog: pytest
 @pytest.mark.slow
 def test_worse_samples_are_farther(cfg: Compose, folder: Path) -> None:
     torch.manual_seed(0)
-    noisy = judge(cfg, folder, lambda images, labels: images + 0.5 * torch.randn_like(images), "val")
-    noise = judge(cfg, folder, lambda images, labels: torch.randn_like(images), "val")
-    real = judge(cfg, folder, lambda images, labels: images, "val")
+    noisy = measure(cfg, folder, lambda images, labels: images + 0.5 * torch.randn_like(images), "val")
+    noise = measure(cfg, folder, lambda images, labels: torch.randn_like(images), "val")
+    real = measure(cfg, folder, lambda images, labels: images, "val")
     assert set(real) == {"val/frechet", "val/score", "val/modes"}
     assert real["val/frechet"] < noisy["val/frechet"] < noise["val/frechet"]
 
 
 @pytest.mark.slow
 def test_what_is_left_out_is_missed(cfg: Compose, folder: Path) -> None:
-    whole = judge(cfg, folder, lambda images, labels: images)
-    ones = judge(cfg, folder, lambda images, labels: images[labels == 1].repeat(20, 1, 1, 1))
+    whole = measure(cfg, folder, lambda images, labels: images)
+    ones = measure(cfg, folder, lambda images, labels: images[labels == 1].repeat(20, 1, 1, 1))
     assert ones["test/modes"] < whole["test/modes"]
     assert ones["test/score"] < whole["test/score"]
     assert ones["test/frechet"] > 5 * whole["test/frechet"]
 
 
 @pytest.mark.slow
-def test_a_judge_is_trained_once(cfg: Compose, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = judge(cfg, folder, lambda images, labels: images)
+def test_a_reference_classifier_is_trained_once(cfg: Compose, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = measure(cfg, folder, lambda images, labels: images)
     [path] = folder.glob("*.pt")
     state = torch.load(path, weights_only=True)
     assert state["head.4.weight"].shape == (10, 84)
-    monkeypatch.setattr(generative_metrics, "train_judge", lambda *_: pytest.fail("trained again"))
-    assert judge(cfg, folder, lambda images, labels: images) == first
+    monkeypatch.setattr(generative_metrics, "train_classifier", lambda *_: pytest.fail("trained again"))
+    assert measure(cfg, folder, lambda images, labels: images) == first
 
 
 @pytest.mark.slow
-def test_judging_leaves_the_runs_randomness_alone(cfg: Compose, tmp_path: Path) -> None:
+def test_measuring_leaves_the_runs_randomness_alone(cfg: Compose, tmp_path: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    judge(cfg, tmp_path, lambda images, labels: images, num_test_samples=100)
+    measure(cfg, tmp_path, lambda images, labels: images, num_test_samples=100)
     assert torch.equal(torch.get_rng_state(), before)

@@ -170,7 +170,7 @@ figures = {}
 for path in sys.argv[1:]:
     run = Run.open(path)
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(accelerator="cpu", callbacks=run.judges(), limit_test_batches=2, **options)
+    trainer = pl.Trainer(accelerator="cpu", callbacks=run.test_callbacks(), limit_test_batches=2, **options)
     [figures[path]] = trainer.test(run.model(), run.datamodule(), verbose=False)
 print(json.dumps(figures))
 """

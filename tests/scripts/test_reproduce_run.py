@@ -14,8 +14,8 @@ from reproduce_run import same
 from lab.engine.config.compose import compose
 from lab.engine.config.identity import ABSENT, differences
 from lab.engine.config.overrides import to_override
-from lab.engine.runs.provenance import facts
-from lab.engine.runs.reproduce import copy_run, obstacles
+from lab.engine.runs.provenance import collect_metadata
+from lab.engine.runs.reproduce import changes_since, copy_run
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.git import save_patch
@@ -30,7 +30,7 @@ def edit(path: Path, **changes: Any) -> None:
 def made(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a small run, as `src/train.py` leaves it in this checkout."""
     directory = Path(shutil.copytree(runs["sgd"], tmp_path_factory.mktemp("made") / "sgd"))
-    edit(directory / "run.json", **facts())
+    edit(directory / "run.json", **collect_metadata())
     save_patch(directory / "code.patch")
     return directory
 
@@ -97,9 +97,9 @@ def test_a_changed_file_is_named(run: Path) -> None:
         file.write("diff --git a/src/lab/optim.py b/src/lab/optim.py\n--- a\n+++ b\n")
     record = json.loads((run / "run.json").read_text())
     record["git"]["dirty"] = True
-    assert obstacles(run, record) == ["files changed since: src/lab/optim.py"]
+    assert changes_since(run, record) == ["files changed since: src/lab/optim.py"]
     (run / "code.patch").unlink()
-    assert obstacles(run, record) == ["files differed from the commit then, and no code.patch says how"]
+    assert changes_since(run, record) == ["files differed from the commit then, and no code.patch says how"]
 
 
 @pytest.mark.parametrize(

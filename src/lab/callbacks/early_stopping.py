@@ -1,4 +1,4 @@
-"""The end of training when the objective no longer gets better."""
+"""Ends training when the objective no longer improves."""
 
 from typing import Any, Literal
 
@@ -8,13 +8,13 @@ from lab.engine.utils.ranges import NonNegativeFloat, NonNegativeInt
 
 
 class EarlyStopping(Base):
-    """Lightning's own; a run that goes on with another patience has that one, and not the one that it had saved.
+    """Ends training when a metric no longer improves; a resumed run may change the patience that it saved.
 
     Args:
         monitor: the metric.
         mode: whether `min` or `max` of it is best.
-        patience: validations without gain that are borne.
-        min_delta: the least change that is a gain.
+        patience: validations without improvement before training ends.
+        min_delta: smallest change that is an improvement.
         **options: of `pytorch_lightning.callbacks.EarlyStopping`.
     """
 

@@ -1,4 +1,4 @@
-"""What a run shows while it runs."""
+"""Shows the progress of a run."""
 
 import logging
 import sys
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 class Progress(ProgressBar):
-    """A line in the log for each epoch, and on a terminal a bar within the epoch.
+    """Logs a line for each epoch, and shows a bar within the epoch on a terminal.
 
-    Lightning's own bars read every metric at every step, which costs a small model more than its training does.
+    Lightning's bars read every metric at every step, which takes longer than the training of a small model.
 
     Args:
         interval: seconds between two updates of the bar.
@@ -48,7 +48,7 @@ class Progress(ProgressBar):
                 transient=True,
             )
             self._bar.start()
-        self.on_train_epoch_start(trainer, pl_module)  # a run that resumes amid an epoch does not come by its start
+        self.on_train_epoch_start(trainer, pl_module)  # not called by Lightning where a run resumes within an epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = self._next = time.monotonic()
@@ -62,15 +62,15 @@ class Progress(ProgressBar):
     ) -> None:
         if self._bar is not None and time.monotonic() >= self._next:
             loss = trainer.callback_metrics.get("train/loss")
-            shown = "" if loss is None else f"train/loss {loss:.4f}"
-            self._bar.update(self._task, completed=batch_idx + 1, loss=shown)
+            text = "" if loss is None else f"train/loss {loss:.4f}"
+            self._bar.update(self._task, completed=batch_idx + 1, loss=text)
             self._next = time.monotonic() + self.interval
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._enabled:
             metrics = {name: value for name, value in trainer.callback_metrics.items() if not name.startswith("lr")}
-            figures = "  ".join(f"{name} {float(value):.4g}" for name, value in sorted(metrics.items()))
-            log.info("%s  %s  %.1f s", _epoch(trainer), figures, time.monotonic() - self._start)
+            columns = "  ".join(f"{name} {float(value):.4g}" for name, value in sorted(metrics.items()))
+            log.info("%s  %s  %.1f s", _epoch(trainer), columns, time.monotonic() - self._start)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()

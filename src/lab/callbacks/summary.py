@@ -1,4 +1,4 @@
-"""The size of a model."""
+"""Logs the size of a model."""
 
 import logging
 

@@ -12,11 +12,11 @@ from pytorch_lightning.utilities.data import extract_batch_size
 class Throughput(pl.Callback):
     """Logs `train/samples_per_second` of each epoch: all ranks together, validation not counted.
 
-    Batches that hold no tensor have no size, and no speed.
+    Logs nothing for batches without a tensor, whose size is unknown.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.on_train_epoch_start(trainer, pl_module)  # a run that resumes amid an epoch does not come by its start
+        self.on_train_epoch_start(trainer, pl_module)  # not called by Lightning where a run resumes within an epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._samples = 0

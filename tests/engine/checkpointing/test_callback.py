@@ -80,8 +80,8 @@ def test_the_best_are_kept(mode: str, top_k: int, best: int, kept: list[int], cf
     assert {path.name for path in folder.iterdir()} == names
     assert read_checkpoint(folder / "best.ckpt")["global_step"] == 10 * best
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 60
-    assert next(iter(keeper.kept.values())) == pytest.approx(scores[best - 1])
-    assert [int(name[5:-5]) // 10 for name in keeper.kept][: len(kept) or 1] == (kept or [best])
+    assert next(iter(keeper.best_scores.values())) == pytest.approx(scores[best - 1])
+    assert [int(name[5:-5]) // 10 for name in keeper.best_scores][: len(kept) or 1] == (kept or [best])
 
 
 def test_random_states_come_back(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_sweep_that_goes_on_is_its_directory_and_its_kinds(sweep: Path) -> Non
         (["resume={run}", "hydra.run.dir=elsewhere"], "leave out hydra.run.dir"),
         (["resume={run}s"], "did you mean"),
         (["attach=nowhere"], "no run directory"),
-        (["sweep.resume={sweep}", "hydra/sweeper=grid"], "this is a sweep of hydra/sweeper=optuna"),
+        (["sweep.resume={sweep}", "hydra/sweeper=grid"], "this sweep has hydra/sweeper=optuna, not grid"),
         (["sweep.resume={sweep}", "hydra.sweep.dir=elsewhere"], "leave out hydra.sweep.dir"),
         (["sweep.resume={run}"], "is no sweep"),
     ],

@@ -89,7 +89,7 @@ def test_slurm_warns_by_itself(slurm: Slurm, tmp_path: Path, data_dir: Path) -> 
     slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # it looks every 30 s
     await_restart(slurm, job, 1)
     slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=60")
-    await_word(tmp_path, "going on from")
+    await_word(tmp_path, "resuming from")
     slurm.ask("scancel", job)
     slurm.await_state(job, "CANCELLED")
     assert "stopped by SIGUSR1" in (tmp_path / "out").read_text()

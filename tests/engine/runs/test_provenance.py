@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.engine.runs.provenance import PACKAGES, facts
+from lab.engine.runs.provenance import PACKAGES, collect_metadata
 from lab.engine.utils import git as git_module
 from lab.engine.utils.git import LARGE, git, patch, save_patch
 
@@ -37,7 +37,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def test_facts_name_code_versions_and_machine() -> None:
-    found = facts()
+    found = collect_metadata()
     assert set(found) == {"argv", "git", "versions", "hostname", "platform", "cpus", "omp_num_threads"}
     assert set(found["versions"]) == {"python", *PACKAGES}
     assert found["cpus"] >= 1
@@ -102,7 +102,7 @@ def test_no_repository_no_git_and_a_git_that_hangs_fail_nothing(
     assert patch(tmp_path) == ""
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert facts(tmp_path)["git"] is None
+    assert collect_metadata(tmp_path)["git"] is None
     assert patch(tmp_path) == ""
     (tmp_path / "bin" / "git").write_text("#!/bin/sh\nexec /bin/sleep 30\n")
     (tmp_path / "bin" / "git").chmod(0o755)

@@ -112,7 +112,7 @@ def test_a_truncated_last_checkpoint_falls_back_to_the_newest_that_is_whole(run:
     status, said = resume(run, "trainer.max_epochs=3")
     assert status == 0, said
     assert "last.ckpt: no complete checkpoint" in said
-    assert "going on from best.ckpt" in said
+    assert "resuming from best.ckpt" in said
     assert "epoch 3/3" in said
 
 

@@ -184,7 +184,7 @@ def test_a_package_of_ones_own_is_trained_killed_and_resumed_to_the_bit(checkout
     straight, resumed = (tmp_path / name / "latest" for name in ("straight", "killed"))
     going_on = start(checkout, "src/train.py", "resume=latest", f"paths.log_dir={tmp_path}/killed")
     run(checkout, "scripts/evaluate.py", f"run={straight.resolve()}")
-    assert "going on from" in ended(going_on)
+    assert "resuming from" in ended(going_on)
     for name in ("last", "best"):
         one, other = (read_checkpoint(d / "checkpoints" / f"{name}.ckpt") for d in (straight, resumed))
         assert one["global_step"] == other["global_step"]

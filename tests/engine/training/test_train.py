@@ -165,7 +165,7 @@ def test_train_returns_the_objective_and_tests_the_best(cfg: Compose, tmp_path: 
     metrics = Run(tmp_path / "run").metrics
     assert objective == metrics["val/acc"]
     kept = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
-    assert list(kept["callbacks"]["Checkpoint"]["kept"].values()) == [objective]
+    assert list(kept["callbacks"]["Checkpoint"]["best_scores"].values()) == [objective]
 
 
 def test_fit_and_test_can_be_left_out(cfg: Compose, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The best checkpoint and the last one."""
+"""Saves the last checkpoint and the best ones."""
 
 import logging
 import math
@@ -11,8 +11,8 @@ from pytorch_lightning import callbacks
 
 from lab.engine.checkpointing.files import link_checkpoint, remove_partial_files
 from lab.engine.utils.errors import RunFailed
-from lab.engine.utils.gather import gather_objects
 from lab.engine.utils.names import nearest
+from lab.engine.utils.processes import gather_objects
 from lab.engine.utils.random_state import random_state, restore_random_state
 from lab.engine.utils.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -20,20 +20,20 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoint(callbacks.Checkpoint):
-    """Keeps `last.ckpt`, from which a run goes on as if it had never stopped, and `best.ckpt`.
+    """Saves `last.ckpt`, from which a run resumes exactly, and `best.ckpt`.
 
-    A checkpoint is taken between two batches or between two epochs, where everything of the one is done and nothing of
-    the next begun. `best.ckpt` is a hard link to the `last.ckpt` of its time; without a metric to go by, the last
-    checkpoint is the best.
+    It saves between two batches or between two epochs, when the one is finished with all that follows it and the next
+    has not started. `best.ckpt` is a hard link to what `last.ckpt` was then; without a `monitor` the last checkpoint
+    is the best.
 
     Args:
         dirpath: folder of the files.
-        monitor: the metric that says which is best; None: the last is.
+        monitor: the metric that decides which checkpoint is best; None for the last one.
         mode: whether `min` or `max` of it is best.
-        top_k: how many of the best to keep; from two on, each as `step-<steps>.ckpt` as well.
-        every_n_epochs: epochs from one `last.ckpt` to the next, 0 for none.
-        every_n_steps: the same in optimizer steps, besides.
-        every_n_minutes: the same in minutes, besides.
+        top_k: how many of the best to keep; above one, each is kept as `step-<steps>.ckpt` as well.
+        every_n_epochs: epochs between two `last.ckpt`, 0 for never.
+        every_n_steps: optimizer steps between two `last.ckpt`, 0 for never.
+        every_n_minutes: minutes between two `last.ckpt`, 0 for never.
 
     Raises:
         RunFailed: after an epoch with a validation in which `monitor` was not logged.
@@ -56,20 +56,20 @@ class Checkpoint(callbacks.Checkpoint):
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
-        self.metrics: dict[str, float] = {}  # the figures at the checkpoint that the run goes on from
-        self.kept: dict[str, float] = {}  # by file name, what the best ones scored; the best one first
-        self._validated = False  # what was validated is not rated yet
-        self._score: float | None = None  # of weights that are among the best and not written yet
-        self._random: Any = None  # to be set where training goes on
+        self.metrics: dict[str, float] = {}  # at the checkpoint that the run resumed from
+        self.best_scores: dict[str, float] = {}  # of the best checkpoints, by file name; the best one first
+        self._validated = False  # whether there is a validation that is not compared with the best yet
+        self._score: float | None = None  # of weights that are among the best and not saved yet
+        self._random_state: Any = None  # to restore at the start of training
 
     @property
     def last(self) -> Path:
-        """The newest checkpoint."""
+        """Returns the path of the newest checkpoint."""
         return self.dirpath / "last.ckpt"
 
     @property
     def best_model_path(self) -> str:
-        """The best checkpoint, by the name that Lightning's ModelCheckpoint gives it; empty where there is none yet."""
+        """Returns the path of the best checkpoint, empty where there is none yet; Lightning's name for it."""
         path = self.dirpath / "best.ckpt"
         return str(path) if path.is_file() else ""
 
@@ -77,18 +77,19 @@ class Checkpoint(callbacks.Checkpoint):
         if stage == "fit" and trainer.is_global_zero:
             self.dirpath.mkdir(parents=True, exist_ok=True)
             remove_partial_files(self.dirpath)
-            probe = self.dirpath / ".probe.part"  # a folder that cannot be written to is told before the first step
+            probe = self.dirpath / ".probe.part"  # a folder that cannot be written to fails here, before the first step
             probe.touch()
             probe.unlink()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at = time.monotonic()
-        if self._random is not None:
-            restore_random_state(self._random)
-            self._random = None
+        if self._random_state is not None:
+            restore_random_state(self._random_state)
+            self._random_state = None
         resumed, name = trainer.ckpt_path, f"step-{trainer.global_step}.ckpt"
-        if resumed and trainer.is_global_zero and name in self.kept:  # its writer may not have come to that
-            names = [name] * (self.top_k > 1) + ["best.ckpt"] * (name == next(iter(self.kept)))
+        # A kill may have come after the file was written and before it was linked
+        if resumed and trainer.is_global_zero and name in self.best_scores:
+            names = [name] * (self.top_k > 1) + ["best.ckpt"] * (name == next(iter(self.best_scores)))
             for name in names:
                 link_checkpoint(Path(resumed), self.dirpath / name)
 
@@ -97,33 +98,33 @@ class Checkpoint(callbacks.Checkpoint):
             self._validated = True
 
     def on_step_boundary(self, trainer: pl.Trainer, end_of_epoch: bool, stopping: bool) -> None:
-        """Saves where it is time to; the loop calls this when a batch, or an epoch, is over and done with."""
+        """Saves a checkpoint if one is due. The loop calls this between two batches and between two epochs."""
         if self._validated and self.monitor is not None:
-            self._rate(trainer, end_of_epoch)
+            self._compare_with_best(trainer, end_of_epoch)
         steps, epochs = trainer.global_step, trainer.current_epoch
         if (
             stopping
             or self._score is not None
             or (end_of_epoch and self.every_n_epochs and epochs % self.every_n_epochs == 0)
             or (self.every_n_steps and steps % self.every_n_steps == 0)
-            or (self.every_n_minutes and self._minutes_are_over(trainer))
+            or (self.every_n_minutes and self._is_time(trainer))
         ):
             self.save(trainer)
 
-    def _rate(self, trainer: pl.Trainer, end_of_epoch: bool) -> None:
-        """Says whether what was validated last is among the best."""
+    def _compare_with_best(self, trainer: pl.Trainer, end_of_epoch: bool) -> None:
+        """Sets `_score` if the last validation is among the best `top_k`."""
         logged = self._logged(trainer)
         if self.monitor not in logged:
             if end_of_epoch:
                 raise RunFailed(
                     f"callbacks.checkpoint.monitor={self.monitor} was not logged{nearest(str(self.monitor), logged)}\n"
                     f"logged were: {', '.join(sorted(logged)) or 'none'}\n"
-                    "give one of these as objective.metric, or objective=null: then the last checkpoint is the best"
+                    "set objective.metric to one of these, or objective=null: then the last checkpoint is the best"
                 )
             return  # some metrics are logged at the end of an epoch
         self._validated = False
-        score = trainer.strategy.broadcast(logged[self.monitor])  # all ranks decide alike
-        worst = list(self.kept.values())[-1] if len(self.kept) >= self.top_k else None
+        score = trainer.strategy.broadcast(logged[self.monitor])  # every rank must decide the same
+        worst = list(self.best_scores.values())[-1] if len(self.best_scores) >= self.top_k else None
         if math.isfinite(score) and (worst is None or self.sign * score < self.sign * worst):
             self._score = score
 
@@ -131,33 +132,33 @@ class Checkpoint(callbacks.Checkpoint):
         return self.metrics | {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Writes `last.ckpt`, named as one of the best too where it is one. All ranks call it together."""
+        """Writes `last.ckpt`, and links it if it is one of the best. All ranks must call it together."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        dropped = self._rank(f"step-{trainer.global_step}.ckpt") if self._score is not None else []
+        dropped = self._insert(f"step-{trainer.global_step}.ckpt") if self._score is not None else []
         trainer.save_checkpoint(self.last, weights_only=False)
         if trainer.is_global_zero:
             if self._score is not None:
-                name = next(iter(self.kept))
+                name = next(iter(self.best_scores))
                 if self.top_k > 1:
                     link_checkpoint(self.last, self.dirpath / f"step-{trainer.global_step}.ckpt")
                 if name == f"step-{trainer.global_step}.ckpt":
                     link_checkpoint(self.last, self.dirpath / "best.ckpt")
-            if not self.kept:
+            if not self.best_scores:
                 link_checkpoint(self.last, self.dirpath / "best.ckpt")
             for name in dropped:
                 (self.dirpath / name).unlink(missing_ok=True)
-            for logger in trainer.loggers:  # the curve up to here is on the disk as well
+            for logger in trainer.loggers:  # the curves must not lag behind the checkpoint
                 logger.save()
-        trainer.strategy.barrier("checkpoint")  # every name is there for every rank
+        trainer.strategy.barrier("checkpoint")  # every rank sees every link
         self._score = None
         self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"kept": self.kept}
+        return {"best_scores": self.best_scores}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.kept = state_dict["kept"]
+        self.best_scores = state_dict["best_scores"]
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -172,17 +173,18 @@ class Checkpoint(callbacks.Checkpoint):
             self.metrics = checkpoint.get("metrics", {})
             states = checkpoint.get("random", [])
             if len(states) == trainer.world_size:
-                self._random = states[trainer.global_rank]
+                self._random_state = states[trainer.global_rank]
             elif trainer.is_global_zero:
-                numbers = (len(states), trainer.world_size)
-                log.warning("saved by %d processes, resumed by %d: not the same run to the bit", *numbers)
+                log.warning(
+                    "saved by %d processes, resumed by %d: not the same run to the bit", len(states), trainer.world_size
+                )
 
-    def _rank(self, name: str) -> list[str]:
-        """Puts what is to be saved as `name` among the best, and gives the names that fall out."""
+    def _insert(self, name: str) -> list[str]:
+        """Inserts a checkpoint into the best ones, and returns the names of those that drop out."""
         assert self._score is not None
-        ranked = sorted([*self.kept.items(), (name, self._score)], key=lambda kept: self.sign * kept[1])
-        self.kept = dict(ranked[: self.top_k])
+        ranked = sorted([*self.best_scores.items(), (name, self._score)], key=lambda item: self.sign * item[1])
+        self.best_scores = dict(ranked[: self.top_k])
         return [name for name, _ in ranked[self.top_k :]]
 
-    def _minutes_are_over(self, trainer: pl.Trainer) -> bool:
+    def _is_time(self, trainer: pl.Trainer) -> bool:
         return trainer.strategy.broadcast(time.monotonic() - self._saved_at >= 60 * self.every_n_minutes)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.files import atomic_write
+from lab.engine.utils.formats import FORMAT, check_format
 from lab.engine.utils.redaction import redact
-
-FORMAT = 2  # of what a checkpoint holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,16 +19,13 @@ if TYPE_CHECKING:
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Writes `checkpoint` at `path`: what was there before stays until the last moment, and then all is there.
-
-    The file is written beside `path`, on the same filesystem, so that taking its place is one step; both it and the
-    folder's entry are on the disk before this returns.
+    """Writes a checkpoint atomically: temporary file beside `path`, fsync, rename.
 
     Raises:
         RunFailed: when the disk is full, with the bytes needed and free; `path` is as it was.
         OSError: when the folder cannot be written to.
     """
-    import torch  # takes seconds: where a checkpoint is at hand it is there already
+    import torch  # takes seconds, and is loaded already wherever there is a checkpoint to write
 
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint["format"] = FORMAT
@@ -38,43 +35,33 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     needed = sum(tensor.untyped_storage().nbytes() for tensor in _tensors(checkpoint))
     free = shutil.disk_usage(path.parent).free
     if free < needed:
-        raise RunFailed(_full(path, needed, free))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        raise RunFailed(_no_room(path, needed, free))
     try:
-        partial.touch()  # torch would hide why a file cannot be made
-        try:
+        with atomic_write(path) as partial:
+            partial.touch()  # torch would hide why a file cannot be made
             torch.save(checkpoint, partial)
-            _flush(partial)
-        except (OSError, RuntimeError) as error:
-            left = shutil.disk_usage(path.parent).free
-            if left + partial.stat().st_size < needed or left < 1 << 16:
-                raise RunFailed(_full(path, needed, left)) from error
-            raise
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _flush(path.parent)
+    except (OSError, RuntimeError) as error:
+        free = shutil.disk_usage(path.parent).free
+        if free < needed + (1 << 16):  # more than the tensors are written
+            raise RunFailed(_no_room(path, needed, free)) from error
+        raise
 
 
 def link_checkpoint(path: Path, name: Path) -> None:
-    """Gives the file at `path` another name, in place of what has that name; a copy where files cannot have two."""
-    partial = name.with_name(f".{name.name}.{os.getpid()}.part")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(path, partial)
-    except OSError:
-        shutil.copyfile(path, partial)
-        _flush(partial)
-    partial.replace(name)
-    partial.unlink(missing_ok=True)  # two names of one file: replacing one by the other does nothing
-    _flush(name.parent)
+    """Replaces `name` by a hard link to the file at `path`, or by a copy where the filesystem has no hard links."""
+    with atomic_write(name) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(path, partial)
+        except OSError:
+            shutil.copyfile(path, partial)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads the checkpoint at `path`, on the CPU. Nothing in it is run: it holds tensors and plain values.
+    """Reads the checkpoint at `path` onto the CPU. Runs no code of it: it holds tensors and plain values alone.
 
     Raises:
-        UserError: when it is no complete checkpoint, holds more than data, or was written by an older version.
+        UserError: when it is no complete checkpoint, holds more than data, or was written by another version.
     """
     import torch
 
@@ -84,60 +71,50 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} holds code, and not data alone: not loaded") from error
-    if (found := checkpoint.get("format") if isinstance(checkpoint, dict) else None) != FORMAT:
-        raise UserError(f"{path} has format {found}, not {FORMAT}: git checkout 3b74302 reads what was written before")
+    check_format(checkpoint if isinstance(checkpoint, dict) else {}, path)
     return checkpoint
 
 
 def find_fault(path: Path) -> str | None:
-    """Why the file at `path` cannot be a complete checkpoint, by its checksums alone; None where it can."""
+    """Returns why the file at `path` is no complete checkpoint, by its checksums; None where it is one."""
     if not path.is_file():
         return "no such file"
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-            whole = any(name.endswith("/data.pkl") for name in archive.namelist())
+            is_checkpoint = any(name.endswith("/data.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError):
-        return "no complete checkpoint: it is cut short, or something else"
+        return "no complete checkpoint: it is cut short, or another kind of file"
     if damaged:
         return f"damaged: the checksum of its part {damaged} is wrong"
-    return None if whole else "no checkpoint, but an archive of something else"
+    return None if is_checkpoint else "no checkpoint, but another kind of archive"
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Removes what writers that were killed have left in `folder`."""
+    """Removes the temporary files that killed writers left in `folder`."""
     for partial in folder.glob(".*.part"):
         partial.unlink(missing_ok=True)
 
 
 def _tensors(value: Any) -> "Iterator[Tensor]":
-    """Every tensor in a tree of dictionaries and lists; those that share memory once."""
+    """Yields every tensor in a tree of dictionaries and lists; of those that share memory only one."""
     import torch
 
-    seen, rest = set(), [value]
-    while rest:
-        item = rest.pop()
+    seen, stack = set(), [value]
+    while stack:
+        item = stack.pop()
         if isinstance(item, torch.Tensor):
             if item.untyped_storage().data_ptr() not in seen:
                 seen.add(item.untyped_storage().data_ptr())
                 yield item
         elif isinstance(item, dict):
-            rest += item.values()
+            stack += item.values()
         elif isinstance(item, list | tuple):
-            rest += item
+            stack += item
 
 
-def _flush(path: Path) -> None:
-    """Waits until a file, or the entries of a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _full(path: Path, needed: int, free: int) -> str:
+def _no_room(path: Path, needed: int, free: int) -> str:
     return (
         f"no room for {path}: it needs {needed:,} bytes, and {free:,} are free\n"
-        f"what was saved before is still there; make room, and go on: python src/train.py resume={path.parents[1]}"
+        f"the previous checkpoint is still there; make room, and resume: python src/train.py resume={path.parents[1]}"
     )

@@ -1,4 +1,4 @@
-"""The plugin by which Lightning writes checkpoints atomically: configs/trainer names it."""
+"""Makes Lightning write checkpoints atomically: a plugin that configs/trainer names."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from lab.engine.checkpointing.files import write_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints by way of `lab.engine.checkpointing.files`."""
+    """Writes checkpoints with `lab.engine.checkpointing.files`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_checkpoint(checkpoint, Path(path))

@@ -1,4 +1,4 @@
-"""Judges a command line before Hydra acts on it: what will run is composed by Hydra's public API, and checked."""
+"""Checks a command line before Hydra acts on it: composes the config with Hydra's public API, and validates it."""
 
 import os
 from argparse import Namespace
@@ -26,12 +26,12 @@ from lab.engine.utils.processes import global_rank
 
 
 def check_command(arguments: Sequence[str]) -> None:
-    """Composes what a command line of `src/train.py` would run, and refuses what is wrong or would run code.
+    """Composes what a command line of `src/train.py` would run, and refuses it if it is wrong or would run code.
 
-    Nothing is written, and nothing that a config names is built. Hydra composes the same once more.
+    It writes nothing and builds nothing that a config names. Hydra composes the same config once more.
 
     Raises:
-        UserError: on the first thing that is wrong.
+        UserError: for the first mistake.
     """
     flags = parse_flags(arguments)
     if flags.shell_completion:
@@ -46,18 +46,18 @@ def check_command(arguments: Sequence[str]) -> None:
         overrides = _with_search_path(parsed, flags.config_dir, directory / f"{name}.yaml")
         swept = [override for override in parsed if override.is_sweep_override()]
         config = compose(overrides, hydra=True, name=name, multirun=flags.multirun or bool(swept))
-        multirun = flags.multirun or config.hydra.mode == RunMode.MULTIRUN  # which a search space says
+        multirun = flags.multirun or config.hydra.mode == RunMode.MULTIRUN  # a search space may set it
         if swept and not multirun:
-            raise UserError(f"{swept[0].input_line}: several values are for --multirun; one list is written key=[a,b]")
+            raise UserError(f"{swept[0].input_line}: several values need --multirun; a list is written key=[a,b]")
         if flags.help or flags.hydra_help or flags.cfg or flags.info:
             return
         (check_sweep if multirun else check_run)(config)
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
-    """Returns the config that a process trains with: of a run that goes on, what it saved.
+    """Returns the config that a process trains with; of a resumed run, the one that it saved.
 
-    A sweep's job is checked here: `check_command` looks at a part of them where there are many.
+    Validates the jobs of a sweep: where there are many, `check_command` validates only some of them.
     """
     cfg = resumed_config(cfg)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -66,33 +66,33 @@ def resolve(cfg: DictConfig) -> DictConfig:
 
 
 def check_run(config: DictConfig) -> None:
-    """Checks the config of a single run, as composed with its `hydra` node, and the directory that it is to have."""
+    """Checks the config of a single run, composed with its `hydra` node, and the run's directory."""
     job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    goes_on = job.resume or job.attach
-    overrides = raw_overrides(job.changes if goes_on else config.hydra.overrides.task)
-    if config.hydra.output_subdir is None and not goes_on:
+    exists = job.resume or job.attach
+    overrides = raw_overrides(job.changes if exists else config.hydra.overrides.task)
+    if config.hydra.output_subdir is None and not exists:
         raise UserError("hydra.output_subdir=null: a run saves its config in .hydra, and cannot be resumed without it")
     run = resumed_config(job)
     check_overrides(overrides, run)
     validate(run)
-    given = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, with the time in it
-    directory = Path(config.hydra.run.dir if given else config.paths.log_dir)
-    if given and (directory / "run.json").exists() and not goes_on and global_rank() == 0:
+    is_fixed = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, named by the time
+    directory = Path(config.hydra.run.dir if is_fixed else config.paths.log_dir)
+    if is_fixed and (directory / "run.json").exists() and not exists and global_rank() == 0:
         raise UserError(
-            f"{directory} holds a run already: go on with it by resume={directory}, or choose another hydra.run.dir"
+            f"{directory} holds a run already: resume it with resume={directory}, or choose another hydra.run.dir"
         )
     _check_writable(directory)
 
 
 def check_sweep(config: DictConfig) -> None:
-    """Checks a sweep: before the first job is trained the last one is known to be right. See `check_run`."""
+    """Checks the config of a sweep and of its jobs, before the first job is trained. See `check_run`."""
     validate_sweep(config)
-    given = not OmegaConf.is_interpolation(config.hydra.sweep, "dir")
-    _check_writable(Path(config.hydra.sweep.dir if given else config.paths.log_dir))
+    is_fixed = not OmegaConf.is_interpolation(config.hydra.sweep, "dir")
+    _check_writable(Path(config.hydra.sweep.dir if is_fixed else config.paths.log_dir))
 
 
 def _config_directory(flags: Namespace) -> Path:
-    """Finds where primary configs are: `--config-path` is relative to `src/train.py`."""
+    """Returns the folder of primary configs: `--config-path` is relative to `src/train.py`."""
     directory = Path(os.path.abspath(ROOT / "src" / flags.config_path)) if flags.config_path else CONFIGS
     for flag, folder in (("--config-path", directory), ("--config-dir", Path(flags.config_dir or "."))):
         if not folder.is_dir():
@@ -101,23 +101,23 @@ def _config_directory(flags: Namespace) -> Path:
 
 
 def _with_search_path(overrides: Sequence[Override], config_dir: str | None, primary: Path) -> list[str]:
-    """Returns the overrides with `--config-dir` among them: Hydra looks there before any other folder of its path."""
+    """Returns the overrides with `--config-dir` first in `hydra.searchpath`, where Hydra puts it."""
     lines = [str(override.input_line) for override in overrides]
     if config_dir is None:
         return lines
-    given = [o.value() for o in overrides if o.get_key_element() == "hydra.searchpath"]
-    own = OmegaConf.select(OmegaConf.load(primary), "hydra.searchpath") if primary.is_file() else None
-    others: Any = given[0] if given else own
-    searched = [f"file://{os.path.abspath(config_dir)}", *(others or [])]
+    overridden = [o.value() for o in overrides if o.get_key_element() == "hydra.searchpath"]
+    default = OmegaConf.select(OmegaConf.load(primary), "hydra.searchpath") if primary.is_file() else None
+    others: Any = overridden[0] if overridden else default
+    search_path = [f"file://{os.path.abspath(config_dir)}", *(others or [])]
     rest = [line for line in lines if not line.startswith("hydra.searchpath=")]
-    return [f"hydra.searchpath={to_override(searched)}", *rest]
+    return [f"hydra.searchpath={to_override(search_path)}", *rest]
 
 
 def _check_writable(directory: Path) -> None:
-    """Refuses a directory that cannot be made, or not be written to; it is not made here."""
-    for place in (directory, *directory.absolute().parents):
-        if os.path.lexists(place):
-            if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-                why = "cannot be written to" if place.is_dir() else "is no folder"
-                raise UserError(f"{directory}: {place} {why}; runs are written under paths.log_dir: choose another")
+    """Refuses a directory that cannot be created or written to; creates nothing."""
+    for path in (directory, *directory.absolute().parents):
+        if os.path.lexists(path):
+            if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+                why = "cannot be written to" if path.is_dir() else "is no folder"
+                raise UserError(f"{directory}: {path} {why}; choose another paths.log_dir")
             return

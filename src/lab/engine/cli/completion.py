@@ -1,6 +1,6 @@
 """Lets your shell complete `python src/train.py …` by Tab: python -m lab.engine.cli.completion [bash, zsh or fish]
 
-Adds one line to the shell's start file, once, and prints it. Without a name it is the shell that $SHELL says.
+Adds one line to the shell's start file, once, and prints it. The default is the shell that $SHELL names.
 """
 
 import os
@@ -17,10 +17,10 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def install(shell: str, environ: Mapping[str, str]) -> str:
-    """Adds the line that completes `python src/train.py …` to a shell's start file, and says what it did.
+    """Adds the line that loads the completion to a shell's start file, and returns a message for the user.
 
     Raises:
-        UserError: for a shell that there is no file for under `scripts/completion`.
+        UserError: for a shell without a file in `scripts/completion`.
     """
     if shell not in SHELLS:
         raise UserError(f"{shell or 'no shell'}: expected one of {', '.join(SHELLS)}{nearest(shell, SHELLS)}")
@@ -31,14 +31,14 @@ def install(shell: str, environ: Mapping[str, str]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(("\n" if text and not text.endswith("\n") else "") + f"{line}\n")
-    return f"{path} has a new last line:\n  {line}\nIt serves new shells; in this one: source {shlex.quote(str(path))}"
+    return f"{path} has a new last line:\n  {line}\nNew shells read it; in this one: source {shlex.quote(str(path))}"
 
 
-def main(words: Sequence[str]) -> None:
-    """Installs completion for the shell that is named, or that `$SHELL` says."""
-    if len(words) > 1:
-        raise UserError(f"{words[1]}: one shell at a time")
-    print(install(words[0] if words else Path(os.environ.get("SHELL", "")).name, os.environ))
+def main(arguments: Sequence[str]) -> None:
+    """Installs completion for the named shell, or for the one in `$SHELL`."""
+    if len(arguments) > 1:
+        raise UserError(f"{arguments[1]}: one shell at a time")
+    print(install(arguments[0] if arguments else Path(os.environ.get("SHELL", "")).name, os.environ))
 
 
 def _start_file(shell: str, environ: Mapping[str, str]) -> Path:
@@ -51,7 +51,7 @@ def _start_file(shell: str, environ: Mapping[str, str]) -> Path:
 
 
 def _line(shell: str) -> str:
-    """Returns what reads the file of this checkout, and nothing once the checkout is gone."""
+    """Returns a line that sources the file of this checkout, if the checkout still exists."""
     file = shlex.quote(str(ROOT / "scripts" / "completion" / f"lab.{shell}"))
     return f"test -f {file}; and source {file}" if shell == "fish" else f"[ ! -f {file} ] || source {file}"
 

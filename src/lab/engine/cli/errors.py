@@ -24,24 +24,24 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Ends the process with a few lines and status 2 for a UserError, status 1 for a RunFailed.
+    """Ends the process with a short message and status 2 for a UserError, status 1 for a RunFailed.
 
-    Any other error shows its whole traceback, in the run's `train.log` too, and ends with 1. The environment's secrets
-    are masked in all of them, and in warnings.
+    Any other error shows its whole traceback, also in the run's `train.log`, and ends with status 1. Secrets of the
+    environment are masked in all of them, and in warnings.
     """
-    # Hydra raises its errors instead of printing them
+    # Makes Hydra raise errors instead of printing them
     set_variables(HYDRA_FULL_ERROR="1", **{COMMAND_LINE: json.dumps(command_line(sys.argv[1:]))})
     with log_to_stderr():
         try:
             yield
-        except KeyboardInterrupt:  # before a run handles signals itself
+        except KeyboardInterrupt:  # before the run installs its signal handlers
             sys.exit(128 + signal.SIGINT)
         except Exception as error:
             sys.exit(report(error))
 
 
 def script(main: Callable[[list[str]], int | None], usage: str | None) -> None:
-    """Runs a script's `main` on the command line's arguments, and ends with its status; --help prints the usage."""
+    """Runs a script's `main` with the command line's arguments and exits with its status; --help prints the usage."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(usage)
         return
@@ -61,10 +61,10 @@ def report(error: Exception) -> int:
 
 
 def as_expected(error: Exception) -> UserError | RunFailed | None:
-    """Returns the error to print in a few lines; None for one whose traceback is shown."""
+    """Returns the error to report in a short message; None for one that shows its traceback."""
     if isinstance(error, UserError | RunFailed):
         return error
-    if isinstance(error, HydraException | OmegaConfBaseException):  # around what a constructor or a resolver raised
+    if isinstance(error, HydraException | OmegaConfBaseException):  # may wrap what a constructor or a resolver raised
         return behind(error, UserError)
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return RunFailed(
@@ -75,8 +75,8 @@ def as_expected(error: Exception) -> UserError | RunFailed | None:
 
 
 def _log_traceback(error: Exception) -> Path | None:
-    """Writes a traceback into the run's log file, and returns that file; None where no run has begun."""
-    fields = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ends by an error"}
+    """Writes a traceback into the log file of the run, and returns that file; None where no run has started."""
+    fields = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run failed"}
     record = logging.makeLogRecord({**fields, "exc_info": (type(error), error, error.__traceback__)})
     for handler in logging.getLogger().handlers:
         path = Path(getattr(handler, "baseFilename", "/"))

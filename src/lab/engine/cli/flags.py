@@ -15,7 +15,7 @@ def parse_flags(arguments: Sequence[str]) -> Namespace:
     """Parses a command line as Hydra does.
 
     Raises:
-        UserError: for a flag that is written wrong, and for one that loads a pickle.
+        UserError: for an unknown or misused flag, and for one that loads a pickle.
     """
     parser, printed = argument_parser(), StringIO()
     try:
@@ -24,14 +24,14 @@ def parse_flags(arguments: Sequence[str]) -> Namespace:
     except SystemExit as end:
         if not end.code:  # of --version
             raise
-        raise UserError(printed.getvalue().rpartition("error: ")[2].strip()) from None  # what argparse says of a flag
+        raise UserError(printed.getvalue().rpartition("error: ")[2].strip()) from None  # argparse's own message
     if unknown and unknown[0].startswith("-"):
         known = re.findall(r"--?[\w-]+", parser.format_usage())
         raise UserError(f"{unknown[0]}: no such flag{nearest(unknown[0], known)}")
     if unknown:
-        raise UserError(f"{unknown[0]} stands after a flag that parts it from the other overrides: put the flags first")
+        raise UserError(f"{unknown[0]} is separated from the other overrides by a flag: put the flags first")
     if flags.experimental_rerun is not None:
-        raise UserError("--experimental-rerun would load a pickle: scripts/reproduce_run.py runs a run again")
+        raise UserError("--experimental-rerun would load a pickle: use scripts/reproduce_run.py")
     if sum([flags.run, flags.multirun, flags.shell_completion, flags.cfg is not None, flags.info is not None]) > 1:
         raise UserError("only one of --run, --multirun, --cfg, --info and --shell-completion can be given")
     if flags.resolve and flags.cfg is None and not flags.help:

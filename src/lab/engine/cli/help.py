@@ -1,4 +1,4 @@
-"""Prints the help of `src/train.py`, read from the names of files: neither Hydra nor torch is loaded."""
+"""Prints the help of `src/train.py` from the names of config files; loads neither Hydra nor torch."""
 
 import shutil
 import sys
@@ -25,15 +25,15 @@ Examples:
   python src/train.py experiment=mnist_lenet seed=1
   # a sweep: every combination
   python src/train.py -m model=mlp,lenet optimizer.lr=1e-3,3e-3 'seed=range(3)'
-  # one batch of everything: does it run at all?
+  # one batch of everything, as a quick check
   python src/train.py data=blobs model=mlp debug=fast
 """
 KEYS = {
     "seed=1": "weights, order of the batches, augmentation, dropout",
     "trainer.max_epochs=20": "any argument of Lightning's Trainer",
-    "resume=latest": "go on with the newest run, or with that of a directory; other keys change it",
-    "resume=auto": "go on with the run that hydra.run.dir=DIR holds, or begin it there",
-    "sweep.resume=latest": "go on with the newest sweep, or with that of a directory",
+    "resume=latest": "resume the newest run, or the run in a directory; other keys change it",
+    "resume=auto": "resume the run in hydra.run.dir=DIR, or start it there",
+    "sweep.resume=latest": "resume the newest sweep, or the sweep in a directory",
 }
 FLAGS = {
     "-m, --multirun": "a sweep: KEY=A,B and GROUP=A,B are trained in every combination",
@@ -42,28 +42,28 @@ FLAGS = {
     "--info defaults": "print which file brings which choice",
     "--hydra-help": "print Hydra's own flags",
 }
-BUILT_IN = {"hydra/launcher": "basic"}  # a choice that Hydra brings, the default
+BUILT_IN = {"hydra/launcher": "basic"}  # Hydra's own choice, the default
 
 
 def answer_help(arguments: Sequence[str]) -> None:
-    """Prints the help and ends the process, where a command line of `src/train.py` asks for it."""
+    """Prints the help and ends the process, if the arguments contain --help."""
     if {"-h", "--help"} & {*arguments}:
         print(help_text(shutil.get_terminal_size().columns, _config_dir(arguments)))
         sys.exit()
 
 
 def help_text(width: int = 80, config_dir: Path | None = None) -> str:
-    """Returns the help, wrapped to `width` columns; commands stay whole.
+    """Returns the help, wrapped to `width` columns; does not break commands.
 
     Args:
         width: of the terminal.
-        config_dir: a folder whose choices are shown beside those of `configs/`.
+        config_dir: folder with more choices beside those of `configs/`.
     """
     chosen = dict(_default_choices())
     groups = {
         group: ", ".join(f"{name} (default)" if name == chosen.get(group) else name for name in sorted(names))
         for group, names in _choices([CONFIGS, *([config_dir] if config_dir else [])], chosen).items()
-        if names != {chosen.get(group)}  # else there is nothing to choose
+        if names != {chosen.get(group)}  # a group with its default alone is left out
     }
     of_sweeps = {group: names for group, names in groups.items() if group.startswith("hydra/")}
     pages = {f"docs/{path.name}": _first_line(path).lstrip("# ") for path in sorted(ROOT.glob("docs/*.md"))}
@@ -79,18 +79,18 @@ def help_text(width: int = 80, config_dir: Path | None = None) -> str:
 
 
 def _choices(folders: Sequence[Path], chosen: Mapping[str, str | None]) -> dict[str, set[str]]:
-    """Returns the names of each group's files: first the groups that have a default, in the order of train.yaml."""
-    found: dict[str, set[str]] = {group: set() for group in chosen}
+    """Returns the choices of each group; first the groups that have a default, in the order of train.yaml."""
+    names: dict[str, set[str]] = {group: set() for group in chosen}
     for folder in folders:
         for path in sorted(folder.glob("*/**/*.yaml")):
-            found.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
+            names.setdefault(path.parent.relative_to(folder).as_posix(), set()).add(path.stem)
     for group, name in BUILT_IN.items():
-        found[group].add(name)
-    return found
+        names[group].add(name)
+    return names
 
 
 def _default_choices() -> Iterator[tuple[str, str | None]]:
-    """Yields each group with its default, as the defaults lists of train.yaml and of Hydra's own groups say."""
+    """Yields each group with its default, from the defaults lists of train.yaml and of Hydra's own groups."""
     for path in (CONFIGS / "train.yaml", *sorted(CONFIGS.glob("hydra/**/*.yaml"))):
         parent = path.parent.relative_to(CONFIGS)
         for entry in read_yaml(path).get("defaults", []):
@@ -101,7 +101,7 @@ def _default_choices() -> Iterator[tuple[str, str | None]]:
 
 
 def _scripts() -> dict[str, str]:
-    """Returns what each script does, as the first line of its docstring says."""
+    """Returns the first line of each script's docstring, without the command in it."""
     return {
         f"scripts/{path.name}": _first_line(path).strip('"').partition(": python")[0].rstrip(":")
         for path in sorted(ROOT.glob("scripts/*.py"))

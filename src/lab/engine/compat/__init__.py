@@ -1,1 +1,1 @@
-"""Private names of the libraries, one file a library, each with the reason."""
+"""Holds every private name of a library that we use, one file a library, each with the reason."""

@@ -1,18 +1,17 @@
-"""Private names of Hydra; loads no torch."""
+"""Holds the private names of Hydra that we use; loads no torch."""
 
 from argparse import ArgumentParser
 
 from hydra._internal.utils import get_args_parser
 
-# What `hydra/launcher=basic` and `hydra/sweeper=basic` stand for: a config names the private modules that define them.
-# The wish: names under `hydra.plugins`.
+# The `_target_` of `hydra/launcher=basic` and `hydra/sweeper=basic`. Public wish: names under `hydra.plugins`
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 def argument_parser() -> ArgumentParser:
-    """Returns the parser of `hydra.main`'s flags, so that a command line is judged as Hydra reads it.
+    """Returns the parser of `hydra.main`'s flags, so that we parse a command line as Hydra does.
 
-    The wish: `hydra.main` hands its parser out.
+    Public wish: `hydra.main` exposes its parser.
     """
     return get_args_parser()

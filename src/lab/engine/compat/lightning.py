@@ -1,11 +1,11 @@
-"""Lightning's training loop, with a point between two batches where a run can be saved and stopped.
+"""Adds to Lightning's training loop a point between two batches where a run can be saved and stopped.
 
-Needed, because Lightning takes checkpoints in the middle of things and guesses on the way back what of a batch had been
-done: a run that was resumed would not be the run to the bit. Here a checkpoint is taken when a batch, or an epoch, is
-done with all that follows it (validation, schedules, logging), and a resumed run begins with the next one.
+Lightning saves checkpoints while a batch is still being processed, and on resuming guesses which parts of it were done:
+a resumed run would not be the same run to the bit. Here a checkpoint is saved when a batch, or an epoch, is finished
+with all that follows it (validation, schedules, logging), and a resumed run starts with the next one.
 
-The public wish: a hook `on_step_boundary` of callbacks, a method that ends a fit, and signal handlers that can be
-turned off.
+Public wish: a hook `on_step_boundary` of callbacks, a method that ends a fit, and signal handlers that can be turned
+off.
 """
 
 from typing import Any, Protocol
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lab.engine.utils.errors import Preempted
 
-# What Lightning would call for each batch, and the fast path does not
+# Hooks that Lightning calls for each batch and the fast path leaves out
 MODULE_HOOKS = (
     "on_train_batch_start",
     "on_train_batch_end",
@@ -44,42 +44,42 @@ CALLBACK_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backwar
 TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
-class Stop(Protocol):
-    """Who tells a loop to stop: the signal handler of `distributed.preemption`."""
+class StopSignal(Protocol):
+    """Describes the signal handler of `distributed.preemption`, which tells a loop to stop."""
 
-    in_loop: bool  # the loop asks by itself; outside of it a signal ends the run at once
+    in_loop: bool  # whether the loop polls `received`; outside of it a signal ends the run at once
 
-    def listen(self) -> None:
-        """Takes the signals back: Lightning registers handlers of its own, which wait for all ranks amid anything."""
+    def install(self) -> None:
+        """Replaces the handlers that Lightning has installed, which would stop in the middle of a step."""
 
-    def asked(self) -> int:
-        """The signal that some rank was sent, 0 for none; the same on every rank."""
+    def received(self) -> int:
+        """Returns the signal that any rank received, 0 for none; the same on every rank."""
 
 
 class FitLoop(_FitLoop):
-    """Lightning's loop over epochs, with a point between two of them: `trainer.fit_loop = FitLoop(trainer, stop)`.
+    """Runs the epochs, with a point between two of them: `trainer.fit_loop = FitLoop(trainer, signals)`.
 
     Args:
         trainer: as it was built.
-        stop: tells when to stop.
+        signals: tells when to stop.
         fast: whether to leave out hooks that nobody uses, see `TrainingEpochLoop`.
     """
 
     epoch_loop: "TrainingEpochLoop"
 
-    def __init__(self, trainer: pl.Trainer, stop: Stop, fast: bool = True) -> None:
-        theirs = trainer.fit_loop
-        super().__init__(trainer, theirs.min_epochs, theirs.max_epochs)
-        self.epoch_loop = TrainingEpochLoop(trainer, theirs.min_steps, theirs.max_steps, stop, fast)
+    def __init__(self, trainer: pl.Trainer, signals: StopSignal, fast: bool = True) -> None:
+        replaced = trainer.fit_loop
+        super().__init__(trainer, replaced.min_epochs, replaced.max_epochs)
+        self.epoch_loop = TrainingEpochLoop(trainer, replaced.min_steps, replaced.max_steps, signals, fast)
         self.stopped = False
         self._skipped = False
 
     def stop(self) -> None:
-        """Ends the fit after this batch; such a run has not come to its end, and `stopped` says so."""
+        """Ends the fit after this batch, and sets `stopped`: such a run is not complete."""
         self.stopped = True
 
     def skip_training(self) -> None:
-        """Has `fit` restore its checkpoint and train no further: the run had come to its end before."""
+        """Makes `fit` restore the checkpoint and train no further: the run was complete before."""
         self._skipped = True
 
     @property
@@ -88,28 +88,28 @@ class FitLoop(_FitLoop):
 
     @property
     def is_resuming(self) -> bool:
-        """Never: the first epoch of a resumed run makes its batches anew, from the random state that was restored."""
+        """Returns False: a resumed epoch draws its batches again, from the restored random state."""
         return False
 
     def run(self) -> None:
-        self.epoch_loop.stop.listen()
+        self.epoch_loop.signals.install()
         super().run()
 
     def on_run_start(self) -> None:
-        self.epoch_loop.stop.in_loop = True
+        self.epoch_loop.signals.in_loop = True
         super().on_run_start()
 
     def on_run_end(self) -> None:
-        self.epoch_loop.stop.in_loop = False
+        self.epoch_loop.signals.in_loop = False
         super().on_run_end()
 
     @_Loop.restarting.setter  # type: ignore[attr-defined, untyped-decorator]
     def restarting(self, restarting: bool) -> None:
-        epoch = self.epoch_progress.current  # Lightning's own takes every run with max_steps for one amid an epoch
+        epoch = self.epoch_progress.current  # Lightning considers every run with max_steps to be within an epoch
         _Loop.restarting.fset(self, restarting and epoch.processed < epoch.started)  # type: ignore[attr-defined]
 
-    def forget_restart(self) -> None:
-        """Has a resumed epoch go on with its next batch: nothing is left to do of the one before."""
+    def clear_restart(self) -> None:
+        """Makes a resumed epoch continue with its next batch: the one before is finished."""
         self.restarting = False
 
     def on_advance_end(self) -> None:
@@ -118,25 +118,27 @@ class FitLoop(_FitLoop):
 
 
 class BatchProgress(_BatchProgress):
-    """Lightning's counts of batches."""
+    """Counts batches."""
 
-    def note_last(self, is_last: bool) -> None:
-        """Says whether the batch that is counted now is the last of its epoch."""
+    def set_last(self, is_last: bool) -> None:
+        """Sets whether the current batch is the last of its epoch."""
         self.is_last_batch = is_last
 
 
 class TrainingEpochLoop(_TrainingEpochLoop):
-    """Lightning's loop over the batches of an epoch, with a point between two of them and a shorter way through one.
+    """Runs the batches of an epoch, with a point between two of them and a fast path through each.
 
-    For each batch Lightning calls some thirty hooks, most of which do nothing, at 5 to 15 microseconds each: a third of
-    the time of a small model's step. Where a run uses none of them the fast path does what they leave. Everything
-    around a batch, and every run that does use them, is Lightning's own.
+    For each batch Lightning calls some thirty hooks, most of them empty, at 5 to 15 microseconds each: a third of a
+    small model's step. The fast path leaves them out where a run uses none of them. Every other run, and everything
+    around a batch, goes through Lightning's own code.
     """
 
-    def __init__(self, trainer: pl.Trainer, min_steps: int | None, max_steps: int, stop: Stop, fast: bool) -> None:
+    def __init__(
+        self, trainer: pl.Trainer, min_steps: int | None, max_steps: int, signals: StopSignal, fast: bool
+    ) -> None:
         super().__init__(trainer, min_steps, max_steps)
         self.batch_progress = BatchProgress()
-        self.stop = stop
+        self.signals = signals
         self.fast = fast
 
     @property
@@ -147,7 +149,7 @@ class TrainingEpochLoop(_TrainingEpochLoop):
         super().on_run_start(data_fetcher)
         trainer = self.trainer
         module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
-        trainer.fit_loop.forget_restart()  # type: ignore[attr-defined]
+        trainer.fit_loop.clear_restart()  # type: ignore[attr-defined]
         takes_iterator = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
         self._fast = self.fast and uses_no_batch_hooks(trainer) and not takes_iterator
         self._transfers = trainer.strategy.root_device.type != "cpu" or any(
@@ -156,15 +158,14 @@ class TrainingEpochLoop(_TrainingEpochLoop):
             if owner is not None
         )
         self._takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
-        # Between two batches there is nothing to do but to count, where validation waits for the end of the epoch and
-        # no schedule watches a metric step by step.
-        self._validates_at_the_end = (
+        # Then there is nothing to do between two batches of the fast path
+        self._only_validates_after_epoch = (
             trainer.check_val_every_n_epoch is not None
             and trainer.val_check_batch == trainer.num_training_batches
             and trainer._val_check_time_interval is None
             and not any(c.reduce_on_plateau and c.interval == "step" for c in trainer.lr_scheduler_configs)
         )
-        self._at_boundaries = [c for c in trainer.callbacks if hasattr(c, "on_step_boundary")]
+        self._boundary_callbacks = [c for c in trainer.callbacks if hasattr(c, "on_step_boundary")]
 
     def advance(self, data_fetcher: Any) -> None:
         if not self._fast:
@@ -175,7 +176,7 @@ class TrainingEpochLoop(_TrainingEpochLoop):
 
         batch, _, _ = next(data_fetcher)
         batch_idx = self.batch_idx + 1
-        progress.note_last(data_fetcher.done)
+        progress.set_last(data_fetcher.done)
         if self._transfers:
             batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
             batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
@@ -196,12 +197,12 @@ class TrainingEpochLoop(_TrainingEpochLoop):
 
         _call_callback_hooks(trainer, "on_train_batch_end", outputs, batch, batch_idx)
         progress.increment_completed()
-        if connector.should_update_logs or trainer.fast_dev_run:  # what was logged for this step reaches the loggers
+        if connector.should_update_logs or trainer.fast_dev_run:  # sends what this step logged to the loggers
             connector.on_batch_end()
             connector.update_train_step_metrics()
 
     def _step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """One step of the optimizer, which is given a closure as Lightning gives it one: what `training_step` made."""
+        """Takes one optimizer step, with a closure like Lightning's; returns the outputs of `training_step`."""
         progress = self.automatic_optimization.optim_progress.optimizer
         [optimizer] = self.trainer.optimizers
         arguments = (batch, batch_idx) if self._takes_index else (batch,)
@@ -227,7 +228,7 @@ class TrainingEpochLoop(_TrainingEpochLoop):
         trainer = self.trainer
         if (
             self._fast
-            and self._validates_at_the_end
+            and self._only_validates_after_epoch
             and not self.batch_progress.is_last_batch
             and not trainer.should_stop
         ):
@@ -238,22 +239,22 @@ class TrainingEpochLoop(_TrainingEpochLoop):
             self.on_step_boundary(end_of_epoch=False)
 
     def on_step_boundary(self, end_of_epoch: bool) -> None:
-        """Where a run can be saved and stopped: a batch, or an epoch, is done, and nothing of the next one begun.
+        """Lets callbacks save, and stops on a signal: a batch or an epoch is finished, and the next has not started.
 
-        Callbacks that have a method `on_step_boundary(trainer, end_of_epoch, stopping)` are called.
+        Calls the method `on_step_boundary(trainer, end_of_epoch, stopping)` of callbacks that have one.
         """
-        signum = self.stop.asked()
-        for callback in self._at_boundaries:
+        signum = self.signals.received()
+        for callback in self._boundary_callbacks:
             callback.on_step_boundary(self.trainer, end_of_epoch=end_of_epoch, stopping=signum != 0)
         if signum:
             raise Preempted(signum)
 
     def _broadcast_sigterm_tensor(self) -> None:
-        """Lightning's own way of stopping, a broadcast for each batch, has nothing to do here."""
+        """Does nothing: `StopSignal` replaces Lightning's way of stopping, a broadcast for each batch."""
 
 
 def uses_no_batch_hooks(trainer: pl.Trainer) -> bool:
-    """Whether nothing in this run depends on the hooks that the fast path leaves out."""
+    """Returns whether nothing in this run depends on the hooks that the fast path leaves out."""
     module = trainer.lightning_module
     return (
         type(trainer.strategy) is SingleDeviceStrategy

@@ -1,26 +1,26 @@
-"""What Optuna's own loop can do, and a study that is asked and told cannot. Takes half a second to load."""
+"""Adds to ask-and-tell studies what only Optuna's own loop can do. Takes half a second to load."""
 
 import optuna
 from optuna.samplers import BaseSampler
 
 
 class AskTellStudy(optuna.Study):
-    """A study that nobody runs `optimize` of.
+    """Serves ask and tell, without `optimize`.
 
-    Public wish: `Study.stop` outside of `optimize` does nothing, and `Study.ask` takes a sampler.
+    Public wish: `Study.stop` does nothing outside of `optimize`, and `Study.ask` takes a sampler.
     """
 
     def stop(self) -> None:
-        """Does nothing: the samplers that go through a grid stop the loop at its end, and there is none."""
+        """Does nothing: grid samplers stop the loop of `optimize` at their end, and there is none."""
 
     def with_sampler(self, sampler: BaseSampler) -> "AskTellStudy":
-        """The same study, drawing from `sampler`; the storage that it shares has no public name."""
+        """Returns the same study with another sampler; the storage that they share has no public name."""
         return AskTellStudy(self.study_name, self._storage, sampler=sampler, pruner=self.pruner)
 
 
 def reopen_trial(study: optuna.Study, number: int) -> optuna.Trial:
-    """A trial that was asked for before, perhaps by another process, to draw, report and tell on.
+    """Returns a trial that was asked for before, perhaps by another process, to suggest, report and tell on.
 
-    Public wish: `study.reopen(number)`. `Trial` is public, and takes an id that no public attribute tells.
+    Public wish: `study.reopen(number)`. `Trial` is public, but takes an id that no public attribute holds.
     """
     return optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)

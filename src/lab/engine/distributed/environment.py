@@ -1,10 +1,11 @@
-"""Tells Lightning which rank this process is, and where the ranks meet."""
+"""Tells Lightning the rank of this process, and the address where the ranks meet."""
 
 import os
 import socket
 
 from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
     ClusterEnvironment,
+    LightningEnvironment,
     LSFEnvironment,
     MPIEnvironment,
     SLURMEnvironment,
@@ -18,7 +19,7 @@ SCHEDULERS = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvi
 
 
 def cluster_environment(num_nodes: int = 1) -> ClusterEnvironment:
-    """Makes Lightning's environment of torchrun, Slurm, LSF or MPI where one of them started this process, else ours.
+    """Returns Lightning's environment of torchrun, Slurm, LSF or MPI if one of them started this process, else ours.
 
     Args:
         num_nodes: machines of the run.
@@ -27,42 +28,41 @@ def cluster_environment(num_nodes: int = 1) -> ClusterEnvironment:
     return RankEnvironment(num_nodes) if scheduler is None else scheduler()
 
 
-class RankEnvironment(ClusterEnvironment):
-    """Ranks that `launcher.start_ranks`, or a user, starts with `LOCAL_RANK` in their environment.
+class RankEnvironment(LightningEnvironment):
+    """Describes ranks that `launcher.start_ranks`, or a user, starts with `LOCAL_RANK` in their environment.
 
-    Lightning's own environment picks a port that is free for the moment, which the job beside this one may take, and
-    leaves it in `os.environ` for the next job of a sweep. This one holds its port, on the loopback interface, from the
-    first time that it is asked for until `release`.
+    Lightning's environment picks a port that is free at that moment: a job beside this one may take it. It also leaves
+    the port in `os.environ` for the next job of a sweep. This one holds its port, on the loopback interface, from the
+    first access until `release`.
 
     Args:
-        num_nodes: machines; with several a user starts this process on each, with `MASTER_ADDR`, `MASTER_PORT` and
-            `NODE_RANK`.
+        num_nodes: machines. With several, a user starts this process on each, with `MASTER_ADDR`, `MASTER_PORT` and
+            `NODE_RANK` set.
     """
 
     creates_processes_externally = True
 
     def __init__(self, num_nodes: int = 1) -> None:
         super().__init__()
-        self.is_started = "LOCAL_RANK" in os.environ  # by rank 0 or by a user: this process starts no other
-        self.is_served = self.is_started or num_nodes > 1  # whoever started the ranks has told them where to meet
+        self.is_started = "LOCAL_RANK" in os.environ  # by rank 0 or a user: this process starts no ranks
+        self.has_address = self.is_started or num_nodes > 1  # in the environment, from whoever started the ranks
         self._store: TCPStore | None = None
-        # Until Lightning has counted: zero for the first rank alone
-        self._rank, self._world_size = self.node_rank() + self.local_rank(), 1
+        self.set_global_rank(self.node_rank() + self.local_rank())  # until Lightning has counted: 0 for rank 0 alone
 
     @property
     def main_address(self) -> str:
-        return _variable("MASTER_ADDR") if self.is_served else "127.0.0.1"
+        return _required("MASTER_ADDR") if self.has_address else "127.0.0.1"
 
     @property
     def main_port(self) -> int:
-        if self.is_served:
-            return int(_variable("MASTER_PORT"))
+        if self.has_address:
+            return int(_required("MASTER_PORT"))
         if self._store is None:
             with socket.socket() as listener:
                 listener.bind(("127.0.0.1", 0))
                 listener.listen()
                 port = listener.getsockname()[1]
-                # torch's rendezvous finds that this process serves the port already, and shares the store
+                # torch's rendezvous shares the store that this process serves on the port already
                 self._store = TCPStore(
                     *("127.0.0.1", port),
                     is_master=True,
@@ -73,33 +73,11 @@ class RankEnvironment(ClusterEnvironment):
         return int(self._store.port)
 
     def release(self) -> None:
-        """Gives the port back."""
+        """Frees the port."""
         self._store = None
 
-    @staticmethod
-    def detect() -> bool:
-        return True
 
-    def world_size(self) -> int:
-        return self._world_size
-
-    def set_world_size(self, size: int) -> None:
-        self._world_size = size
-
-    def global_rank(self) -> int:
-        return self._rank
-
-    def set_global_rank(self, rank: int) -> None:
-        self._rank = rank
-
-    def local_rank(self) -> int:
-        return int(os.environ.get("LOCAL_RANK") or 0)
-
-    def node_rank(self) -> int:
-        return int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
-
-
-def _variable(name: str) -> str:
+def _required(name: str) -> str:
     if name not in os.environ:
         raise UserError(f"{name} is not set: ranks that are started by hand need MASTER_ADDR and MASTER_PORT to meet")
     return os.environ[name]

@@ -1,23 +1,23 @@
-"""Says how far each rank has come, and tells from that which one has failed."""
+"""Describes the progress of each rank, and detects from it which rank failed."""
 
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SILENCE = 15.0  # seconds without a heartbeat after which a process is taken for dead
+SILENCE = 15.0  # seconds without a heartbeat after which a rank counts as dead
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a rank says of itself.
+    """Holds the progress that a rank reports.
 
     Args:
-        number: counts heartbeats.
-        batches: that it has finished, of any kind.
-        position: file, line and function of ours in which its main thread is.
+        number: of this heartbeat, counted from the start.
+        batches: finished by the rank, of any stage.
+        position: file, line and function of our code that the rank's main thread is in.
         waiting: whether it waits there for other ranks.
-        done: whether it has left the run.
+        done: whether the rank has left the run.
     """
 
     number: int
@@ -28,7 +28,7 @@ class Heartbeat:
 
     @classmethod
     def of(cls, thread: int, number: int, batches: int, done: bool = False) -> "Heartbeat":
-        """Takes the heartbeat of this process, whose training is done by `thread`."""
+        """Returns the heartbeat of this process, which trains in `thread`."""
         frame = sys._current_frames().get(thread)
         position, waiting = "", False
         while frame is not None:
@@ -42,32 +42,32 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Pulse:
-    """The last heartbeat of a rank, with the times when it came and when the rank last finished a batch."""
+    """Holds the last heartbeat of a rank, when it arrived, and when the rank last finished a batch."""
 
     beat: Heartbeat
-    heard: float
-    moved: float
+    arrived: float
+    progressed: float
 
     def next(self, beat: Heartbeat, now: float) -> "Pulse":
-        """Takes in what the rank says `now`, which may be what it said before."""
-        heard = now if beat.number != self.beat.number else self.heard
-        return Pulse(beat, heard, now if beat.batches != self.beat.batches else self.moved)
+        """Returns the pulse after reading `beat` at time `now`; it may be the heartbeat that was read before."""
+        arrived = now if beat.number != self.beat.number else self.arrived
+        return Pulse(beat, arrived, now if beat.batches != self.beat.batches else self.progressed)
 
 
 def detect_failure(pulses: Mapping[int, Pulse], now: float, timeout: float) -> str | None:
-    """Names the rank that has failed; None where all are well.
+    """Returns which rank has failed, and how; None while all are well.
 
-    A rank is dead when nothing has been heard of it for 15 s. When no rank has finished a batch for `timeout` seconds,
-    from the first one on, the one that waits for nobody is to blame.
+    A rank has failed when it sent no heartbeat for 15 s. When no rank has finished a batch for `timeout` seconds,
+    counted from the first batch on, the rank that does not wait for others has failed.
     """
     for rank, pulse in pulses.items():
-        if now - pulse.heard > SILENCE and not pulse.beat.done:
-            return f"rank {rank} failed first: nothing has been heard of it for {SILENCE:.0f} s"
+        if now - pulse.arrived > SILENCE and not pulse.beat.done:
+            return f"rank {rank} failed first: no heartbeat for {SILENCE:.0f} s"
     beats = {rank: pulse.beat for rank, pulse in sorted(pulses.items())}
-    moved = max((pulse.moved for pulse in pulses.values()), default=now)
-    if now - moved <= timeout or not any(beat.batches for beat in beats.values()):
+    progressed = max((pulse.progressed for pulse in pulses.values()), default=now)
+    if now - progressed <= timeout or not any(beat.batches for beat in beats.values()):
         return None
-    idle = [rank for rank, beat in beats.items() if not beat.waiting]
-    who = f"rank {idle[0]} failed first: it" if idle else "the ranks wait for each other: none"
-    positions = "; ".join(f"rank {rank} at {beats[rank].position}" for rank in idle or beats)
-    return f"{who} has not come further for {timeout:.0f} s ({positions})"
+    stuck = [rank for rank, beat in beats.items() if not beat.waiting]
+    who = f"rank {stuck[0]} failed first: it" if stuck else "deadlock, the ranks wait for each other: none"
+    positions = "; ".join(f"rank {rank} at {beats[rank].position}" for rank in stuck or beats)
+    return f"{who} has made no progress for {timeout:.0f} s ({positions})"

@@ -16,7 +16,7 @@ Process = subprocess.Popen[bytes]
 
 
 def start_ranks(trainer: pl.Trainer, environment: RankEnvironment, run_dir: Path) -> list[Process]:
-    """Starts every rank of this machine but the first, which is this process; none where they have been started."""
+    """Starts every rank of this machine but rank 0, which is this process; none where something else starts them."""
     _set_threads(trainer.num_devices)
     if environment.is_started:
         return []
@@ -26,7 +26,7 @@ def start_ranks(trainer: pl.Trainer, environment: RankEnvironment, run_dir: Path
         "NODE_RANK": str(environment.node_rank()),
         "WORLD_SIZE": str(environment.world_size()),
     }
-    # Linux sends the signal when the thread is gone that started the process
+    # Linux sends the signal already when the thread ends that started the process
     in_main = threading.current_thread() is threading.main_thread()
     prepare = set_parent_death_signal(os.getpid()) if in_main else None
     return [
@@ -36,7 +36,7 @@ def start_ranks(trainer: pl.Trainer, environment: RankEnvironment, run_dir: Path
 
 
 def _set_threads(ranks: int) -> None:
-    """Divides the cores of this machine among its ranks, unless a user has."""
+    """Divides the cores of this machine among its ranks, unless `OMP_NUM_THREADS` is set."""
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // ranks))

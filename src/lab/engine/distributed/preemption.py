@@ -1,4 +1,4 @@
-"""Stops a run without losing anything: a signal ends it between two batches, with a checkpoint."""
+"""Handles signals: saves a checkpoint between two batches, then ends the run."""
 
 import logging
 import os
@@ -24,15 +24,15 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 @contextmanager
 def preemption(run_dir: Path) -> Iterator["SignalHandler"]:
-    """Listens to signals while a run is at work; when one has stopped it, rank 0 says how to go on with it.
+    """Handles signals while a run is running. When one stops the run, rank 0 logs how to resume it.
 
-    A queue that has warned of the end of the time is asked to start the job again.
+    A queue that warned of the end of the job's time is asked to requeue the job.
 
     Args:
         run_dir: of the run, where its checkpoints are.
 
     Raises:
-        Preempted: in every rank, when any of them was sent a signal.
+        Preempted: in every rank, when any of them received a signal.
     """
     try:
         with SignalHandler() as handler:
@@ -40,7 +40,7 @@ def preemption(run_dir: Path) -> Iterator["SignalHandler"]:
     except Preempted as stopped:
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             saved = (run_dir / "checkpoints" / "last.ckpt").is_file()
-            advice = f"go on with: python src/train.py resume={run_dir}" if saved else "no checkpoint was taken"
+            advice = f"resume with: python src/train.py resume={run_dir}" if saved else "there is no checkpoint yet"
             log.info("stopped by %s; %s", stopped.signal.name, advice)
             if stopped.signal in slurm.WARNINGS:
                 slurm.requeue()
@@ -48,15 +48,15 @@ def preemption(run_dir: Path) -> Iterator["SignalHandler"]:
 
 
 class SignalHandler:
-    """Listens to signals, and tells the training loop when to stop.
+    """Receives signals, and tells the training loop when to stop.
 
-    At the first signal the loop finishes the step, or the validation that it is in, saves, and raises `Preempted`.
-    Outside of the loop there is nothing to save, and `Preempted` is raised at once. The second signal ends the process
-    where it stands. Slurm's warning does not count: the SIGTERM that it announces may come while the run is still
-    being saved, and only one more ends it there.
+    At the first signal the loop finishes the current step or validation, saves, and raises `Preempted`. Outside of the
+    loop there is nothing to save, and `Preempted` is raised at once. The second signal ends the process immediately.
+    Slurm's warning is not counted: the SIGTERM that it announces may come while the run is still being saved, and only
+    one more ends the process.
 
-    With several ranks any one of them may be sent the signal. The largest of what they were sent is found while the
-    next batch is worked on, so that all stop after the same batch and no step waits for the answer.
+    With several ranks any of them may receive the signal. An all-reduce of the largest signal number runs during the
+    next batch, so that all ranks stop after the same batch and no step waits for the result.
     """
 
     def __init__(self) -> None:
@@ -65,16 +65,16 @@ class SignalHandler:
         self._previous: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
         self._group: Any = None
-        self._pending: tuple[Any, torch.Tensor] | None = None  # an all-reduce that is under way, and its value
+        self._pending: tuple[Any, torch.Tensor] | None = None  # the all-reduce that is running, and its value
 
     def __enter__(self) -> "SignalHandler":
-        if threading.current_thread() is threading.main_thread():  # Python lets no other listen
+        if threading.current_thread() is threading.main_thread():  # only it may set handlers
             signals = [*SIGNALS, *slurm.warning_signals()]
             self._previous = {signum: signal.signal(signum, self._receive) for signum in signals}
             self._pipe = os.pipe()
             os.set_blocking(self._pipe[1], False)
             self._previous_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-            threading.Thread(target=self._exit_at_the_second, args=[self._pipe[0]], daemon=True).start()
+            threading.Thread(target=self._exit_at_second_signal, args=[self._pipe[0]], daemon=True).start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -82,23 +82,23 @@ class SignalHandler:
             signal.signal(signum, handler)
         if self._pipe is not None:
             signal.set_wakeup_fd(self._previous_pipe)
-            os.close(self._pipe[1])  # the thread reads its end, and ends
+            os.close(self._pipe[1])  # ends the thread that reads the other end
 
-    def listen(self) -> None:
-        """Takes the signals back, where Lightning has registered handlers of its own."""
+    def install(self) -> None:
+        """Installs our handlers again, after Lightning has installed its own."""
         for signum in self._previous:
             signal.signal(signum, self._receive)
 
     def raise_if_received(self) -> None:
-        """Raises Preempted where a signal has come that the loop had no occasion to obey."""
+        """Raises Preempted if a signal came too late for the loop to stop at."""
         if self.signum:
             raise Preempted(self.signum)
 
-    def asked(self) -> int:
-        """Returns the signal that some rank was sent, 0 for none; the same on every rank. Called between batches."""
+    def received(self) -> int:
+        """Returns the signal that any rank received, 0 for none; the same on every rank. Called between two batches."""
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
             return self.signum
-        if self._group is None:  # of its own, on the CPU: it must not wait for gradients, nor they for it
+        if self._group is None:  # a separate group on the CPU: it must not wait for gradients, nor they for it
             self._group = distributed.new_group(backend="gloo")
         if self._pending is not None:
             work, value = self._pending
@@ -112,7 +112,7 @@ class SignalHandler:
         return 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SignalHandler":
-        return self  # there is one for each process
+        return self  # one for each process
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self.signum:
@@ -120,12 +120,12 @@ class SignalHandler:
         self.signum = signum
         if not self.in_loop:
             raise Preempted(signum)
-        # Not through the log, which may be in the middle of a line
-        name, more = signal.Signals(signum).name, "second signal" if signum in SIGNALS else "second SIGTERM or SIGINT"
-        os.write(2, f"{name}: stopping after this step; a {more} ends at once\n".encode())
+        # Not through logging, which is not reentrant: the signal may have interrupted it
+        name, second = signal.Signals(signum).name, "second signal" if signum in SIGNALS else "second SIGTERM or SIGINT"
+        os.write(2, f"{name}: stopping after this step; a {second} ends at once\n".encode())
 
-    def _exit_at_the_second(self, pipe: int) -> None:
-        """Ends the process at the second signal, even where its main thread never comes to handle it."""
+    def _exit_at_second_signal(self, pipe: int) -> None:
+        """Ends the process at the second signal, even while its main thread is blocked."""
         received = 0
         while number := os.read(pipe, 1):
             received += number[0] in SIGNALS

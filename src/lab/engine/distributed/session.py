@@ -1,4 +1,4 @@
-"""Takes a run through its ranks: starts them, watches them, and lets go of them."""
+"""Starts the ranks of a run, watches them, and ends them together."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -15,11 +15,11 @@ from lab.engine.distributed.launcher import start_ranks
 from lab.engine.distributed.rendezvous import announce_run_dir, open_store
 from lab.engine.distributed.watchdog import Watchdog
 
-FORKING = ("spawn", "fork", "notebook")  # strategies whose ranks Lightning makes out of this process
+FORKING = ("spawn", "fork", "notebook")  # start methods of strategies whose ranks Lightning forks or spawns
 
 
 def cluster_plugins(trainer: Mapping[str, Any]) -> list[ClusterEnvironment]:
-    """Makes the plugins that a trainer needs for `ranks`.
+    """Returns the plugins that a trainer needs for `ranks`.
 
     Args:
         trainer: its config.
@@ -33,22 +33,22 @@ def cluster_plugins(trainer: Mapping[str, Any]) -> list[ClusterEnvironment]:
 
 @contextmanager
 def ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str, str], Any]) -> Iterator[None]:
-    """Starts the other ranks of a run, ends all of them together, and raises what the first of them failed of.
+    """Starts the other ranks of a run, ends all ranks together, and raises the error of the rank that failed first.
 
     Args:
         trainer: built with `cluster_plugins`; nothing has been fitted with it yet.
-        run_dir: where the config is saved by now.
-        on_abort: is given the run's status and the cause, in rank 0, before the watchdog ends it.
+        run_dir: of the run; its config must be saved there.
+        on_abort: called with the run's status and the cause, in rank 0, before the watchdog ends the process.
 
     Raises:
         RunFailed: in rank 0, when another rank failed first.
-        Preempted: when another rank was stopped by a signal.
+        Preempted: when a signal stopped another rank.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size == 1 or environment is None or isinstance(environment, LightningEnvironment):
+    if trainer.world_size == 1 or type(environment) in (type(None), LightningEnvironment):
         yield
         return
-    if not trainer.is_global_zero:  # rank 0 tells what there is to tell
+    if not trainer.is_global_zero:  # only rank 0 logs progress
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.WARNING)
     children = start_ranks(trainer, environment, run_dir) if isinstance(environment, RankEnvironment) else []

@@ -23,19 +23,19 @@ from lab.engine.utils.ranges import PositiveFloat
 from lab.engine.utils.redaction import redact
 
 INTERVAL = 0.5  # seconds between heartbeats
-PATIENCE = 3.0  # seconds that a rank is given to leave by itself once the cause is known
-STORE_GONE = "rank 0 is gone"  # which serves the store
-CAUSE = "cause"
+GRACE_PERIOD = 3.0  # seconds that a rank has to leave by itself once the cause is known
+STORE_GONE = "rank 0 is gone"  # it serves the store
+CAUSE = "cause"  # key in the store
 
 
 class Watchdog(pl.Callback):
-    """Runs a thread in each rank that hears from the others through the store that they met in.
+    """Runs a thread in each rank that exchanges heartbeats with the others through the store that they share.
 
-    A rank that fails says so there, and the others leave, even if they wait for its gradients. Rank 0 also sees when a
-    process is dead, and when no rank has come further for `timeout` seconds.
+    A rank that fails records the cause there, and the others end, even while they wait for its gradients. Rank 0 also
+    detects dead processes, and that no rank has made progress for `timeout` seconds.
 
     Args:
-        timeout: seconds without a batch, from the first one on, after which a run of several ranks is ended.
+        timeout: seconds without a batch, counted from the first batch on, after which a run of several ranks is ended.
     """
 
     def __init__(self, timeout: PositiveFloat = 600.0) -> None:
@@ -47,14 +47,14 @@ class Watchdog(pl.Callback):
     def start(
         self, store: Store, rank: int, world_size: int, children: Sequence[Process], on_abort: Callable[[str, str], Any]
     ) -> None:
-        """Starts to watch.
+        """Starts the thread.
 
         Args:
-            store: in which the ranks met.
+            store: that the ranks share.
             rank: of this process.
             world_size: how many ranks there are.
-            children: the ranks that this process has started.
-            on_abort: is given the run's status and the cause, in rank 0, before the watchdog ends it.
+            children: the ranks that this process started.
+            on_abort: called with the run's status and the cause, in rank 0, before the watchdog ends the process.
         """
         self._store, self._rank, self._world_size = store, rank, world_size
         self._children, self._on_abort = children, on_abort
@@ -63,10 +63,10 @@ class Watchdog(pl.Callback):
         self._thread.start()
 
     def stop(self, completed: bool) -> None:
-        """Stops watching, and waits for the ranks that this process has started; those that stay are killed.
+        """Stops the thread, waits for the ranks that this process started, and kills those that do not end.
 
         Args:
-            completed: whether the run came to its end, so that rank 0 must not leave before the others have.
+            completed: whether the run is complete: then rank 0 must not end before the others.
         """
         assert self._store is not None
         self._stopped.set()
@@ -86,10 +86,10 @@ class Watchdog(pl.Callback):
                 child.wait()
 
     def first_failure(self, error: BaseException) -> BaseException | None:
-        """Returns what to raise in place of `error` where another rank failed before; None where this was the first."""
+        """Returns what to raise in place of `error` if another rank failed before; None if this rank was the first."""
         mine = f"rank {self._rank} failed first: {type(error).__name__}: {error}"
-        # A lost connection is a RuntimeError like any other: whoever broke it may yet be named
-        deadline = time.monotonic() + (PATIENCE if isinstance(error, RuntimeError) else 0)
+        # It may be a connection that another rank broke, which has yet to record the cause
+        deadline = time.monotonic() + (GRACE_PERIOD if isinstance(error, RuntimeError) else 0)
         while self._read_cause() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         cause = self.record_cause(mine)
@@ -97,10 +97,10 @@ class Watchdog(pl.Callback):
             return None
         if signum := _signal(cause):
             return Preempted(signum)
-        return RunFailed(cause) if self._rank == 0 else SystemExit(1)  # rank 0 tells of it
+        return RunFailed(cause) if self._rank == 0 else SystemExit(1)  # rank 0 reports it
 
     def record_cause(self, cause: str) -> str:
-        """Records why the run ends, unless another rank has; returns the first cause."""
+        """Records why the run ends, unless another rank has already; returns the first cause."""
         if self._cause is None:
             assert self._store is not None
             with suppress(RuntimeError):  # the store went with rank 0
@@ -109,7 +109,7 @@ class Watchdog(pl.Callback):
         return self._cause
 
     def check_children(self) -> str | None:
-        """Names the rank whose process, which this one started, has ended with an error."""
+        """Returns which rank that this process started has ended with an error, and how; None if none has."""
         for rank, child in enumerate(self._children, start=1):
             status = child.poll()
             if status not in (None, 0):
@@ -118,13 +118,13 @@ class Watchdog(pl.Callback):
         return None
 
     def collect_heartbeats(self, pulses: dict[int, Pulse]) -> None:
-        """Takes in what every rank says of itself."""
+        """Reads the newest heartbeat of every rank."""
         now = time.monotonic()
         for rank, beat in self._receive().items():
             pulses[rank] = pulses.get(rank, Pulse(beat, now, now)).next(beat, now)
 
     def abort(self, cause: str) -> None:
-        """Ends this process from outside its main thread, which waits for what will not come."""
+        """Ends this process, whose main thread may be blocked for ever."""
         signum = _signal(cause)
         if self._rank == 0:
             self._on_abort("preempted" if signum else "failed", cause)
@@ -145,7 +145,7 @@ class Watchdog(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if self._store is not None and not isinstance(exception, Preempted | KeyboardInterrupt):
-            self.first_failure(exception)  # at once: while this rank is taken down the others will lose it
+            self.first_failure(exception)  # at once: the others lose this rank while it is torn down
 
     def _watch(self, main: int) -> None:
         pulses: dict[int, Pulse] = {}
@@ -155,15 +155,15 @@ class Watchdog(pl.Callback):
             cause = self._read_cause()
             try:
                 self._send(Heartbeat.of(main, number, self._batches))
-                found = self.check_children()
-                if self._rank == 0 and found is None:
+                failure = self.check_children()
+                if self._rank == 0 and failure is None:
                     self.collect_heartbeats(pulses)
-                    found = detect_failure(pulses, time.monotonic(), self.timeout)
+                    failure = detect_failure(pulses, time.monotonic(), self.timeout)
             except RuntimeError:
-                found = STORE_GONE
-            if found is not None:
-                cause = self.record_cause(found)
-            if cause is not None and not self._stopped.wait(PATIENCE):
+                failure = STORE_GONE
+            if failure is not None:
+                cause = self.record_cause(failure)
+            if cause is not None and not self._stopped.wait(GRACE_PERIOD):
                 self.abort(cause)
 
     def _send(self, beat: Heartbeat) -> None:
@@ -190,6 +190,6 @@ class Watchdog(pl.Callback):
 
 
 def _signal(cause: str) -> int:
-    """The signal that stopped the rank that is the cause; 0 where it failed."""
+    """Returns the signal that stopped the rank named in `cause`; 0 if none did."""
     status = re.search(r"exit status (\d+)$", cause)
     return int(status[1]) - 128 if status and int(status[1]) - 128 in SIGNALS else 0

@@ -1,4 +1,4 @@
-"""Processes that take part in a run whose directory says all: other ranks, and the jobs of hydra/launcher=gpu_pool."""
+"""Lets a process join a run by its directory: other ranks, and the jobs of hydra/launcher=gpu_pool."""
 
 import os
 import sys
@@ -11,16 +11,16 @@ from lab.engine.utils.paths import ROOT
 
 
 def attach_command(directory: Path) -> list[str]:
-    """Returns the command of a process that takes part in the run of `directory`, with the config saved there.
+    """Returns the command line of a process that joins the run in `directory`, with the config saved there.
 
-    `LAB_SCRIPT` may name another script than src/train.py; tests put faults there.
+    The variable `LAB_SCRIPT` replaces src/train.py: tests inject faults so.
     """
     script = os.environ.get("LAB_SCRIPT", str(ROOT / "src" / "train.py"))
     return [sys.executable, script, f"attach={directory.resolve()}"]
 
 
 def prepare(directory: Path, config: DictConfig) -> None:
-    """Makes the directory of a run that another process is to train, as Hydra and the recorder would.
+    """Creates the directory of a run that another process will train, as Hydra and the recorder would.
 
     Args:
         directory: of the run.
@@ -29,6 +29,6 @@ def prepare(directory: Path, config: DictConfig) -> None:
     (directory / ".hydra").mkdir(parents=True, exist_ok=True)
     with read_write(config), open_dict(config):
         config.hydra.runtime.output_dir = str(directory)
-    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    OmegaConf.copy_cache(from_config=config, to_config=task)
-    save_config(directory, task, config)
+    task_config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.copy_cache(from_config=config, to_config=task_config)
+    save_config(directory, task_config, config)

@@ -1,6 +1,6 @@
-"""Where a run came from: the code, its changes against the last commit, the versions, the machine.
+"""Collects where a run came from: code, versions, machine.
 
-Nothing here may fail a run: what cannot be found out is None or empty.
+Nothing here may fail a run: what cannot be determined is None or empty.
 """
 
 import os
@@ -16,8 +16,8 @@ from lab.engine.utils.paths import ROOT
 PACKAGES = ["torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "polars", "numpy"]
 
 
-def facts(root: Path = ROOT) -> dict[str, Any]:
-    """What `run.json` says of a run's origin.
+def collect_metadata(root: Path = ROOT) -> dict[str, Any]:
+    """Collects the run metadata of `run.json` that describe a run's origin.
 
     Args:
         root: the checkout.
@@ -29,7 +29,7 @@ def facts(root: Path = ROOT) -> dict[str, Any]:
     return {
         "argv": sys.argv,
         "git": git(root),
-        "versions": versions(),
+        "versions": package_versions(),
         "hostname": platform.node(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
@@ -37,12 +37,12 @@ def facts(root: Path = ROOT) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that figures depend on; those that are not installed are left out."""
-    found = {"python": platform.python_version()}
+def package_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the installed packages that metrics depend on."""
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

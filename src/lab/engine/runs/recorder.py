@@ -1,4 +1,4 @@
-"""What a run writes down of itself while it is at work."""
+"""Records a run in its directory while it is running: status, metadata, config."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.drawn import RUN_DIR, resolve_drawn
 from lab.engine.config.overrides import override_key, raw_overrides
-from lab.engine.runs.provenance import facts
+from lab.engine.runs.provenance import collect_metadata
 from lab.engine.runs.run import FINISHED, Run
 from lab.engine.utils.errors import Preempted
 from lab.engine.utils.files import atomic_write
@@ -21,18 +21,18 @@ from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.git import save_patch
 from lab.engine.utils.locks import directory_lock
 
-ASKED = ("resume", "attach", "changes")  # how a run is begun, which is no part of what it is
+START_KEYS = ("resume", "attach", "changes")  # they say how a process starts, and are not saved with the run
 
 
 class Recorder(Run):
-    """A run directory in the hands of the process that trains in it."""
+    """Records the run that this process trains."""
 
     @contextmanager
-    def recorded(self, config: DictConfig) -> Iterator[None]:
-        """Writes down that the run is running and, at the end, how it ended: completed, pruned, preempted or failed.
+    def recording(self, config: DictConfig) -> Iterator[None]:
+        """Records that the run is running and, at the end, how it ended: completed, pruned, preempted or failed.
 
         Args:
-            config: what it trains with; its `resume` is the run's own directory where it goes on from a checkpoint.
+            config: of the run; its `resume` is the run's own directory where it continues from a checkpoint.
 
         Raises:
             UserError: when another process trains in this directory.
@@ -45,44 +45,44 @@ class Recorder(Run):
                 self.finish("preempted", signal=stopped.signal.name)
                 raise
             except BaseException as error:
-                with suppress(OSError):  # on a full disk what failed first is to be told
+                with suppress(OSError):  # of a full disk: the first error is the one to report
                     self.finish("failed", error=f"{type(error).__name__}: {error}")
                 raise
             self.finish("pruned" if "pruned" in self.record else "completed")
 
     def is_finished(self, config: DictConfig) -> bool:
-        """Tells whether nothing is left to do: `resume=auto` found the run at its end."""
+        """Returns whether `resume=auto` found a finished run, so that nothing is left to do."""
         return bool(config.get("resume") == "auto" and self.status in FINISHED)
 
-    def update(self, **facts: Any) -> None:
-        """Adds `facts` to `run.json`."""
-        self.write("run.json", self.record | facts)
+    def update(self, **metadata: Any) -> None:
+        """Adds run metadata to `run.json`."""
+        self.write("run.json", self.record | metadata)
 
-    def finish(self, status: str, **facts: Any) -> None:
+    def finish(self, status: str, **metadata: Any) -> None:
         """Records how the run ended."""
-        self.update(status=status, finished=now(), **facts)
+        self.update(status=status, finished=now(), **metadata)
 
     def locked(self, timeout: float = 0) -> AbstractContextManager[None]:
-        """Keeps other processes from training here, after waiting `timeout` seconds for one that does.
+        """Locks the run's directory against other processes; waits up to `timeout` seconds for one that trains here.
 
         Raises:
-            UserError: with the process that trains here.
+            UserError: when another process still trains here, with its number.
         """
         record = self.record
         what = f"is being trained in, by process {record.get('pid')} on {record.get('hostname')}"
         return directory_lock(self.dir, what, timeout)
 
     def _start(self, config: DictConfig) -> None:
-        """Marks the run as running and makes it the latest; of a run that goes on, what it recorded before stays."""
-        origin = facts() | {"argv": sys.orig_argv[1:], "pid": os.getpid()}
+        """Marks the run as running and as the latest; a resumed run keeps the metadata of its earlier starts."""
+        origin = collect_metadata() | {"argv": sys.orig_argv[1:], "pid": os.getpid()}
         if "SLURM_JOB_ID" in os.environ:
             origin["slurm_job"] = os.environ["SLURM_JOB_ID"]
             origin["slurm_restart"] = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         record: dict[str, Any] = {"format": FORMAT, "status": "running", "started": now()}
         patch = "code.patch"
         if config.get("resume"):
-            before = {name: fact for name, fact in self.record.items() if name not in ("finished", "error", "signal")}
-            changed = [word for word in _changes(config) if word not in self.overrides]
+            before = {name: value for name, value in self.record.items() if name not in ("finished", "error", "signal")}
+            changed = [override for override in _changes(config) if override not in self.overrides]
             resumed = [*before.get("resumed", []), {"started": record["started"], "changed": changed} | origin]
             patch = f"code-{len(resumed)}.patch"
             record = before | {"status": "running", "pid": os.getpid(), "resumed": resumed}
@@ -90,7 +90,7 @@ class Recorder(Run):
             record |= origin | {"seed": config.seed}
         (self.dir / ".hydra").mkdir(exist_ok=True)
         composed: Any = HydraConfig.instance().cfg
-        attached = config.get("attach") or config.get("resume")  # then the rest of `.hydra` is there already
+        attached = config.get("attach") or config.get("resume")  # then the rest of `.hydra` exists already
         save_config(self.dir, config, None if attached else composed)
         save_patch(self.dir / patch)
         self.write("run.json", record)
@@ -102,24 +102,24 @@ class Recorder(Run):
 
 
 def save_config(directory: Path, config: DictConfig, composed: DictConfig | None = None) -> None:
-    """Saves in `.hydra` what a run goes on with whenever it is resumed, and how its config came about.
+    """Saves the config of a run, and the overrides that made it, in the run's `.hydra`.
 
     Args:
         directory: of the run.
-        config: of the run; what is drawn once per run is saved as it was drawn, every other interpolation unresolved.
-        composed: what Hydra knows of the run, whose `hydra` node and overrides are saved beside it; None where they
-            are there already.
+        config: of the run; values that are drawn once per run are saved resolved, other interpolations unresolved.
+        composed: the same with its `hydra` node, which is saved beside it together with the overrides; None where
+            they are saved already.
     """
     hydra = None if composed is None else composed.hydra
     saved = resolve_drawn(config, hydra)
-    for name in ASKED:
+    for name in START_KEYS:
         saved[name] = [] if name == "changes" else None
     saved.paths.run_dir = RUN_DIR
     files: dict[str, Any] = {"config.yaml": saved}
     if hydra is not None:
-        typed = [word for word in raw_overrides(hydra.overrides.task) if override_key(word) not in ASKED]
+        overrides = [o for o in raw_overrides(hydra.overrides.task) if override_key(o) not in START_KEYS]
         node = OmegaConf.to_container(hydra, resolve=False, enum_to_str=True)
-        files |= {"overrides.yaml": OmegaConf.create(typed), "hydra.yaml": OmegaConf.create({"hydra": node})}
+        files |= {"overrides.yaml": OmegaConf.create(overrides), "hydra.yaml": OmegaConf.create({"hydra": node})}
     elif changes := _changes(config):
         files["overrides.yaml"] = OmegaConf.create(_replace(Run(directory).overrides, changes))
     for name, content in files.items():
@@ -128,16 +128,17 @@ def save_config(directory: Path, config: DictConfig, composed: DictConfig | None
 
 
 def _changes(config: DictConfig) -> list[str]:
-    """What the command line gave anew, beside resume=."""
+    """Returns the raw overrides that stood beside `resume=`."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     return plain.get("changes") or []
 
 
 def _replace(overrides: Sequence[str], changes: Sequence[str]) -> list[str]:
-    anew = set(map(override_key, changes))
-    return [*(word for word in overrides if override_key(word) not in anew), *changes]
+    """Returns `overrides` with `changes`, in place of those that set the same keys."""
+    changed = set(map(override_key, changes))
+    return [*(override for override in overrides if override_key(override) not in changed), *changes]
 
 
 def now() -> str:
-    """Returns the time, for a record."""
+    """Returns the local time in ISO format, for run metadata."""
     return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""A finished run once more, from the config that it saved, and what would keep it from being the same run."""
+"""Reproduces a finished run from its saved config, and lists what has changed since."""
 
 import shutil
 from collections.abc import Sequence
@@ -10,74 +10,74 @@ from omegaconf import DictConfig, OmegaConf
 from lab.engine.config.changes import chosen, merge_changes
 from lab.engine.config.compose import compose, leaves
 from lab.engine.config.drawn import is_drawn
-from lab.engine.runs.provenance import facts
+from lab.engine.runs.provenance import collect_metadata
 from lab.engine.runs.recorder import save_config
 from lab.engine.runs.run import Run
 from lab.engine.utils.git import patch
 
 
 def copy_run(run: Run, directory: Path, changes: Sequence[str] = ()) -> None:
-    """Makes the directory of a run with the config that another one saved, for `attach=DIR`.
+    """Creates a run directory with the saved config of another run, for `attach=DIR`.
 
     Args:
-        run: whose config it is.
-        directory: is made.
-        changes: overrides that are merged into the config.
+        run: that is copied.
+        directory: of the new run; is created.
+        changes: raw overrides to merge into the config.
 
     Raises:
         UserError: for a change that does not fit the config.
     """
     config = run.saved
-    made = merge_changes(_drawn_anew(config, run), changes, run.choices)
+    copied = merge_changes(_redraw(config, run), changes, run.choices)
     (directory / ".hydra").mkdir(parents=True)
     for name in ("hydra.yaml", "overrides.yaml"):
         shutil.copy(run.dir / ".hydra" / name, directory / ".hydra" / name)
-    OmegaConf.update(made, "changes", list(changes), force_add=True)
-    save_config(directory, made)
+    OmegaConf.update(copied, "changes", list(changes), force_add=True)
+    save_config(directory, copied)
 
 
-def _drawn_anew(config: DictConfig, run: Run) -> DictConfig:
-    """A saved config in which what is drawn once per run is to be drawn once more."""
+def _redraw(config: DictConfig, run: Run) -> DictConfig:
+    """Makes the new run draw the values that are drawn once per run: puts back their interpolations."""
     for key, value in leaves(compose(list(chosen(run.choices).values()))):
         if is_drawn(value) and key != "paths.run_dir" and OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, value)
     if config.get("callbacks"):
-        config.callbacks.pop("pruning", None)  # of a sweep, of which the copy is no part
+        config.callbacks.pop("pruning", None)  # the copy is part of no sweep
     return config
 
 
-def obstacles(directory: Path, record: dict[str, Any]) -> list[str]:
-    """In what the code and the packages of today differ from those that the run recorded, a line each.
+def changes_since(directory: Path, record: dict[str, Any]) -> list[str]:
+    """Lists how today's code and packages differ from those of the run, a line each.
 
     Args:
         directory: of the run; holds `code.patch` where the checkout differed from its commit.
         record: its `run.json`.
     """
-    now, then = facts(), record.get("git") or {}
+    now, then = collect_metadata(), record.get("git") or {}
     here = now["git"] or {}
-    found = []
+    lines = []
     if then.get("commit") != here.get("commit"):
-        found.append(f"commit then {then.get('commit')}, now {here.get('commit')}")
-    recorded = directory / "code.patch"
-    before = recorded.read_bytes().decode(errors="surrogateescape") if recorded.is_file() else ""
+        lines.append(f"commit then {then.get('commit')}, now {here.get('commit')}")
+    saved = directory / "code.patch"
+    before = saved.read_bytes().decode(errors="surrogateescape") if saved.is_file() else ""
     if then.get("dirty") and not before:
-        found.append("files differed from the commit then, and no code.patch says how")
+        lines.append("files differed from the commit then, and there is no code.patch")
     elif before != (after := patch()):
-        found.append(f"files changed since: {', '.join(changed_files(before, after)) or 'large ones'}")
-    if changed := [word for begun in record.get("resumed", []) for word in begun.get("changed", [])]:
-        found.append(f"it was resumed with {' '.join(changed)}, which does not come to the same as to begin with that")
+        lines.append(f"files changed since: {', '.join(changed_files(before, after)) or 'large ones'}")
+    if changed := [override for start in record.get("resumed", []) for override in start.get("changed", [])]:
+        lines.append(f"it was resumed with {' '.join(changed)}, which is not the same as starting with that")
     for name, version in record.get("versions", {}).items():
         if now["versions"].get(name, version) != version:
-            found.append(f"{name} then {version}, now {now['versions'][name]}")
-    return found
+            lines.append(f"{name} then {version}, now {now['versions'][name]}")
+    return lines
 
 
 def changed_files(before: str, after: str) -> list[str]:
-    """The files that two patches against one commit leave unlike."""
+    """Returns the files that differ after two patches of the same commit."""
     return sorted({name for name, _ in {*_files(before).items()} ^ {*_files(after).items()}})
 
 
 def _files(patch: str) -> dict[str, str]:
-    """What a patch does to each file."""
+    """Returns the part of a patch for each file, by its name."""
     parts = patch.split("diff --git ")[1:]
     return {part.splitlines()[0].rpartition(" b/")[2]: part for part in parts}

@@ -1,7 +1,7 @@
-"""Going on with a run: `python src/train.py resume=latest`, in its own directory, with the config that it saved.
+"""Resumes a run in its own directory, with the config that it saved: `python src/train.py resume=latest`.
 
-Whatever the files in `configs/` say by now, the command line may change how long it trains and what watches over it,
-never what is trained on what.
+Later edits of `configs/` have no effect. The command line may change how long the run trains, its callbacks and
+loggers, but not what decides its result.
 """
 
 import logging
@@ -26,47 +26,45 @@ from lab.engine.utils.redaction import command_line
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 600  # seconds that a job waits for a process that a sweep has left behind in its directory
+LOCK_TIMEOUT = 600  # seconds that a job waits for a process that a killed sweep left in its directory
 
 
 def resumed_config(cfg: DictConfig) -> DictConfig:
-    """Returns the config that a process trains with: `cfg`, or what the run saved that `cfg` goes on with.
+    """Returns the config that a process trains with: `cfg`, or the saved config of the run that `cfg` resumes.
 
-    In what is returned `resume` is the run's directory where it goes on from a checkpoint, `auto` where the run is
-    finished and nothing is left to do, and else null.
+    In the returned config `resume` is the run's directory where it continues from a checkpoint, `auto` where the run
+    is finished and nothing is left to do, and null otherwise.
 
     Args:
-        cfg: as composed. Its `attach` or `resume` is a run's directory; or `resume` is `auto`: go on with the run that
-            the directory holds, begin where it holds none.
+        cfg: as composed. Its `attach` or `resume` is a run's directory; or `resume` is `auto`, to resume the run in
+            `paths.run_dir` if there is one.
 
     Raises:
-        UserError: when the run cannot go on, or would be another one.
+        UserError: when the run cannot be resumed, or would be another run.
     """
     if cfg.attach:
-        made = _attached(cfg, Path(cfg.attach))
+        config = _attached(cfg, Path(cfg.attach))
     elif cfg.resume != "auto":
-        made = _resumed(cfg, Run(Path(cfg.resume))) if cfg.resume else cfg
+        config = _resumed(cfg, Run(Path(cfg.resume))) if cfg.resume else cfg
     else:
         directory = get(cfg, "paths.run_dir")  # None before Hydra has made it
         run = Run(Path(directory or "."))
         begun = directory is not None and run.record and (run.dir / ".hydra" / "config.yaml").is_file()
-        made = _begun(run, cfg) if begun else _with(cfg, resume=None)
-    if cfg.attach or made.resume not in (None, "auto"):
-        authorize(
-            made, trusted=command_line()
-        )  # what a run has saved is data; the rest was judged when it was composed
-    return made
+        config = _restarted(run, cfg) if begun else _with(cfg, resume=None)
+    if cfg.attach or config.resume not in (None, "auto"):
+        authorize(config, trusted=command_line())  # a saved config is untrusted; a composed one is checked already
+    return config
 
 
 def limits(cfg: DictConfig) -> dict[str, Any]:
-    """Returns what says when training is over, as plain values."""
+    """Returns the settings that end training, as plain values."""
     raw: Any = OmegaConf.to_container(cfg, resolve=False)
-    watching = (raw.get("callbacks") or {}).get("early_stopping")
-    return {key: raw["trainer"].get(key) for key in LENGTHS} | {"early_stopping": watching}
+    early_stopping = (raw.get("callbacks") or {}).get("early_stopping")
+    return {key: raw["trainer"].get(key) for key in LENGTHS} | {"early_stopping": early_stopping}
 
 
 def _resumed(cfg: DictConfig, run: Run) -> DictConfig:
-    """What a user goes on with: the saved config and what is given anew."""
+    """Returns the config of `resume=DIR`: the saved one, with the overrides of the command line."""
     record = run.record
     check_format(record, run.dir / "run.json")
     if run.status == "pruned":
@@ -74,7 +72,7 @@ def _resumed(cfg: DictConfig, run: Run) -> DictConfig:
             f"resume={run.dir}: its sweep has ended this run, after validation {record['pruned']}\n"
             "to train it to its end begin a new one, with its overrides"
         )
-    if global_rank() == 0:  # told before anything is loaded; once it is at work it holds the directory itself
+    if global_rank() == 0:  # fails early; while the run trains, its recorder holds the lock
         with Recorder(run.dir).locked():
             pass
         if run.newest_checkpoint() is None:
@@ -89,59 +87,59 @@ def _resumed(cfg: DictConfig, run: Run) -> DictConfig:
         raise UserError(f"fit=false leaves nothing to go on with: python scripts/evaluate.py run={run.dir}")
     if run.status == "completed":
         _check_longer(run, before, after)
-    return _with(_completed(after, cfg), resume=str(run.dir), run_dir=str(run.dir), changes=changes)
+    return _with(_add_new_keys(after, cfg), resume=str(run.dir), run_dir=str(run.dir), changes=changes)
 
 
 def _attached(cfg: DictConfig, directory: Path) -> DictConfig:
-    """What the process that made the directory has saved there for this one."""
+    """Returns the config of `attach=DIR`: the one that another process saved there for this one."""
     run = Run(directory)
-    saved = _completed(run.saved, cfg)
+    saved = _add_new_keys(run.saved, cfg)
     if global_rank() == 0:
-        return _with(_begun(run, saved), attach=str(directory), run_dir=str(directory))
-    goes_on = str(directory) if run.record.get("resumed") else None
-    return _with(saved, attach=str(directory), resume=goes_on, run_dir=str(directory))
+        return _with(_restarted(run, saved), attach=str(directory), run_dir=str(directory))
+    resume = str(directory) if run.record.get("resumed") else None
+    return _with(saved, attach=str(directory), resume=resume, run_dir=str(directory))
 
 
-def _begun(run: Run, cfg: DictConfig) -> DictConfig:
-    """What a job that was begun before goes on with: its saved config, or `cfg` where it has no checkpoint yet."""
+def _restarted(run: Run, cfg: DictConfig) -> DictConfig:
+    """Returns the config of a job that started before: its saved one, or `cfg` where it has no checkpoint yet."""
     if run.record:
         check_format(run.record, run.dir / "run.json")
         if global_rank() == 0:
-            _await_free(run)
+            _await_lock(run)
     if run.status in FINISHED:
         return _with(cfg, resume="auto")
     if not any(run.dir.glob("checkpoints/*.ckpt")):
         return _with(cfg, resume=None)
-    return _with(_completed(run.saved, cfg), resume=str(run.dir), run_dir=str(run.dir))
+    return _with(_add_new_keys(run.saved, cfg), resume=str(run.dir), run_dir=str(run.dir))
 
 
-def _await_free(run: Run) -> None:
-    """Waits for a process that trains here still, such as one that a sweep which was killed has left behind.
+def _await_lock(run: Run) -> None:
+    """Waits for a process that still trains here, such as one that a killed sweep left behind.
 
     Raises:
-        UserError: when it does not leave.
+        UserError: when it does not end in time.
     """
     try:
         with Recorder(run.dir).locked():
             return
     except UserError as error:
-        log.info("%s; waiting for it, at most %d s", str(error).rpartition(":")[0], PATIENCE)
-    with Recorder(run.dir).locked(timeout=PATIENCE):
+        log.info("%s; waiting for it, at most %d s", str(error).rpartition(":")[0], LOCK_TIMEOUT)
+    with Recorder(run.dir).locked(timeout=LOCK_TIMEOUT):
         pass
 
 
 def _with(cfg: DictConfig, run_dir: str | None = None, **values: Any) -> DictConfig:
-    made = cfg.copy()
-    with open_dict(made):
-        for key, value in values.items():
-            made[key] = value
+    """Returns a copy of `cfg` with other values."""
+    config = cfg.copy()
+    with open_dict(config):
+        config.update(values)
         if run_dir is not None:
-            made.paths.run_dir = run_dir
-    return made
+            config.paths.run_dir = run_dir
+    return config
 
 
-def _completed(saved: DictConfig, cfg: DictConfig) -> DictConfig:
-    """A saved config with the settings at the root that are younger than it, which the code reads."""
+def _add_new_keys(saved: DictConfig, cfg: DictConfig) -> DictConfig:
+    """Adds the top-level keys of `cfg` that did not exist when `saved` was saved."""
     for key in cfg:
         if key not in saved:
             saved[key] = cfg[key]
@@ -149,10 +147,10 @@ def _completed(saved: DictConfig, cfg: DictConfig) -> DictConfig:
 
 
 def _check_longer(run: Run, before: DictConfig, after: DictConfig) -> None:
-    """A run that has come to its end goes on only where it is told to train for longer."""
-    was, now = limits(before), limits(after)
-    grown = [_number(now[key]) - _number(was[key]) for key in LENGTHS if now[key] != was[key]]
-    if min(grown, default=0.0) >= 0 and now != was:
+    """Refuses to resume a completed run unless the overrides make it train for longer."""
+    old, new = limits(before), limits(after)
+    growth = [_limit(new[key]) - _limit(old[key]) for key in LENGTHS if new[key] != old[key]]
+    if min(growth, default=0.0) >= 0 and new != old:
         return
     raise UserError(
         f"resume={run.dir}: this run has completed (trainer.max_epochs={before.trainer.max_epochs})\n"
@@ -160,13 +158,13 @@ def _check_longer(run: Run, before: DictConfig, after: DictConfig) -> None:
     )
 
 
-def _number(limit: Any) -> float:
-    """A limit of epochs or steps, or of time in seconds; infinite where there is none."""
-    if limit is None or limit == -1:
+def _limit(value: Any) -> float:
+    """Returns a limit of epochs or steps, or of time in seconds; infinity where there is none."""
+    if value is None or value == -1:
         return math.inf
-    if isinstance(limit, dict):
-        return timedelta(**limit).total_seconds()
-    if isinstance(limit, str):
-        days, hours, minutes, seconds = map(int, limit.split(":"))
+    if isinstance(value, dict):
+        return timedelta(**value).total_seconds()
+    if isinstance(value, str):
+        days, hours, minutes, seconds = map(int, value.split(":"))
         return timedelta(days, seconds, hours=hours, minutes=minutes).total_seconds()
-    return float(limit)
+    return float(value)

@@ -1,4 +1,4 @@
-"""A run directory as an object: what a run was, what it measured, and the model it made."""
+"""Reads a run directory: config, metrics, checkpoints, and the model and data they rebuild."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ FINISHED = ("completed", "pruned")
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """Reads one run from its directory.
 
     Args:
         dir: holds `.hydra/config.yaml`, `run.json`, `metrics.json`, `checkpoints/`.
@@ -38,12 +38,12 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs", argument: str = "run") -> "Run":
-        """The run at `path`, or with `latest` the one begun last under `log_dir`.
+        """Opens the run at `path`, or with `latest` the one under `log_dir` that started last.
 
         Args:
             path: of the run's directory.
             log_dir: where runs are.
-            argument: what a user calls `path`, for errors.
+            argument: name of the user's argument, for errors.
 
         Raises:
             UserError: when there is no run.
@@ -52,7 +52,7 @@ class Run:
         if not (directory / ".hydra" / "config.yaml").is_file():
             if str(path) == "latest":
                 raise UserError(f"{argument}=latest: no run under {log_dir} yet; `make train` makes one")
-            runs = [str(found.parent) for found in directory.parent.glob("*/.hydra")]
+            runs = [str(hydra_dir.parent) for hydra_dir in directory.parent.glob("*/.hydra")]
             raise UserError(
                 f"{argument}={path} is no run directory: it holds no .hydra/config.yaml"
                 + nearest(str(path), [*runs, "latest"])
@@ -64,44 +64,44 @@ class Run:
 
     @classmethod
     def list(cls, log_dir: str | Path = ROOT / "logs", status: str | None = None, **choices: str) -> "Sequence[Run]":
-        """The runs under `log_dir`, those of sweeps too, the newest first.
+        """Lists the runs under `log_dir`, those of sweeps too, the newest first.
 
         Args:
             log_dir: where runs are.
-            status: only those that stand so.
-            **choices: only those that chose so from a config group: `model="lenet", data="mnist"`.
+            status: of the runs to list; None for any.
+            **choices: of config groups, of the runs to list: `model="lenet", data="mnist"`.
         """
-        found = [cls(path.parent) for path in Path(log_dir).rglob("run.json") if (path.parent / ".hydra").is_dir()]
-        fitting = [
+        runs = [cls(path.parent) for path in Path(log_dir).rglob("run.json") if (path.parent / ".hydra").is_dir()]
+        selected = [
             run
-            for run in found
+            for run in runs
             if status in (None, run.status) and all(run.choice(group) == choice for group, choice in choices.items())
         ]
-        return sorted(fitting, key=lambda run: str(run.record.get("started")), reverse=True)
+        return sorted(selected, key=lambda run: str(run.record.get("started")), reverse=True)
 
     @property
     def saved(self) -> DictConfig:
-        """The config as the run saved it, interpolations unresolved."""
+        """Reads the config as the run saved it, interpolations unresolved."""
         config = OmegaConf.load(self.dir / ".hydra" / "config.yaml")
         assert isinstance(config, DictConfig)
         return config
 
     @property
     def config(self) -> DictConfig:
-        """The composed config of the run, its paths those of this checkout and this directory."""
+        """Returns the saved config with the run's present directory in its paths."""
         config = self.saved
         config.paths.run_dir = str(self.dir)
         return config
 
     @property
     def overrides(self) -> Sequence[str]:
-        """The words of the command line that made the config."""
-        words = OmegaConf.load(self.dir / ".hydra" / "overrides.yaml")
-        assert isinstance(words, ListConfig)
-        return raw_overrides(words)
+        """Reads the raw overrides that made the config."""
+        overrides = OmegaConf.load(self.dir / ".hydra" / "overrides.yaml")
+        assert isinstance(overrides, ListConfig)
+        return raw_overrides(overrides)
 
     def choice(self, group: str) -> str:
-        """What the run chose from a config group, such as `mnist` from `data`.
+        """Returns the run's choice of a config group, such as `mnist` of `data`.
 
         Raises:
             UserError: when there is no such group.
@@ -113,57 +113,57 @@ class Run:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What the run chose from each config group: a name, several where a group takes a list, or None."""
+        """Returns the run's choice of each config group: a name, several where a group takes a list, or None."""
         saved = OmegaConf.load(self.dir / ".hydra" / "hydra.yaml").hydra.runtime.choices
         choices: Any = OmegaConf.to_container(saved, resolve=False)
         return choices
 
     @property
     def status(self) -> str:
-        """running, completed, pruned, failed or preempted; a run that was killed stays running."""
+        """Returns running, completed, pruned, failed or preempted; a killed run stays running."""
         return str(self.record.get("status", "unknown"))
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `run.json` says of the run."""
+        """Reads the run metadata, `run.json`."""
         return self._read("run.json")
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The final figures; none before the run has completed."""
+        """Reads the final metrics; empty before the run has completed."""
         return self._read("metrics.json")
 
     def checkpoint(self, which: str = "best") -> Path:
-        """The path of the `best` or the `last` checkpoint.
+        """Returns the path of the `best` or the `last` checkpoint.
 
         Raises:
             UserError: when the run has none.
         """
         path = self.dir / "checkpoints" / f"{which}.ckpt"
         if not path.is_file():
-            found = [p.stem for p in sorted(path.parent.glob("[!.]*.ckpt"))]
+            others = [p.stem for p in sorted(path.parent.glob("[!.]*.ckpt"))]
             raise UserError(
                 f"no checkpoint {which!r} in {self.dir} (status {self.status})\n"
-                + (f"it has: {', '.join(found)}" if found else "it has none: train it again, with callbacks=default")
+                + (f"it has: {', '.join(others)}" if others else "it has none: train it again, with callbacks=default")
             )
         return path
 
     def newest_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from: the last one, or where that is damaged the newest that is whole.
+        """Returns the checkpoint to resume from: the last one, or where that is damaged the newest undamaged one.
 
         Returns:
-            None where there is none yet.
+            The path; None where there is no checkpoint yet.
 
         Raises:
             UserError: when all are damaged.
         """
-        found = (self.dir / "checkpoints").glob("[!.]*.ckpt")
+        paths = (self.dir / "checkpoints").glob("[!.]*.ckpt")
         faults: list[str] = []
-        for path in sorted(found, key=lambda path: (path.stem == "last", path.stat().st_mtime), reverse=True):
+        for path in sorted(paths, key=lambda path: (path.stem == "last", path.stat().st_mtime), reverse=True):
             fault = find_fault(path)
             if fault is None:
                 for line in faults:
-                    log.warning("%s; going on from %s", line, path.name)
+                    log.warning("%s; resuming from %s", line, path.name)
                 return path
             faults.append(f"{path.name}: {fault}")
         if faults:
@@ -177,11 +177,11 @@ class Run:
     def model(self, which: str = "best", **changes: Any) -> "pl.LightningModule":
         """Rebuilds the model from the run's config, with the weights of the `best` or the `last` checkpoint.
 
-        Hyperparameters that the model has saved stand in for what the config says of them.
+        Hyperparameters that the model saved in the checkpoint override those of the config.
 
         Args:
             which: checkpoint.
-            **changes: arguments of the model to give anew.
+            **changes: other values for arguments of the model.
         """
         from lab.engine.config.instantiate import build_model
 
@@ -197,19 +197,19 @@ class Run:
         return model.eval()
 
     def preparation(self, which: str = "best") -> dict[str, Any]:
-        """What the run's data learned from its training rows, for `restore` of a datamodule of the same class.
+        """Reads what the data learned from its training rows, for `restore` of a datamodule of the same class.
 
-        As the checkpoint `which` holds it, so that the training file may be gone; nothing for data that learns nothing.
+        It is in the checkpoint, so that the training file may be gone; empty for data that learns nothing.
         """
         name = str(self.config.data._target_).rpartition(".")[2]
         return self.read_checkpoint(which).get(name, {}).get("preparation", {})
 
     def datamodule(self, config: DictConfig | None = None, which: str = "best") -> "pl.LightningDataModule":
-        """Builds the data of the run, prepared as in training; or of `config` where another is given, as it is.
+        """Builds the data of the run, prepared as in training, or the data of another `config`.
 
         Args:
-            config: of other data.
-            which: checkpoint that holds what was learned from the training rows, for data with `restore`.
+            config: whose data is built; None for the run's own.
+            which: checkpoint that data with `restore` is restored from.
         """
         from lab.engine.config.instantiate import instantiate
 
@@ -218,17 +218,17 @@ class Run:
             data.restore(preparation)
         return data
 
-    def judges(self, config: DictConfig | None = None) -> "Sequence[pl.Callback]":
-        """The callbacks of the run, or of `config`, that measure something at a test."""
+    def test_callbacks(self, config: DictConfig | None = None) -> "Sequence[pl.Callback]":
+        """Builds the callbacks of the run, or of `config`, that measure something at a test."""
         import pytorch_lightning as pl
 
         from lab.engine.config.instantiate import instantiate_each
 
-        every = instantiate_each((config or self.config).callbacks)
-        return [c for c in every if type(c).on_test_epoch_end is not pl.Callback.on_test_epoch_end]
+        callbacks = instantiate_each((config or self.config).callbacks)
+        return [c for c in callbacks if type(c).on_test_epoch_end is not pl.Callback.on_test_epoch_end]
 
     def save_metrics(self, metrics: dict[str, float], name: str = "metrics.json") -> None:
-        """Writes `metrics` as the final figures, or under another `name`."""
+        """Writes the final metrics, or others under another file `name`."""
         self.write(name, metrics)
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -236,6 +236,6 @@ class Run:
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """Writes a JSON file of the run, whole or not at all, without the environment's secrets."""
+        """Writes a JSON file of the run atomically, with secrets of the environment masked."""
         with atomic_write(self.dir / name) as partial:
             partial.write_text(json.dumps(redact(content), indent=2) + "\n")

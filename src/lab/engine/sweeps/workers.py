@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lab.engine.config.security import EXTRAS
-from lab.engine.distributed.slurm import starts_again
+from lab.engine.distributed.slurm import is_requeued
 from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.console import ignore_known_warnings, log_warnings
 from lab.engine.utils.environment import set_variables
@@ -60,7 +60,7 @@ def outlive_job() -> Iterator[None]:
     try:
         yield
     except Preempted as stopped:
-        if is_worker() and not starts_again(stopped.signal):
+        if is_worker() and not is_requeued(stopped.signal):
             raise RunFailed(f"stopped by {stopped.signal.name}") from None
         raise
 

@@ -1,4 +1,4 @@
-"""The training curve, and the guard that ends a run whose loss is no number any more."""
+"""Logs the training metrics, and ends a run whose loss is NaN or infinite."""
 
 import math
 from typing import Any
@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 
 from lab.engine.utils.errors import RunFailed
-from lab.engine.utils.gather import gather_objects
+from lab.engine.utils.processes import gather_objects
 
 
 class TrainMetrics(pl.Callback):
-    """Averages the numbers that `training_step` returns and logs them as `train/…` every `trainer.log_every_n_steps`
-    steps, or once an epoch where that is shorter.
+    """Averages the numbers that `training_step` returns, and logs them as `train/…` every `log_every_n_steps` steps.
 
-    Sums stay on the device, and ranks are averaged over only when a line is logged: a `self.log` in each
-    `training_step` would cost a small model a quarter of its speed.
+    Epochs that are shorter are logged once. Sums stay on the device, and are averaged over ranks only when they are
+    logged: a `self.log` in each `training_step` would cost a small model a quarter of its speed.
 
     Raises:
         RunFailed: when a training or validation loss is NaN or infinite, before a checkpoint could hold it.
@@ -40,14 +39,14 @@ class TrainMetrics(pl.Callback):
     ) -> None:
         states = checkpoint.get("train_metrics", [])
         if trainer.state.fn == "fit" and len(states) == trainer.world_size:
-            mine = states[trainer.global_rank]
-            self._sums = {name: value.to(trainer.strategy.root_device) for name, value in mine["sums"].items()}
-            self._counts = dict(mine["counts"])
+            state = states[trainer.global_rank]
+            self._sums = {name: value.to(trainer.strategy.root_device) for name, value in state["sums"].items()}
+            self._counts = dict(state["counts"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        for name, value in outputs.items():  # none of a step that was skipped
+        for name, value in outputs.items():  # empty for a step that was skipped
             if not (isinstance(value, Tensor) and value.is_floating_point() and value.numel() == 1):
                 continue
             if name in self._sums:
@@ -55,15 +54,15 @@ class TrainMetrics(pl.Callback):
                 self._counts[name] += 1
             else:
                 self._sums[name], self._counts[name] = value.detach().clone(), 1
-        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self._sums and stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        has_stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self._sums and has_stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log_dict(self._means(trainer))
             self._reset()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps = trainer.num_training_batches / trainer.accumulate_grad_batches
         if self._sums and steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            pl_module.log_dict(self._means(trainer), sync_dist=True)  # the same on every rank already
+            pl_module.log_dict(self._means(trainer), sync_dist=True)  # they are the same on every rank already
             self._reset()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,22 +77,23 @@ class TrainMetrics(pl.Callback):
         self._sums, self._counts = {}, {}
 
     def _means(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Returns the averages so far, over all ranks."""
+        """Returns the averages since the last line, over all ranks."""
         means = torch.stack([value.reshape(()) / self._counts[name] for name, value in self._sums.items()])
         means = trainer.strategy.reduce(means, reduce_op="mean")
         values = dict(zip((f"train/{name}" for name in self._sums), means.tolist(), strict=True))  # type: ignore[union-attr]
         if "train/loss" in values:
-            values["train/loss"] *= trainer.accumulate_grad_batches  # Lightning hands it over divided
+            values["train/loss"] *= trainer.accumulate_grad_batches  # Lightning has divided it
         _check(trainer, values)
         return values
 
 
 def _check(trainer: pl.Trainer, values: dict[str, float]) -> None:
+    """Ends the run if a loss among `values` is NaN or infinite."""
     for name, value in values.items():
         if "loss" in name.rpartition("/")[2] and not math.isfinite(value):
-            kept = getattr(trainer.checkpoint_callback, "best_model_path", "")
+            best = getattr(trainer.checkpoint_callback, "best_model_path", "")
             raise RunFailed(
                 f"{name} is {value} at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): the run ends\n"
-                f"the last good checkpoint: {kept or 'none yet'}\n"
+                f"the best checkpoint: {best or 'none yet'}\n"
                 "try a lower optimizer.lr, trainer.gradient_clip_val=1.0, or trainer.detect_anomaly=true to find where"
             )

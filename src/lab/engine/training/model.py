@@ -1,4 +1,4 @@
-"""What is done to a model around its training: compiling it, holding a checkpoint against it, and memory advice."""
+"""Compiles a model, checks a checkpoint against it, and explains errors of memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +14,15 @@ from lab.engine.utils.errors import RunFailed, UserError
 
 
 def compile_layers(model: pl.LightningModule) -> None:
-    """Compiles each layer of `model` in place: no name in its state changes."""
+    """Compiles each layer of `model` in place: names in its state dict stay the same."""
     for child in model.children():
-        for layer in child if isinstance(child, nn.ModuleList) else [child]:  # a list is not called, its members are
+        for layer in child if isinstance(child, nn.ModuleList) else [child]:  # a list is not called itself
             if not isinstance(layer, Metric | MetricCollection):
                 layer.compile()
 
 
 def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.LightningModule, trainer: pl.Trainer) -> None:
-    """Refuses the checkpoint of another model, which Lightning would tell of key by key, and an end that is past.
+    """Refuses the checkpoint of another model, and a max_epochs or max_steps that the run has passed already.
 
     Raises:
         UserError: with the remedy.
@@ -35,9 +35,9 @@ def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.Lightning
         raise UserError(
             f"{path} is no checkpoint of this run's {type(model).__name__}: put its own back, or remove this one"
         )
-    begun = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"]
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["started"]
     for key, limit, done in (
-        ("max_epochs", trainer.max_epochs, begun),
+        ("max_epochs", trainer.max_epochs, epochs),
         ("max_steps", trainer.max_steps, checkpoint["global_step"]),
     ):
         if limit is not None and 0 <= limit < done:
@@ -46,19 +46,19 @@ def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.Lightning
 
 @contextmanager
 def explain_memory(batch_size: int | None, accumulate: int) -> Iterator[None]:
-    """Says what to do about a batch that does not fit into memory.
+    """Turns an out-of-memory error into advice.
 
     Args:
-        batch_size: of the data, where it has one.
-        accumulate: batches of an optimizer step.
+        batch_size: of the data; None if it has none.
+        accumulate: batches per optimizer step.
 
     Raises:
-        RunFailed: in place of torch's own error.
+        RunFailed: in place of torch's error.
     """
     try:
         yield
     except Exception as error:
-        # Of the CPU's allocator the message alone tells what it was
+        # Only its message identifies an error of the CPU's allocator
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         lines = [f"out of memory: {(str(error) or type(error).__name__).splitlines()[0]}"]

@@ -1,4 +1,4 @@
-"""What a run reports: its hyperparameters at the start, its figures at the end."""
+"""Reports a run: hyperparameters at the start, metrics at the end."""
 
 import os
 from collections.abc import Iterator
@@ -9,47 +9,47 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from lab.engine.training.timer import TrainingTimer
 from lab.engine.utils.redaction import redact
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "seed")
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """Returns what loggers show beside the curves: what was chosen, as plain values without secrets."""
-    chosen: dict[str, Any] = {
+    """Returns the hyperparameters for loggers, as plain values with secrets masked."""
+    hparams: dict[str, Any] = {
         key: OmegaConf.to_container(cfg[key], resolve=True) if OmegaConf.is_config(cfg[key]) else cfg[key]
         for key in GROUPS
     }
-    chosen["trainer"] = {key: cfg.trainer.get(key) for key in ("max_epochs", "precision", "accumulate_grad_batches")}
-    return redact(chosen)
+    hparams["trainer"] = {key: cfg.trainer.get(key) for key in ("max_epochs", "precision", "accumulate_grad_batches")}
+    return redact(hparams)
 
 
 def cost(trainer: pl.Trainer, model: pl.LightningModule) -> dict[str, float]:
-    """Returns what training took: epochs, optimizer steps, trained parameters, and seconds where a timer ran."""
-    figures = {
+    """Returns the cost of training: epochs, optimizer steps, trainable parameters, and seconds if a Timer ran."""
+    metrics = {
         "cost/epochs": float(trainer.current_epoch),
         "cost/steps": float(trainer.global_step),
         "cost/parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
     }
-    for timer in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(timer, TrainingTimer):
-            figures["cost/seconds"] = round(timer.seconds, 3)
-    return figures
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer):
+            metrics["cost/seconds"] = round(callback.time_elapsed(), 3)
+    return metrics
 
 
 def gaps(metrics: dict[str, float], data: Any) -> dict[str, float]:
-    """Returns how far each figure lies above the best there can be on this data, where `optimal_metrics` knows that."""
+    """Returns how far each metric lies above the best possible on this data, where `optimal_metrics` gives that."""
     optimal = getattr(data, "optimal_metrics", {})
     return {f"{name}_gap": metrics[name] - best for name, best in optimal.items() if name in metrics}
 
 
 def report(metrics: dict[str, float], directory: Path) -> str:
-    """Lays out for the screen what a run ends with: its figures, its directory and, but in a sweep, what to do next."""
+    """Returns what a run prints at its end: metrics, its directory and, outside of sweeps, commands to run next."""
     lines = [*_table(metrics), f"run directory: {directory}"]
-    if HydraConfig.get().mode == RunMode.RUN:
+    if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.RUN:
         run = f"run={os.path.relpath(directory)}"
         lines += [
             "next: make tensorboard",
@@ -60,7 +60,7 @@ def report(metrics: dict[str, float], directory: Path) -> str:
 
 
 def _table(metrics: dict[str, float]) -> Iterator[str]:
-    """Yields a line for each metric, with a column for each stage; `cost/...` is left out."""
+    """Yields a line for each metric, with a column for each stage; leaves out `cost/...`."""
     rows: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         stage, _, metric = name.rpartition("/")
@@ -71,12 +71,12 @@ def _table(metrics: dict[str, float]) -> Iterator[str]:
     width = max(map(len, rows), default=0)
     yield " " * width + "".join(f"{stage:>10}" for stage in dict.fromkeys(stages))
     for metric, row in rows.items():
-        figures = (f"{row[stage]:10.4f}" if stage in row else " " * 10 for stage in dict.fromkeys(stages))
-        yield f"{metric:{width}}{''.join(figures)}".rstrip()
+        cells = (f"{row[stage]:10.4f}" if stage in row else " " * 10 for stage in dict.fromkeys(stages))
+        yield f"{metric:{width}}{''.join(cells)}".rstrip()
 
 
 def is_testable(model: pl.LightningModule, data: Any) -> bool:
-    """Whether the model has a `test_step`, and the data, or the model itself, something to test on."""
+    """Returns whether the model has a `test_step`, and the data or the model a `test_dataloader`."""
     return is_overridden("test_step", model) and (
         is_overridden("test_dataloader", model)
         or (isinstance(data, pl.LightningDataModule) and is_overridden("test_dataloader", data))

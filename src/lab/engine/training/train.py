@@ -1,4 +1,4 @@
-"""Trains one run, from its config to its figures."""
+"""Trains one run, from its config to its metrics."""
 
 import logging
 from collections.abc import Sequence
@@ -35,13 +35,13 @@ def train(cfg: DictConfig) -> float | None:
     if run.is_finished(cfg):
         return run.metrics.get(objective)
     drop_unused_factories(cfg)
-    with preemption(run.dir) as signals, run.recorded(cfg) if is_first else nullcontext():
+    with preemption(run.dir) as signals, run.recording(cfg) if is_first else nullcontext():
         model, data, trainer = build(cfg, signals=signals)
         with (
             ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
             explain_memory(cfg.data.get("batch_size"), cfg.trainer.accumulate_grad_batches),
         ):
-            if is_first:  # sums depend on both
+            if is_first:  # floating-point sums depend on both
                 devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
                 run.update(devices=devices, threads=torch.get_num_threads())
             metrics = fit(cfg, run, model, data, trainer) if cfg.fit else {}
@@ -66,8 +66,8 @@ def build(
 
     Args:
         cfg: the whole config.
-        callbacks: more of them than the config names.
-        signals: tell the training loop when to stop; None for a run that nobody stops.
+        callbacks: to add to those of the config.
+        signals: tells the training loop when to stop; None for a run that no signal stops.
     """
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
@@ -75,8 +75,8 @@ def build(
     if cfg.compile:
         compile_layers(model)
     callbacks = [*instantiate_each(cfg.callbacks), *callbacks]
-    if signals is not None:  # Lightning registers handlers of its own before it tests
-        callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: signals.listen()))
+    if signals is not None:  # Lightning installs handlers of its own before it tests
+        callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: signals.install()))
     trainer = instantiate(
         cfg.trainer,
         callbacks=callbacks,
@@ -89,32 +89,32 @@ def build(
 
 
 def fit(cfg: DictConfig, run: Recorder, model: pl.LightningModule, data: Any, trainer: pl.Trainer) -> dict[str, float]:
-    """Trains, from the newest checkpoint on where the run is resumed; leaves the weights of the best checkpoint.
+    """Trains, from the newest checkpoint if the run is resumed; leaves the best checkpoint's weights in `model`.
 
     Returns:
-        The figures at the best checkpoint, and what training cost.
+        The metrics at the best checkpoint, and the cost of training.
     """
     newest, steps, metrics = (run.newest_checkpoint() if cfg.resume else None), 0, dict[str, float]()
     if newest is not None:
         checkpoint = run.read_checkpoint(newest)
         check_checkpoint(checkpoint, newest, model, trainer)
         steps, epoch, metrics = checkpoint["global_step"], checkpoint["epoch"] + 1, checkpoint.get("metrics", metrics)
-        log.info("going on from %s, after %d steps, in epoch %d", newest, steps, epoch)
+        log.info("resuming from %s, after %d steps, in epoch %d", newest, steps, epoch)
         if run.record.get("trained") == limits(cfg):
             trainer.fit_loop.skip_training()  # type: ignore[attr-defined]
     for logger in trainer.loggers:
         if hasattr(logger, "resume_at"):
             logger.resume_at(steps)
         logger.log_hyperparams(hyperparameters(cfg))
-    if trainer.global_rank:  # ranks begin with the same weights, and then draw their own dropout and noise
+    if trainer.global_rank:  # ranks start with the same weights, but draw their own dropout and noise
         torch.manual_seed(cfg.seed + trainer.global_rank)
     trainer.fit(model, datamodule=data, ckpt_path=newest, weights_only=True)
     if trainer.is_global_zero and not trainer.fit_loop.stopped:  # type: ignore[attr-defined]
-        run.update(trained=limits(cfg))  # a run that is stopped while it is tested is not trained on
+        run.update(trained=limits(cfg))  # a run that is stopped during its test is not trained further
 
     best = trainer.strategy.broadcast(getattr(trainer.checkpoint_callback, "best_model_path", ""))
     metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-    if best:  # and not by ckpt_path, where a moving average would be replaced by the weights that it averages
+    if best:  # not by ckpt_path, which would load the averaged weights in place of the moving average
         checkpoint = run.read_checkpoint(Path(best))
         model.load_state_dict(checkpoint["state_dict"])
         metrics = checkpoint.get("metrics", metrics)
@@ -125,12 +125,12 @@ def test(model: pl.LightningModule, data: Any, trainer: pl.Trainer) -> dict[str,
     """Tests the model as it is.
 
     Returns:
-        The figures of every test loader, and how far each lies above the best that there can be, where that is known.
+        The metrics of every test loader, and their gaps to the best possible where those are known.
     """
     if not is_testable(model, data):
         log.info("%s has no test_step, or there is no test_dataloader: nothing is tested", type(model).__name__)
         return {}
     metrics: dict[str, float] = {}
-    for figures in trainer.test(model, datamodule=data, verbose=False):
-        metrics |= figures
+    for of_loader in trainer.test(model, datamodule=data, verbose=False):
+        metrics |= of_loader
     return metrics | gaps(metrics, data)

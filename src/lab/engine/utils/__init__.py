@@ -1,1 +1,1 @@
-"""What every room uses; imports nothing of lab."""
+"""Holds helpers for every other package; imports nothing of lab."""

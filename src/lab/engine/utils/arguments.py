@@ -1,19 +1,23 @@
-"""Splits the words of a script's command line."""
+"""Parses the arguments of a script."""
 
 from collections.abc import Sequence
 
 from lab.engine.utils.errors import UserError
 
 
-def parse_arguments(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Splits a script's words into its own arguments, over their `defaults`, and overrides of the run's config."""
-    own, overrides = dict(defaults), []
-    for word in words:
-        name, equals, value = word.partition("=")
+def parse_arguments(arguments: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Returns the values of a script's options, `defaults` where not given, and the other arguments: config overrides.
+
+    Raises:
+        UserError: for an argument that is not `key=value`.
+    """
+    options, overrides = dict(defaults), []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
         if not equals:
-            raise UserError(f"{word!r} is no argument: write key=value, such as {next(iter(defaults))}=…")
+            raise UserError(f"{argument!r} is no argument: write key=value, such as {next(iter(defaults))}=…")
         if name in defaults:
-            own[name] = value
+            options[name] = value
         else:
-            overrides.append(word)
-    return own, overrides
+            overrides.append(argument)
+    return options, overrides

@@ -1,4 +1,4 @@
-"""Where log lines and warnings go, and what does not go with them."""
+"""Sends log lines and warnings to the console, with secrets masked and known noise left out."""
 
 import logging
 import sys
@@ -9,44 +9,50 @@ from typing import TextIO
 
 from lab.engine.utils.redaction import redact
 
-# Lightning advertises services in its log, one line each, and tells of a checkpoint before and after
-SAID_ALREADY = ("💡", "Restoring states from the checkpoint", "Restored all states from the checkpoint")
-WARNINGS = logging.getLogger("py.warnings")  # where `logging.captureWarnings` sends them
+# Lines of Lightning's log that the console leaves out: advertisements, what our own log says, and that trainer.max_time
+# is ignored beside a Timer, though callbacks.timer reads it
+HIDDEN_LINES = (
+    "💡",
+    "Restoring states from the checkpoint",
+    "Restored all states from the checkpoint",
+    "Ignoring `Trainer(max_time=",
+)
+WARNINGS = logging.getLogger("py.warnings")  # the logger of `logging.captureWarnings`
 
 
 class Redact(logging.Filter):
-    """Takes the environment's secrets out of every line, tracebacks included; no line is dropped."""
+    """Masks the environment's secrets in every line, tracebacks included; drops no line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redact(record.getMessage()).rstrip("\n"), None  # a warning ends with an empty line
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
-        # a formatter takes what stands in exc_text for the traceback, and does not write it anew
+        # A formatter uses exc_text if it is set, instead of formatting the traceback again
         record.exc_text, record.stack_info = redact(record.exc_text), redact(record.stack_info)
         return True
 
 
 class Console(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever `sys.stdout` is when the line comes, so that lines pass above a live progress bar.
+    """Writes to the present `sys.stdout`, which a live progress bar replaces to print lines above itself.
 
     Args:
-        stream: stdout or stderr. Warnings go to stderr alone.
+        stream: stdout or stderr. Only stderr shows warnings.
     """
 
     def __init__(self, stream: str = "stdout") -> None:
         logging.Handler.__init__(self)
-        self.name_of_stream = stream
-        self.addFilter(lambda record: not str(record.msg).startswith(SAID_ALREADY))
+        self.stream_name = stream
+        self.addFilter(lambda record: not str(record.msg).startswith(HIDDEN_LINES))
         self.addFilter(lambda record: stream == "stderr" or record.name != WARNINGS.name)
         self.addFilter(Redact())
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
-        return sys.stderr if self.name_of_stream == "stderr" else sys.stdout
+        return sys.stderr if self.stream_name == "stderr" else sys.stdout
 
 
 def log_warnings() -> None:
-    """Sends warnings through logging: to stderr, and into `train.log` where there is one; secrets masked."""
+    """Sends warnings through logging, to stderr and to `train.log` if there is one, with secrets masked."""
     ignore_known_warnings()
     logging.captureWarnings(True)
     if not any(isinstance(handler, Console) for handler in WARNINGS.handlers):
@@ -55,9 +61,9 @@ def log_warnings() -> None:
 
 @contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Logs to stderr until somebody configures logging, warnings included; secrets masked."""
+    """Logs to stderr until logging is configured, warnings included, with secrets masked."""
     handler = Console("stderr")
-    handler.addFilter(lambda record: record.name != WARNINGS.name)  # it has a handler of its own
+    handler.addFilter(lambda record: record.name != WARNINGS.name)  # warnings have a handler of their own
     logging.getLogger().addHandler(handler)
     log_warnings()
     try:
@@ -68,18 +74,18 @@ def log_to_stderr() -> Iterator[None]:
 
 
 def ignore_known_warnings() -> None:
-    """Silences warnings that nobody can act on; every other one stays."""
-    # Our presets of launchers bear the names of those that the plugins bring, which serve as their schemas.
+    """Ignores warnings that nobody can act on."""
+    # Our launcher configs have the names of the plugins' own, which serve as their schemas
     warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
-    # Lightning 2.6 and torch 2.15 disagree on the name of a check.
+    # Lightning 2.6 uses a check that torch 2.15 has deprecated
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
-    # A run on a machine that has Slurm need not be one of its jobs.
+    # A run on a machine with Slurm need not be one of its jobs
     warnings.filterwarnings("ignore", message=r"The `srun` command is available on your system but is not used")
-    # The training curve is logged for epochs however short.
+    # TrainMetrics logs epochs that are shorter than the interval too
     warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
 
 
 def quiet() -> None:
-    """Keeps what Lightning has to say of itself from a script's output; its warnings stay."""
+    """Hides Lightning's info lines from a script's output; its warnings stay."""
     ignore_known_warnings()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -1,23 +1,23 @@
-"""How a command ends before its time."""
+"""Defines the errors that end a command."""
 
 import signal
 
 
 class UserError(ValueError):
-    """What is wrong, where, what was expected; a few lines, no traceback. The command ends with exit status 2."""
+    """Reports a user's mistake: what is wrong, where, and the remedy; no traceback, exit status 2."""
 
 
 class RunFailed(Exception):
-    """A run that cannot go on, with its cause; a few lines. The command ends with exit status 1."""
+    """Reports what the machine or the data refuses: cause, path, remedy; no traceback, exit status 1."""
 
 
 class Preempted(SystemExit):
-    """The end of a run that a signal asked for; the process ends with 128 and the signal's number, as shells count."""
+    """Ends a run that a signal stopped, with the exit status that shells use: 128 plus the signal's number."""
 
     def __init__(self, signum: int) -> None:
         self.signal = signal.Signals(signum)
-        told = signum in (signal.SIGTERM, signal.SIGINT)  # any other is a warning that SIGTERM will come
-        super().__init__(128 + (signum if told else signal.SIGTERM))
+        is_warning = signum not in (signal.SIGTERM, signal.SIGINT)  # of a queue, that SIGTERM will come
+        super().__init__(128 + (signal.SIGTERM if is_warning else signum))
 
-    def __reduce__(self) -> tuple[type["Preempted"], tuple[int]]:  # it may come out of a launcher's worker
+    def __reduce__(self) -> tuple[type["Preempted"], tuple[int]]:  # a launcher's worker may pickle it
         return Preempted, (int(self.signal),)

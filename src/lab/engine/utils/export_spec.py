@@ -1,4 +1,4 @@
-"""Describes what of a model is exported: plain values, which a model's `export_wrapper` returns. Loads no torch."""
+"""Defines what a model's `export_wrapper` returns. Loads no torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """The part of a model that is exported, in evaluation mode.
+    """Describes the part of a model that is exported, in evaluation mode.
 
     Args:
-        module: an `nn.Module`, from its inputs to one output or more.
-        description: of the outputs, in words.
-        output_names: as many as it has outputs; None for `output`, or `output_1` and so on.
-        input_names: as many as it has inputs; None for the names of `forward`'s arguments.
-        sample_shape: of one sample of its only input, None for a free number of steps or tokens; None for a module that
-            reads what a batch of the test data holds.
-        max_length: the most steps or tokens.
-        vocab_size: below which the input's whole numbers lie; None for an input of floats.
+        module: the `nn.Module` to export, with one output or more.
+        description: of the outputs, for users.
+        output_names: one for each output; None for `output`, or `output_1` and so on.
+        input_names: one for each input; None for the names of `forward`'s arguments.
+        sample_shape: of one sample of the only input, with None for a free number of steps or tokens; None for a module
+            that takes batches of the test data.
+        max_length: largest number of steps or tokens.
+        vocab_size: number of tokens of an integer input; None for an input of floats.
         forward: computes the outputs by the module; None for the module's own `forward`.
     """
 

@@ -1,4 +1,4 @@
-"""Files: written atomically, read once, checked before they are read."""
+"""Writes files atomically, caches what was read of them, and checks paths."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,44 +17,55 @@ T = TypeVar("T")
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place at the end; on an error it goes, and `path` stays."""
+    """Yields a temporary file beside `path`, which replaces `path` at the end; on an error `path` stays as it was.
+
+    The file and its folder's entry are on the disk (fsync) before this returns.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        _fsync(partial)
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)  # also after replacing one name of a file by another, which does nothing
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def cached_by_mtime(read: Callable[[Path], T]) -> Callable[[Path], T]:
-    """Makes a function that reads a file remember the last results, each for as long as its file stays as it is.
+    """Caches the last results of a function that reads a file, each until its file changes.
 
-    What it returns is shared: nobody may change it.
+    Callers share the results and must not modify them.
     """
 
     @lru_cache(maxsize=4)  # the files of one dataset
-    def again(path: Path, changed: int, size: int) -> T:
+    def cached(path: Path, mtime: int, size: int) -> T:
         return read(path)
 
     @wraps(read)
-    def once(path: Path) -> T:
-        found = path.stat()
-        return again(path, found.st_mtime_ns, found.st_size)
+    def wrapper(path: Path) -> T:
+        stat = path.stat()
+        return cached(path, stat.st_mtime_ns, stat.st_size)
 
-    return once
+    return wrapper
 
 
 def read_yaml(path: Path) -> Any:
-    """Reads a YAML file as plain values, by libyaml where there is one: many times as fast as Python's own reader."""
+    """Reads a YAML file as plain values, with libyaml if it is installed, which is many times as fast."""
     return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def check_file(path: Path, key: str = "data.path") -> None:
-    """Refuses a `data.path`, or what another `key` names, where there is no file, with the nearest name beside it."""
+    """Raises UserError if `path`, the value of `key`, is no file, and suggests the nearest name in its folder."""
     if path.is_dir():
         raise UserError(f"{key}={path} is a folder: give a file")
     if not path.exists():
-        beside = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise UserError(f"{key}={path}: no such file{nearest(path.name, beside)}")
+        siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
+        raise UserError(f"{key}={path}: no such file{nearest(path.name, siblings)}")

@@ -1,4 +1,4 @@
-"""The format of `run.json`, `sweep.json` and checkpoints: a number, raised when older files can no longer be read."""
+"""Numbers the format of `run.json`, `sweep.json` and checkpoints: raised when older files can no longer be read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,17 +7,17 @@ from typing import Any
 from lab.engine.utils.errors import UserError
 
 FORMAT = 2
-OLDER = "3b74302"  # the commit that reads what bears no number
+OLDER = "3b74302"  # the commit that reads files without a number
 
 
 def check_format(content: Mapping[str, Any], path: Path) -> None:
-    """Refuses what another version wrote.
+    """Refuses a file that another version wrote.
 
     Raises:
         UserError: with the commit that reads it.
     """
-    found = content.get("format")
-    if found is None:
+    number = content.get("format")
+    if number is None:
         raise UserError(f"{path} was written by an older version: commit {OLDER} reads it")
-    if found != FORMAT:
-        raise UserError(f"{path} has format {found}, and this version reads format {FORMAT}")
+    if number != FORMAT:
+        raise UserError(f"{path} has format {number}, and this version reads format {FORMAT}")

@@ -1,4 +1,4 @@
-"""What git says of the checkout; None or empty where it cannot be found out."""
+"""Reads commit, branch and changes of the checkout from git; None or empty where git has no answer."""
 
 import os
 import shutil
@@ -10,16 +10,16 @@ from typing import Any
 
 from lab.engine.utils.paths import ROOT
 
-LARGE = 1_000_000  # bytes; an untracked file above is no code
-TIMEOUT = 5.0  # seconds for one answer from git
+LARGE = 1_000_000  # bytes; a larger untracked file is considered data
+TIMEOUT = 5.0  # seconds for one command
 
 
 def git(root: Path = ROOT) -> dict[str, Any] | None:
-    """The commit, the branch (None where HEAD is detached), whether files differ; None outside a repository."""
-    said = _git(root, ["status", "--porcelain=v2", "--branch", "--untracked-files=normal"])
-    if said is None:
+    """Returns commit, branch (None where HEAD is detached) and whether files differ; None outside a repository."""
+    output = _git(root, ["status", "--porcelain=v2", "--branch", "--untracked-files=normal"])
+    if output is None:
         return None
-    lines = said.decode(errors="replace").splitlines()
+    lines = output.decode(errors="replace").splitlines()
     head = {line.split()[1]: line.split(maxsplit=2)[2] for line in lines if line.startswith("# ")}
     commit, branch = head.get("branch.oid"), head.get("branch.head")
     return {
@@ -30,11 +30,11 @@ def git(root: Path = ROOT) -> dict[str, Any] | None:
 
 
 def patch(root: Path = ROOT) -> str:
-    """How the checkout differs from its commit, for `git apply --binary`: changed files, and new ones.
+    """Returns how the checkout differs from its commit, for `git apply --binary`: changed files, and new ones.
 
-    New files are those that git does not ignore, up to `LARGE` bytes; larger ones are named in comments at the top,
-    which `git apply` passes over. Empty where nothing differs, or where there is no commit. Bytes that are no UTF-8
-    are kept as surrogates: write it with `save_patch`.
+    New files are those that git does not ignore, up to `LARGE` bytes; comments at the top, which `git apply` ignores,
+    name larger ones. Empty where nothing differs or there is no commit. Bytes that are not UTF-8 become surrogates:
+    write it with `save_patch`.
     """
     with tempfile.TemporaryDirectory() as scratch:
         listed = _git(root, ["ls-files", "--others", "--exclude-standard", "-z"])
@@ -44,12 +44,12 @@ def patch(root: Path = ROOT) -> str:
         for name in new:
             try:
                 size = os.lstat(os.path.join(os.fsencode(root), name)).st_size
-            except OSError:  # gone meanwhile
+            except OSError:  # deleted meanwhile
                 continue
             (small if size <= LARGE else large).append((name, size))
         environment: dict[str, str] = {}
         index = (_git(root, ["rev-parse", "--absolute-git-dir"]) or b"").decode().strip() + "/index"
-        if small and os.path.isfile(index):  # new files are announced in a copy of the index: the checkout's own stays
+        if small and os.path.isfile(index):  # add new files to a copy of the index
             shutil.copy(index, f"{scratch}/index")
             Path(scratch, "names").write_bytes(b"\0".join(name for name, _ in small))
             environment = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_LITERAL_PATHSPECS": "1"}
@@ -62,16 +62,16 @@ def patch(root: Path = ROOT) -> str:
 
 
 def save_patch(path: Path, root: Path = ROOT) -> bool:
-    """Writes `patch` to a file, unless it is empty; whether there was one."""
+    """Writes `patch` to a file unless it is empty; returns whether it was written."""
     content = patch(root)
     if content:
         path.write_bytes(content.encode(errors="surrogateescape"))
     return bool(content)
 
 
-def _git(root: Path, words: Sequence[str], environment: dict[str, str] | None = None) -> bytes | None:
-    """What git answers; None where it is missing, fails, or takes too long."""
-    command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", *words]
+def _git(root: Path, arguments: Sequence[str], environment: dict[str, str] | None = None) -> bytes | None:
+    """Returns the output of a git command; None where git is missing, fails, or takes too long."""
+    command = ["git", "-C", str(root), "-c", "core.fsmonitor=false", *arguments]
     try:
         return subprocess.run(
             command,

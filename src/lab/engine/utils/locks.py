@@ -1,4 +1,4 @@
-"""One process at a time in a directory."""
+"""Locks a directory for one process at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +11,15 @@ from lab.engine.utils.errors import UserError
 
 @contextmanager
 def directory_lock(folder: Path, what: str, timeout: float = 0) -> Iterator[None]:
-    """Keeps other processes out of `folder`; the claim ends with its process, however that ends.
+    """Holds the lock of a directory; it is released when its process ends, however that happens.
 
     Args:
-        folder: exists.
-        what: is said of a folder that is taken, such as `is being trained in, by process 3`.
-        timeout: seconds to wait for another process to leave, -1 for as long as it takes.
+        folder: to lock; must exist.
+        what: describes a locked folder in the error, such as `is being trained in, by process 3`.
+        timeout: seconds to wait for another process to release the lock, -1 for no limit.
 
     Raises:
-        UserError: when another process is there.
+        UserError: when another process holds the lock.
     """
     lock = FileLock(folder / ".lock", timeout=timeout)
     try:

@@ -1,4 +1,4 @@
-"""What this machine has, asked without torch, which takes seconds to load."""
+"""Counts GPUs and finds packages without loading torch, which takes seconds."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def count_gpus() -> int:
-    """GPUs that torch will see: NVIDIA's by their driver, narrowed by CUDA_VISIBLE_DEVICES; others are trusted."""
+    """Returns the number of GPUs that torch will see: NVIDIA's as driver and CUDA_VISIBLE_DEVICES say, of others 1."""
     if sys.platform == "darwin" or Path("/dev/kfd").exists():
         return 1
     try:
@@ -19,13 +19,11 @@ def count_gpus() -> int:
     if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)):
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        count.value
-        if visible is None
-        else min(count.value, len([v for v in visible.split(",") if v not in ("", "-1")]))
-    )
+    if visible is None:
+        return count.value
+    return min(count.value, sum(device not in ("", "-1") for device in visible.split(",")))
 
 
 def has_package(name: str) -> bool:
-    """Whether a package that is an extra is installed."""
+    """Returns whether a package is installed."""
     return find_spec(name) is not None

@@ -1,6 +1,6 @@
-"""Where the checkout is."""
+"""Locates the checkout."""
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[4]  # the checkout
+ROOT = Path(__file__).resolve().parents[4]
 CONFIGS = ROOT / "configs"

@@ -1,16 +1,20 @@
-"""Processes that end with the one that started them, also where that was killed."""
+"""Tells the processes of a run apart, and ties them together."""
 
 import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process is sent when the one that started it is gone
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+PR_SET_PDEATHSIG = 1  # prctl(2): sets the signal that this process receives when its parent dies
 
 
 def set_parent_death_signal(parent: int) -> Callable[[], None]:
-    """What a process calls to be sent SIGTERM when `parent`, which started it, is gone; nothing outside of Linux.
+    """Returns a `preexec_fn` that asks Linux to send SIGTERM to the new process when `parent` dies; elsewhere a no-op.
 
     The C library is loaded here, and not between fork and exec.
     """
@@ -19,16 +23,26 @@ def set_parent_death_signal(parent: int) -> Callable[[], None]:
     def prepare() -> None:
         if libc is not None:
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it was gone before it was asked for
+            if os.getppid() != parent:  # the parent died before prctl
                 os._exit(1)
 
     return prepare
 
 
 def global_rank(environ: Mapping[str, str] = os.environ) -> int:
-    """Returns the rank of this process before anything is loaded that knows: torchrun's, srun's, or ours."""
+    """Returns the rank of this process from its environment, as torchrun, srun or our launcher set it."""
     if rank := environ.get("RANK"):
         return int(rank)
-    # Of a task of srun or jsrun the former, of a process that rank 0 starts in a job the latter
+    # srun and jsrun set the first two, our launcher the third, also within a job of Slurm
     names = ("SLURM_PROCID", "JSM_NAMESPACE_RANK", "LOCAL_RANK")
     return next((int(environ[name]) for name in names if int(environ.get(name) or 0)), 0)
+
+
+def gather_objects(value: Any, trainer: "pl.Trainer") -> list[Any]:
+    """Returns the `value` of every rank, ordered by rank. All ranks must call it together."""
+    values = [value] * trainer.world_size
+    if trainer.world_size > 1:
+        from torch import distributed
+
+        distributed.all_gather_object(values, value)
+    return values

@@ -1,4 +1,4 @@
-"""What this checkout adds to the engine."""
+"""Reads the settings of this project from pyproject.toml."""
 
 import tomllib
 from functools import cache
@@ -9,7 +9,7 @@ from lab.engine.utils.paths import ROOT
 
 @cache
 def project_settings() -> dict[str, Any]:
-    """Reads `[tool.lab]` of pyproject.toml: what this checkout adds to the engine."""
+    """Returns `[tool.lab]` of pyproject.toml: resolvers, allowed packages, readable environment variables."""
     path = ROOT / "pyproject.toml"
-    settings: dict[str, Any] = tomllib.loads(path.read_text()).get("tool", {}).get("lab", {}) if path.is_file() else {}
-    return settings
+    table: dict[str, Any] = tomllib.loads(path.read_text()).get("tool", {}).get("lab", {}) if path.is_file() else {}
+    return table

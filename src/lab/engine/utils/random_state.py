@@ -1,4 +1,4 @@
-"""The random number generators of a process, as plain values."""
+"""Saves and restores the global random number generators of a process."""
 
 import random
 from typing import Any
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def random_state() -> dict[str, Any]:
-    """The state of each global random number generator of this process: tensors and plain values."""
-    version, words, gauss = random.getstate()
+    """Returns the state of each global random number generator, as tensors and plain values."""
+    version, internal, gauss = random.getstate()
     name, keys, *position = np.random.get_state(legacy=True)
     return {
-        "python": [version, list(words), gauss],
+        "python": [version, list(internal), gauss],
         "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *position],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
@@ -21,9 +21,9 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Sets every generator as `random_state` found it."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
+    """Restores every generator to a state that `random_state` returned."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
     name, keys, *position = state["numpy"]
     assert isinstance(keys, Tensor)
     np.random.set_state((name, keys.numpy().astype(np.uint32), *position))

@@ -1,4 +1,4 @@
-"""Ranges for signatures: `dropout: Probability = 0.0` says what a config may hold, and `config.schema` reads it."""
+"""Defines ranges for signatures, such as `dropout: Probability = 0.0`; `config.schema` checks configs by them."""
 
 from typing import Annotated
 
@@ -9,8 +9,8 @@ NonNegativeInt = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
-InnerFraction = Annotated[float, Interval(gt=0, lt=1)]  # neither none nor all
-Probability = Annotated[float, Interval(ge=0, lt=1)]  # of leaving something out, so not all
+InnerFraction = Annotated[float, Interval(gt=0, lt=1)]  # excludes none and all
+Probability = Annotated[float, Interval(ge=0, lt=1)]  # of dropping something, so not all
 AtLeastTwo = Annotated[int, Ge(2)]  # classes to tell apart, rows of a covariance
 Seed = Annotated[int, Interval(ge=0, le=2**32 - 1)]  # what numpy takes
 ImageShape = tuple[PositiveInt, PositiveInt, PositiveInt]  # channels, height, width
