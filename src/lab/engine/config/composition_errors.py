@@ -72,9 +72,10 @@ def behind(error: BaseException, kind: type[E]) -> E | None:
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yields an error and its causes, the root last."""
-    yield error
-    if (inner := error.__cause__ or error.__context__) is not None:
-        yield from causes(inner)
+    inner: BaseException | None = error
+    while inner is not None:
+        yield inner
+        inner = inner.__cause__ or inner.__context__
 
 
 def _missing_config(error: MissingConfigException) -> UserError:

@@ -60,13 +60,12 @@ def check_groups(overrides: Sequence[Override]) -> None:
     """
     choices: dict[str, Any] = {}
     for override in overrides:
-        if override.is_delete() and override.key_or_group in signature(run).parameters:
-            key = override.key_or_group
-            raise UserError(f"~{key}: every run has one; {key}=none where --help lists it, or {key}.KEY=null")
-        if not options(override.key_or_group) or isinstance(override.value(), dict):  # the latter changes keys
+        group, value = override.key_or_group, override.value()
+        if override.is_delete() and group in signature(run).parameters:
+            raise UserError(f"~{group}: every run has one; {group}=none where --help lists it, or {group}.KEY=null")
+        if not options(group) or isinstance(value, dict):  # the latter changes keys
             continue
-        if not (override.is_delete() or override.is_sweep_override() or isinstance(override.value(), str | list)):
+        if not (override.is_delete() or override.is_sweep_override() or isinstance(value, str | list)):
             raise UserError(f"{override.input_line}: expected the name of a choice; `--help` lists those of each group")
-        group, value = override.key_or_group, str(override.value())
-        if choices.setdefault(group, value) != value:
+        if choices.setdefault(group, str(value)) != str(value):
             raise UserError(f"{group} is chosen twice: {group}={choices[group]} and {group}={value}; leave one out")
