@@ -26,7 +26,8 @@ class CSV(TableDataModule):
     Args:
         path: of the file.
         target: name of the column to predict.
-        task: `auto` means classification for words, booleans and whole numbers with at most 20 different values.
+        task: `classification`, `regression`, or `auto`: classification for words, booleans and whole numbers with at
+            most 20 different values.
         drop: names of the columns to leave out.
         val_fraction: of the rows, held out for validation.
         test_fraction: of the rows, held out to test on.

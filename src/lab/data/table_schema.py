@@ -79,8 +79,7 @@ def infer_schema(
     Args:
         words: what `read_csv` returns.
         target: name of the column to predict.
-        task: `classification`, `regression`, or `auto`: classification for words, booleans and whole numbers with at
-            most 20 different values.
+        task: see `lab.data.csv.CSV`, like `drop`.
         drop: names of the columns to leave out.
         name: of the file.
 
@@ -132,13 +131,10 @@ def encode_features(words: pl.DataFrame, schema: Schema, name: str) -> NDArray[n
     features = []
     for column, kind in schema.items():
         _check_column(words, column, f"{name} has no column {column}, which the run's model reads")
-        values = _parse(words[column], kind)
-        if isinstance(kind, str):
-            _check_known(words[column], values, name, "no number" if kind == "number" else "not true or false")
-            features.append(values)
-        else:
-            _check_known(words[column], values, name, "no word", kind)
-            features += [(values == category).cast(pl.Float64) for category in kind]
+        values, categories = _parse(words[column], kind), kind if isinstance(kind, list) else []
+        wrong = {"number": "no number", "boolean": "not true or false"}.get(str(kind), "no word")
+        _check_known(words[column], values, name, wrong, categories)
+        features += [(values == category).cast(pl.Float64) for category in categories] or [values]
     return np.column_stack([feature.to_numpy() for feature in features])
 
 
