@@ -29,6 +29,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NOT_HANDED_ON = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
+class PoolReturn(JobReturn):
+    """Holds what a job's process came to."""
+
+    def end(self, status: JobStatus, value: Any) -> "PoolReturn":
+        """Sets how it ended, with its objective or its error."""
+        self.status, self.return_value = status, value
+        return self
+
+
 @dataclass
 class PoolJob:
     """Is one job, and its process while it is at work.
@@ -87,23 +96,20 @@ class PoolJob:
     def end(self) -> JobReturn:
         """Returns what its process came to; of one that was killed, the ranks that it had started end, too."""
         name, status, seconds = self.directory.name, self.process.returncode, time.monotonic() - self.began
-        done = JobReturn(overrides=self.overrides, working_dir=str(self.directory), task_name="train")
+        result = PoolReturn(overrides=self.overrides, working_dir=str(self.directory), task_name="train")
         if status:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             cause = self._cause()
             log.info("job %s failed after %.0f s: %s; see %s", name, seconds, cause, self.directory / "output.log")
             # Of one that was killed it stays unknown: whoever killed it, the job may go on
-            done.status = JobStatus.FAILED if status > 0 else JobStatus.UNKNOWN
-            done.return_value = RunFailed(cause)
-            return done
+            return result.end(JobStatus.FAILED if status > 0 else JobStatus.UNKNOWN, RunFailed(cause))
         run = Run(self.directory)
         metric = str(OmegaConf.select(run.saved, "objective.metric"))
         score = run.metrics.get(metric)
         shown = "" if score is None else f": {metric} {score:.4f}"
         log.info("job %s %s%s, %.0f s", name, run.status, shown, seconds)
-        done.status, done.return_value = JobStatus.COMPLETED, score
-        return done
+        return result.end(JobStatus.COMPLETED, score)
 
     def _cause(self) -> str:
         """Says why its process failed, in a line: the signal, or the last error that it told of."""
