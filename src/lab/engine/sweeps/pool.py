@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import current_thread, main_thread
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -27,6 +28,14 @@ log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Of ranks and jobs that this process may itself be part of; a job of the pool begins its own
 NOT_HANDED_ON = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class PoolReturn(JobReturn):
+    """Holds what a process that has ended came to."""
+
+    def end(self, status: JobStatus, value: Any) -> None:
+        """Says how it ended: its figure, or the error."""
+        self.status, self.return_value = status, value
 
 
 @dataclass
@@ -87,22 +96,21 @@ class PoolJob:
     def end(self) -> JobReturn:
         """Returns what its process came to; of one that was killed, the ranks that it had started end, too."""
         name, status, seconds = self.directory.name, self.process.returncode, time.monotonic() - self.began
-        done = JobReturn(overrides=self.overrides, working_dir=str(self.directory), task_name="train")
+        done = PoolReturn(overrides=self.overrides, working_dir=str(self.directory), task_name="train")
         if status:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             cause = self._cause()
             log.info("job %s failed after %.0f s: %s; see %s", name, seconds, cause, self.directory / "output.log")
             # Of one that was killed it stays unknown: whoever killed it, the job may go on
-            done.status = JobStatus.FAILED if status > 0 else JobStatus.UNKNOWN
-            done.return_value = RunFailed(cause)
+            done.end(JobStatus.FAILED if status > 0 else JobStatus.UNKNOWN, RunFailed(cause))
             return done
         run = Run(self.directory)
         metric = str(OmegaConf.select(run.saved, "objective.metric"))
         score = run.metrics.get(metric)
         shown = "" if score is None else f": {metric} {score:.4f}"
         log.info("job %s %s%s, %.0f s", name, run.status, shown, seconds)
-        done.status, done.return_value = JobStatus.COMPLETED, score
+        done.end(JobStatus.COMPLETED, score)
         return done
 
     def _cause(self) -> str:
