@@ -45,7 +45,7 @@ def ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str, str], Any
         Preempted: when a signal stopped another rank.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size == 1 or type(environment) in (type(None), LightningEnvironment):
+    if trainer.world_size == 1 or environment is None or type(environment) is LightningEnvironment:
         yield
         return
     if not trainer.is_global_zero:  # only rank 0 logs progress
