@@ -53,7 +53,7 @@ def stopping_at(steps: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
         asked[0] += 1
         return 15 if asked[0] in steps else 0
 
-    monkeypatch.setattr(SignalHandler, "asked", ask)
+    monkeypatch.setattr(SignalHandler, "received", ask)
 
 
 def result(run: Run) -> dict[str, Any]:
