@@ -56,12 +56,14 @@ def _check_value(key: str, value: Any, schema: Schema) -> None:
         return
     branches = list(_branches(schema))
     choices = [choice for branch in branches for choice in _choices(branch)]
-    if any(isinstance(choice, str) for choice in choices) and not isinstance(value, list | dict):
+    if isinstance(value, str) and any(isinstance(choice, str) for choice in choices):
         names = list(dict.fromkeys(map(_literal, choices)))
         others = _describe({"anyOf": [branch for branch in branches if not _choices(branch)]})
         listed = ", ".join(names) + (f"; or {others}" if others else "")
         raise UserError(f"{key}={value}: no such choice{nearest(str(value), names)}\nchoices: {listed}")
-    takes_text = any(branch.get("type") == "string" and "pattern" not in branch for branch in branches)
+    takes_text = any(
+        branch.get("type") == "string" and not {"pattern", "enum", "const"} & {*branch} for branch in branches
+    )
     quoted = f"\nwrite {key}=\"'{value}'\"" if isinstance(value, int | float) and takes_text else ""
     raise UserError(f"{key}={value}: expected {_describe(schema)}{quoted}")
 

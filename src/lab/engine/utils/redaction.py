@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 from omegaconf import OmegaConf
-from omegaconf.resolvers import oc
 
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.project import project_settings
@@ -54,8 +53,12 @@ def _env(key: str, *default: Any) -> str | None:
     A file could send what it reads anywhere. So it reads a variable that may hold a secret only where the command line
     names it, or `environment` of [tool.lab] in pyproject.toml.
     """
-    value = oc.env(key, *default)
-    if value is None or key not in os.environ or HARMLESS_NAME.fullmatch(key):
+    if key not in os.environ:
+        if not default:
+            raise KeyError(f"Environment variable '{key}' not found")
+        return None if default[0] is None else str(default[0])
+    value = os.environ[key]
+    if HARMLESS_NAME.fullmatch(key):
         return value
     if not (_is_plain(value) or key in command_line_references() or key in project_settings().get("environment", [])):
         raise UserError(
