@@ -73,7 +73,7 @@ def help_text(width: int = 80, config_dir: Path | None = None) -> str:
         "Keys: optimizer.lr=1e-3; --cfg job prints them all": KEYS,
         "Flags": FLAGS,
         "Scripts: each has a --help of its own": _scripts(),
-        "Documentation": {"README.md": "training, sweeps, results, how to add a model or a dataset"} | pages,
+        "Documentation": {"README.md": "a tour, and how to add a model or a dataset"} | pages,
     }
     return "\n".join([USAGE, EXAMPLES, *(_table(title, rows, width) for title, rows in tables.items())])
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from lab.engine.utils.errors import UserError
 
-FORMAT = 2
-OLDER = "3b74302"  # the commit that reads files without a number
+FORMAT = 3
+READERS = {None: "3b74302", 2: "ed1b022"}  # commits that read older formats; the first files had no number
 
 
 def check_format(content: Mapping[str, Any], path: Path) -> None:
@@ -17,7 +17,7 @@ def check_format(content: Mapping[str, Any], path: Path) -> None:
         UserError: with the commit that reads it.
     """
     number = content.get("format")
-    if number is None:
-        raise UserError(f"{path} was written by an older version: commit {OLDER} reads it")
+    if number in READERS:
+        raise UserError(f"{path} was written by an older version: commit {READERS[number]} reads it")
     if number != FORMAT:
         raise UserError(f"{path} has format {number}, and this version reads format {FORMAT}")
