@@ -358,7 +358,7 @@ def run(place: Path) -> Run:
     (directory / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {choices: {data: digits, model: lenet}}}\n")
     (directory / ".hydra" / "overrides.yaml").write_text("[]\n")
     (directory / "run.json").write_text(json.dumps({"format": FORMAT, "status": "preempted"}))
-    torch.save({"state_dict": {}, "format": 2}, directory / "checkpoints" / "last.ckpt")
+    torch.save({"state_dict": {}, "format": FORMAT}, directory / "checkpoints" / "last.ckpt")
     return Run(directory)
 
 
@@ -508,7 +508,7 @@ def test_a_hostile_checkpoint_is_refused(kind: str, place: Path) -> None:
             archive.writestr("../../guarded/train.log", "x")
             archive.writestr("a/data.pkl", pickle.dumps(evil))
     else:
-        torch.save({"format": 2, "state_dict": {}, kind: evil}, path)
+        torch.save({"format": FORMAT, "state_dict": {}, kind: evil}, path)
     with pytest.raises((UserError, RuntimeError)):
         read_checkpoint(path)
 

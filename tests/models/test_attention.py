@@ -105,7 +105,7 @@ def test_the_embedding_reads_the_tokens_out() -> None:
 @pytest.mark.parametrize(("pool", "tokens"), [("mean", 49), ("class_token", 50)])
 def test_vit_has_a_token_for_each_patch(pool: str, tokens: int) -> None:
     model = ViT([1, 28, 28], 10, patch_size=4, embed_dim=8, num_layers=1, num_heads=2, pool=pool)  # type: ignore[arg-type]
-    assert model.position_encoding.shape == (1, tokens, 8)
+    assert model.positions.shape == (1, tokens, 8)
     assert model(torch.randn(2, 1, 28, 28)).shape == (2, 10)
 
 

@@ -29,7 +29,7 @@ def test_what_a_sampler_needs_is_named(package: str, words: list[str], monkeypat
 
 
 def test_without_optuna_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab.engine.config.security.find_spec", lambda name: None)
+    monkeypatch.setattr("lab.engine.config.security.has_package", lambda name: name != "optuna")
     assert "pip install -e .[optuna]" in refusal(OPTUNA)
 
 

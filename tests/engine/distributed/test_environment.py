@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.utilities import rank_zero_only
 
 from lab.engine.distributed.environment import RankEnvironment
 from lab.engine.distributed.rendezvous import announce_run_dir, await_run_dir, open_store
@@ -45,4 +46,5 @@ def test_another_rank_is_told_the_run_directory(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("MASTER_ADDR", first.main_address)
     monkeypatch.setenv("MASTER_PORT", str(first.main_port))
     monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # which rank 1 sets for its process
     assert await_run_dir() == tmp_path

@@ -24,6 +24,7 @@ from lab.engine.config.compose import compose
 from lab.engine.inference.forward import forward_arguments, named_outputs
 from lab.engine.inference.predict import predict, to_columns
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.formats import FORMAT
 
 DEMOS = "pytorch_lightning.demos.boring_classes"
 
@@ -38,7 +39,7 @@ def record(folder: Path, seed: int) -> Path:
     trainer.fit(BoringModel(), datamodule=BoringDataModule())
     trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
     saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    torch.save(saved | {"format": 2}, folder / "checkpoints" / "last.ckpt")
+    torch.save(saved | {"format": FORMAT}, folder / "checkpoints" / "last.ckpt")
     config: Any = OmegaConf.to_container(compose(["trainer=cpu", "logger=none"]), resolve=False)
     config |= {
         "data": {"_target_": f"{DEMOS}.BoringDataModule"},
@@ -54,7 +55,7 @@ def record(folder: Path, seed: int) -> Path:
     (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(["model=boring", "data=boring"]))
     choices = {"data": "boring", "model": "boring"}
     (folder / ".hydra" / "hydra.yaml").write_text(json.dumps({"hydra": {"runtime": {"choices": choices}}}))
-    (folder / "run.json").write_text(json.dumps({"format": 2, "status": "completed", "seed": seed}))
+    (folder / "run.json").write_text(json.dumps({"format": FORMAT, "status": "completed", "seed": seed}))
     (folder / "metrics.json").write_text(json.dumps({"cost/seconds": 1.0 + seed, "test_loss": 0.5 + seed}))
     return folder
 

@@ -45,7 +45,7 @@ def checkpoint() -> dict[str, Any]:
     return {
         "state_dict": model.state_dict(),
         "hyper_parameters": dict(model.hparams),
-        "format": 2,
+        "format": FORMAT,
         "pytorch-lightning_version": version("pytorch-lightning"),
         "epoch": 0,
         "global_step": 0,
