@@ -13,28 +13,9 @@ from torch import Tensor
 from lab.engine.cli.command import check_sweep
 from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate
-from lab.engine.config.validate import validate
 from lab.engine.inference.reuse import check_data_compatibility
-from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.paths import CONFIGS
 from tests.conftest import SMALL_DATA, Compose, choices, fits, small, with_dims
-
-GROUPS = sorted(
-    path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("hydra", "paths", "sweep")
-)
-ALL = [(group, choice) for group in GROUPS for choice in choices(group)]
-
-
-@pytest.mark.parametrize(("group", "choice"), ALL)
-def test_every_choice_composes_and_is_right(
-    group: str, choice: str, cfg: Compose, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(machine, "count_gpus", lambda: 8)
-    monkeypatch.setattr(machine, "has_package", lambda name: True)
-    composed = cfg(f"{group}={choice}", *partner(group, choice))
-    validate(composed)
-    OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
 
 
 def partner(group: str, choice: str) -> list[str]:

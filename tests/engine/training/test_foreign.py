@@ -167,6 +167,7 @@ def test_an_optimizer_that_the_model_does_not_take_is_refused_in_words(tmp_path:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_package_of_ones_own_is_trained_killed_and_resumed_to_the_bit(checkout: Path, tmp_path: Path) -> None:
     uninterrupted = start(checkout, "src/train.py", *RUN, f"paths.log_dir={tmp_path}/straight")
     killed = [*RUN, f"paths.log_dir={tmp_path}/killed", "model.pause=0.05"]
