@@ -96,8 +96,14 @@ def trainer_tax(name: str, pairs: int, data_dir: str) -> None:
     template, plain, ratios = [], [], []
     for _ in range(pairs):
         with tempfile.TemporaryDirectory() as run_dir:
-            words = [f"model={name}", "data=mnist", "trainer=cpu", "trainer.max_epochs=2", f"paths.run_dir={run_dir}"]
-            cfg = composed(*words, data_dir=data_dir)
+            overrides = [
+                f"model={name}",
+                "data=mnist",
+                "trainer=cpu",
+                "trainer.max_epochs=2",
+                f"paths.run_dir={run_dir}",
+            ]
+            cfg = composed(*overrides, data_dir=data_dir)
             template.append(template_epochs(cfg)[1])  # the first warms up
             plain.append(plain_epochs(cfg)[1])
         ratios.append(template[-1] / plain[-1])
@@ -133,8 +139,8 @@ def data_path(pairs: int, data_dir: str) -> None:
 
 def sampling(pairs: int, length: int = 256) -> None:
     """Seconds that a GPT of four layers needs for `length` tokens, with its cache of keys and values and without."""
-    words = ["model=gpt", "model.embed_dim=128", "model.num_layers=4", "data=text", f"data.context_length={length}"]
-    cfg = composed(*words, data_dir="")
+    overrides = ["model=gpt", "model.embed_dim=128", "model.num_layers=4", "data=text", f"data.context_length={length}"]
+    cfg = composed(*overrides, data_dir="")
     model = instantiate(cfg.model)
     prompt = torch.zeros(1, 1, dtype=torch.long)
 
@@ -207,8 +213,8 @@ print(time.perf_counter() - start)
 def opening(pairs: int) -> None:
     """Seconds from a run's directory to its model, in a fresh process that has imported torch and Lightning."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["trainer.max_epochs=1", "data.num_samples=600", "data.num_val=100"]
-        train = [sys.executable, str(ROOT / "src" / "train.py"), *words, f"paths.log_dir={folder}"]
+        overrides = ["trainer.max_epochs=1", "data.num_samples=600", "data.num_val=100"]
+        train = [sys.executable, str(ROOT / "src" / "train.py"), *overrides, f"paths.log_dir={folder}"]
         subprocess.run(train, check=True, capture_output=True, timeout=300)
         code = OPENING.format(run=str((Path(folder) / "latest").resolve()))
         timed = [

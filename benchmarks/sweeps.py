@@ -29,11 +29,11 @@ SHORT = ["model=mlp", "trainer.max_epochs=1", "trainer.limit_train_batches=20", 
 WITHIN = 5e-4  # 0.05 points of accuracy
 
 
-def train(*words: str, timeout: float = 7200) -> float:
+def train(*overrides: str, timeout: float = 7200) -> float:
     """Seconds that a command line takes."""
     start = time.perf_counter()
     done = subprocess.run(
-        [*TRAIN, *words], capture_output=True, text=True, timeout=timeout, check=False, env=ONE_THREAD
+        [*TRAIN, *overrides], capture_output=True, text=True, timeout=timeout, check=False, env=ONE_THREAD
     )
     if done.returncode:
         sys.exit(done.stderr)
@@ -89,9 +89,9 @@ def throughput(paths: list[str], repeats: int, trials: int) -> None:
     reused, fresh = [], []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
-            words = [*SHORT, "test=false", f"paths.log_dir={folder}", *paths]
-            reused.append(train("-m", f"seed=range({trials})", *words))
-            fresh.append(sum(train(f"seed={seed}", *words) for seed in range(trials)))
+            overrides = [*SHORT, "test=false", f"paths.log_dir={folder}", *paths]
+            reused.append(train("-m", f"seed=range({trials})", *overrides))
+            fresh.append(sum(train(f"seed={seed}", *overrides) for seed in range(trials)))
     a, b = (trials * 60 / statistics.median(times) for times in (reused, fresh))
     print(
         f"throughput: {a:.0f} trials a minute in one process, {b:.1f} in fresh ones: {a / b:.1f} times"
@@ -102,9 +102,9 @@ def throughput(paths: list[str], repeats: int, trials: int) -> None:
 def memory(paths: list[str], jobs: int) -> None:
     """Resident memory of one process after each job."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [*SHORT, "model=lenet", f"paths.log_dir={folder}", *paths]
+        overrides = [*SHORT, "model=lenet", f"paths.log_dir={folder}", *paths]
         process = subprocess.Popen(
-            [*TRAIN, "-m", f"seed=range({jobs})", *words[1:]], stdout=subprocess.DEVNULL, env=ONE_THREAD
+            [*TRAIN, "-m", f"seed=range({jobs})", *overrides[1:]], stdout=subprocess.DEVNULL, env=ONE_THREAD
         )
         sizes: dict[int, int] = {}
         while process.poll() is None:

@@ -15,7 +15,7 @@ def main(words: list[str]) -> None:
     arguments, overrides = parse(words, {"run": "latest", "checkpoint": "best"})
     run, which = Run.open(arguments["run"]), arguments["checkpoint"]
     path = run.checkpoint(which)
-    config, name, told = with_data(run, overrides)
+    config, name, model_arguments = with_data(run, overrides)
 
     import pytorch_lightning as pl  # seconds: once the arguments are known to be right
     from rich.console import Console
@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
         default_root_dir=run.dir,
         callbacks=[*run.test_callbacks(config)],
     )
-    found = trainer.test(run.model(which, **told), data, verbose=False)
+    found = trainer.test(run.model(which, **model_arguments), data, verbose=False)
     metrics = {metric: value for of_loader in found for metric, value in of_loader.items()}
     metrics |= gaps(metrics, data)
     table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {name}")

@@ -7,7 +7,7 @@ in=FILE                    what the run's data reads: images (.png, .jpg: one, a
 prompt="…"                 a text for a language model; num_tokens= temperature= top_k= top_p= seed=
 num_samples=N              images of a VAE or GAN, as a grid in a PNG file; seed=
 
-out= is a file: .csv, .jsonl or .txt (the answers alone) for rows and texts, .png for samples, which also says what is
+out= is a file: .csv, .jsonl or .txt (its main column) for rows and texts, .png for samples, which also says what is
 made where nothing else does; without it the terminal shows the first rows.
 """
 
@@ -23,9 +23,9 @@ from lab.engine.utils.files import atomic_write
 
 def main(words: list[str]) -> None:
     asked = read_request(words)
-    config, told = asked.run.config, dict[str, Any]()
+    config, model_arguments = asked.run.config, dict[str, Any]()
     if asked.kind in ("in", "") and not asked.files:
-        config, _, told = with_data(asked.run, asked.overrides)
+        config, _, model_arguments = with_data(asked.run, asked.overrides)
 
     import pytorch_lightning  # noqa: F401  # seconds: once the arguments are known to be right
     import torch
@@ -33,7 +33,7 @@ def main(words: list[str]) -> None:
     from lab.engine.utils.console import quiet
 
     quiet()  # after the import, which sets the level of Lightning's log
-    model: Any = asked.run.model(asked.checkpoint, **told)
+    model: Any = asked.run.model(asked.checkpoint, **model_arguments)
     kind = check_model(asked, model)
     data: Any = datamodule(asked.run, config, asked.checkpoint)
     if kind == "in":
@@ -49,11 +49,11 @@ def main(words: list[str]) -> None:
 def write_rows(asked: Request, model: Any, data: Any) -> None:
     from lab.engine.inference.predict import predict
 
-    table, answers = predict(model, data, asked.source, readable_files(asked, data))
+    table, main_columns = predict(model, data, asked.source, readable_files(asked, data))
     if asked.out is None:
         show_table(table, f"{asked.run.dir.name}, {asked.checkpoint}.ckpt, on {asked.source}")
     else:
-        write_table(asked.out, table, answers)
+        write_table(asked.out, table, main_columns)
         print(f"{len(table):,} rows written to {asked.out}")
 
 

@@ -24,7 +24,7 @@ HEADER = ["| command | measured (mean ± sd) | expected | seeds | time | source 
 
 
 @dataclass(frozen=True)
-class Claim:
+class Expectation:
     """One figure that an experiment's header promises: `expected: METRIC >= BOUND`, or `<=`."""
 
     metric: str
@@ -41,12 +41,12 @@ class Experiment:
     """What an experiment's header says.
 
     Args:
-        claims: its lines `expected: METRIC >= BOUND`.
+        expectations: its lines `expected: METRIC >= BOUND`.
         source: where the figures come from.
         seeds: how many a reproduction runs; a header with `seeds: 1` is of one that takes long.
     """
 
-    claims: list[Claim]
+    expectations: list[Expectation]
     source: str
     seeds: int = 5
 
@@ -59,8 +59,8 @@ class Experiment:
         seeds = re.search(r"^# seeds: +(\d+)", text, flags=re.M)
         if not expected or not source:
             raise ValueError(f"{path}: its header needs the lines `# expected: METRIC >= BOUND` and `# source: …`")
-        claims = [Claim(metric, relation, float(bound)) for metric, relation, bound in expected]
-        return cls(claims, source[1], int(seeds[1]) if seeds else 5)
+        expectations = [Expectation(metric, relation, float(bound)) for metric, relation, bound in expected]
+        return cls(expectations, source[1], int(seeds[1]) if seeds else 5)
 
 
 def measure(name: str, seed: int, overrides: list[str], timeout: float, jobs: int) -> tuple[Run, float]:
@@ -129,16 +129,16 @@ def summarize(
 ) -> tuple[str, bool]:
     """A row of the table, and whether every promise was kept."""
     measured, kept = [], True
-    for claim in experiment.claims:
-        if any(claim.metric not in run for run in metrics):
-            raise RuntimeError(f"{claim.metric} is not among the figures of the run: {', '.join(metrics[0])}")
-        values = [run[claim.metric] for run in metrics]
+    for expectation in experiment.expectations:
+        if any(expectation.metric not in run for run in metrics):
+            raise RuntimeError(f"{expectation.metric} is not among the figures of the run: {', '.join(metrics[0])}")
+        values = [run[expectation.metric] for run in metrics]
         mean = statistics.mean(values)
         spread = f" ± {_figure(statistics.stdev(values))}" if len(values) > 1 else ""
-        holds = claim.holds(mean)
-        measured.append(f"{claim.metric} {_figure(mean)}{spread}{'' if holds else ' **missed**'}")
+        holds = expectation.holds(mean)
+        measured.append(f"{expectation.metric} {_figure(mean)}{spread}{'' if holds else ' **missed**'}")
         kept &= holds
-    expected = ", ".join(f"{claim.relation} {claim.bound:g}" for claim in experiment.claims)
+    expected = ", ".join(f"{expectation.relation} {expectation.bound:g}" for expectation in experiment.expectations)
     row = (
         f"| `experiment={name}` | {', '.join(measured)} | {expected} | {len(metrics)} "
         f"| {statistics.median(seconds):.0f} s | {experiment.source} |"

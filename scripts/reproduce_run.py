@@ -32,10 +32,10 @@ def main(words: list[str]) -> int:
         raise UserError(f"{old.dir} has no metrics.json (status {old.status}): there is nothing to compare with")
     record = old.record
     if found := changes_since(old.dir, record):
-        told = "\n".join(f"  {line}" for line in found[:7])
+        shown = "\n".join(f"  {line}" for line in found[:7])
         if arguments["force"] == "false":
-            raise UserError(f"this is not what {old.dir.name} ran with:\n{told}\nforce=true runs it all the same")
-        print(f"this is not what the run ran with:\n{told}")
+            raise UserError(f"this is not what {old.dir.name} ran with:\n{shown}\nforce=true runs it all the same")
+        print(f"this is not what the run ran with:\n{shown}")
 
     new = old.dir.with_name(f"{old.dir.name}-again-{token_hex(2)}")
     environment = dict(os.environ)

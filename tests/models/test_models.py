@@ -79,7 +79,7 @@ def data_nodes(data_dir: Path) -> dict[str, tuple[Any, Any]]:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_other_pair_is_refused_by_name(model: str, data_nodes: dict[str, tuple[Any, Any]], cfg: Compose) -> None:
     composed = cfg(f"model={model}")
-    known = [data for data in DATA if data != "csv"]  # whether that fits hangs on the file
+    known = [data for data in DATA if data != "csv"]  # whether that fits depends on the file
     for data, (node, dims) in data_nodes.items():
         with open_dict(composed):
             composed.data, composed.dims = node, dims

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import reproduce
-from reproduce import END, HEADER, START, Claim, Experiment, summarize, write
+from reproduce import END, HEADER, START, Expectation, Experiment, summarize, write
 
 from lab.engine.utils.paths import CONFIGS, ROOT
 from tests.conftest import choices
@@ -21,7 +21,7 @@ def test_every_experiment_says_command_source_expectation_and_time(name: str) ->
 
 
 def test_rows_hold_mean_spread_and_verdict() -> None:
-    experiment = Experiment([Claim("test/acc", ">=", 0.9), Claim("test/loss", "<=", 1e-5)], "a book")
+    experiment = Experiment([Expectation("test/acc", ">=", 0.9), Expectation("test/loss", "<=", 1e-5)], "a book")
     metrics = [{"test/acc": 0.90, "test/loss": 1e-5}, {"test/acc": 0.92, "test/loss": 3e-5}]
     row, kept = summarize("foo", experiment, metrics, [10.0, 20.0])
     assert row == (

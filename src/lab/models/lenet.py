@@ -72,5 +72,5 @@ class LeNet(Classifier):
 
 
 def _activation(dropout: float) -> nn.Module:
-    """One module either way, so that a checkpoint's keys do not hang on dropout."""
+    """One module either way, so that a checkpoint's keys do not depend on dropout."""
     return nn.Sequential(nn.ReLU(), nn.Dropout(dropout)) if dropout else nn.ReLU()

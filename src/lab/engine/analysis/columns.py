@@ -69,7 +69,7 @@ def text(found: Any) -> str:
     return str(found)
 
 
-def settings(runs: Sequence[Recorded], keys: Sequence[str]) -> list[dict[str, Any]]:
+def values_by_key(runs: Sequence[Recorded], keys: Sequence[str]) -> list[dict[str, Any]]:
     """Returns what each of `runs` has at `keys`.
 
     A key of a class that all runs of this class have alike is left out of theirs: it was varied for another one.

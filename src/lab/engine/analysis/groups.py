@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lab.engine.analysis.columns import columns, comparable, label, settings, text, value
+from lab.engine.analysis.columns import columns, comparable, label, text, value, values_by_key
 from lab.engine.analysis.recorded import ORDER, Recorded
 
 
@@ -67,7 +67,7 @@ def group_runs(runs: Sequence[Recorded]) -> list[Group]:
     firsts = [alike[0] for alike in found.values()]
     keys = columns(firsts) if len(found) > 1 else []
     groups: dict[str, Group] = {}
-    for first, alike, values in zip(firsts, found.values(), settings(firsts, keys), strict=True):
+    for first, alike, values in zip(firsts, found.values(), values_by_key(firsts, keys), strict=True):
         plain = name = label(values, keys) or " on ".join(text(value(first, key)) for key in ("model", "data"))
         number = 1
         while name in groups:  # alike in all that is written, such as 0.1 and 0.1000000001

@@ -146,12 +146,12 @@ def export(part: Exported, model: nn.Module, to: str, path: Path, metadata: dict
     Raises:
         RunFailed: when what was written differs from the model.
     """
-    told = json.dumps(metadata, default=str)
+    saved_metadata = json.dumps(metadata, default=str)
     with atomic_write(path) as partial, torch.no_grad(), _quiet():
         if to == "safetensors":
-            _write_weights(model, partial, told)
+            _write_weights(model, partial, saved_metadata)
             return {}
-        loaded = (_write_onnx if to == "onnx" else _write_program)(part, partial, told)
+        loaded = (_write_onnx if to == "onnx" else _write_program)(part, partial, saved_metadata)
         return {batch: _difference(loaded, part, batch, steps) for batch, steps in CHECKED}
 
 
@@ -164,9 +164,9 @@ def _difference(loaded: Loaded, part: Exported, batch: int, steps: int) -> float
         alike = ours.shape == theirs.shape
         difference = float((ours.double() - theirs.double()).abs().max()) if alike and ours.numel() else 0.0
         if not alike or not difference <= TOLERANCE * max(1.0, float(ours.double().abs().max())):
-            told = f"{difference:.2g}" if alike else f"the shape {tuple(theirs.shape)} for {tuple(ours.shape)}"
+            gap = f"{difference:.2g}" if alike else f"the shape {tuple(theirs.shape)} for {tuple(ours.shape)}"
             raise RunFailed(
-                f"what was exported differs from the model by {told} in {name} at batch size {batch}, and"
+                f"what was exported differs from the model by {gap} in {name} at batch size {batch}, and"
                 f" {TOLERANCE:g} is allowed: nothing is written"
             )
         worst = max(worst, difference)

@@ -46,14 +46,14 @@ class TableWriter(pl.Callback):
 
     def __init__(self) -> None:
         self.tables: list[polars.DataFrame] = []
-        self.answers: list[str] = []  # the columns of the first output
+        self.main_columns: list[str] = []  # the columns of the first output
 
     def on_predict_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         found = to_columns(outputs)
-        self.answers = [column.name for column in next(iter(found.values()))]
+        self.main_columns = [column.name for column in next(iter(found.values()))]
         table = polars.DataFrame([column for columns in found.values() for column in columns])
         if len(trainer.num_predict_batches) > 1:
             table = table.with_columns(loader=dataloader_idx)
@@ -110,7 +110,7 @@ def predict(
     counted = {"row": range(1, len(table) + 1)} if files else {"index": range(len(table))}
     names = getattr(loader, "row_names", None) or counted
     first = [polars.Series(name, values) for name, values in names.items() if name not in table.columns]
-    return table.select(*first, polars.all()), writer.answers
+    return table.select(*first, polars.all()), writer.main_columns
 
 
 def split_loaders(data: Any, split: str) -> list[Any]:
@@ -156,8 +156,8 @@ def to_columns(outputs: Any) -> dict[str, list[polars.Series]]:
         raise UserError("the model returned nothing for a batch: predict_step is to return a dict of columns")
     lengths = {column.name: len(column) for columns in found.values() for column in columns}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise UserError(f"the model's outputs for a batch have different lengths: {told}; each needs a row a sample")
+        shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UserError(f"the model's outputs for a batch have different lengths: {shown}; each needs a row a sample")
     return found
 
 

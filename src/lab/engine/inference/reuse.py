@@ -37,7 +37,7 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     """Returns the run's config on one device of this machine, with `overrides` of its data.
 
     Returns:
-        The config, the name of its dataset, and what the model must be told of it, see `check_data_compatibility`.
+        The config, the name of its dataset, and the model arguments that follow it, see `check_data_compatibility`.
     """
     config = run.config
     with open_dict(config):
@@ -70,7 +70,7 @@ def data_dims(config: DictConfig) -> dict[str, Any]:
 
 
 def check_data_compatibility(before: DictConfig, after: DictConfig) -> dict[str, Any]:
-    """Finds what a model that was trained with one config must be told to be used with another one's data.
+    """Finds which arguments of a model change when the data of another config is used.
 
     Returns:
         Arguments of the model that describe the data's units; all others must be as they were.
@@ -81,12 +81,12 @@ def check_data_compatibility(before: DictConfig, after: DictConfig) -> dict[str,
     models: Any = [OmegaConf.to_container(config.model, resolve=True) for config in (before, after)]
     was, now = models
     changed = {key: value for key, value in now.items() if value != was[key]}
-    written: Any = OmegaConf.to_container(after.model, resolve=False)
+    raw: Any = OmegaConf.to_container(after.model, resolve=False)
     units = {f"${{dims.{name}}}" for name in UNITS}
-    told = {key: changed.pop(key) for key in list(changed) if written[key] in units}
+    changes = {key: changed.pop(key) for key in list(changed) if raw[key] in units}
     for key, value in changed.items():
         raise UserError(f"the run's model has {key}={was[key]}, and this data would need {value}: train another model")
-    return told
+    return changes
 
 
 def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> tuple[DictConfig, str]:
