@@ -1,8 +1,11 @@
 """The classification task, against counts by hand, and what it and its architectures refuse."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
 
 from lab.engine.training.train import build
 from lab.engine.utils.errors import UserError
@@ -50,6 +53,26 @@ def test_metrics_agree_with_counts_by_hand(cfg: Compose) -> None:
 def test_sizes_that_cannot_be_are_refused(make: object, said: str) -> None:
     with pytest.raises(UserError, match=said):
         make()  # type: ignore[operator]
+
+
+def test_a_subclass_has_a_loss_and_metrics_of_its_own(cfg: Compose) -> None:
+    class Focal(LeNet):
+        def compute_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            log_p = logits.log_softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
+            return -((1 - log_p.exp()).square() * log_p).mean()  # Lin et al. 2017, equation 4 with gamma = 2
+
+        def make_metrics(self, stage: str) -> dict[str, Any]:
+            return {**super().make_metrics(stage), "top2": MulticlassAccuracy(10, average="micro", top_k=2)}
+
+    module, (_, datamodule, trainer) = Focal(), build(cfg(*SMALL, "logger=none", "callbacks=none"))
+    [metrics] = trainer.test(module, datamodule=datamodule, verbose=False)
+    with torch.no_grad():
+        pairs = [(module.eval()(x), y) for x, y in datamodule.test_dataloader()]
+    logits, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    hits = (logits.topk(2).indices == labels.unsqueeze(1)).any(1)
+    assert metrics["test/top2"] == pytest.approx(float(hits.double().mean()))
+    p = logits.softmax(1)[range(len(labels)), labels]
+    assert metrics["test/loss"] == pytest.approx(float((-((1 - p) ** 2) * p.log()).mean()), rel=1e-4)
 
 
 def test_training_without_an_optimizer_says_so() -> None:
