@@ -99,7 +99,7 @@ def test_a_changed_file_is_named(run: Path) -> None:
     record["git"]["dirty"] = True
     assert changes_since(run, record) == ["files changed since: src/lab/optim.py"]
     (run / "code.patch").unlink()
-    assert changes_since(run, record) == ["files differed from the commit then, and no code.patch says how"]
+    assert changes_since(run, record) == ["files differed from the commit then, and there is no code.patch"]
 
 
 @pytest.mark.parametrize(

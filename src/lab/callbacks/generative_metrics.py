@@ -31,7 +31,9 @@ def frechet(features: Tensor, real: Tensor) -> float:
 
     Source: Dowson and Landau 1982, equation 4; Heusel et al. 2017, equation 6.
     """
-    distance = FrechetInceptionDistance(nn.Identity(), input_img_size=(1, 1, features.shape[1])).to(features.device)
+    shape = (1, 1, features.shape[1])
+    # Rank 0 alone computes: to synchronise would wait for the others for ever
+    distance = FrechetInceptionDistance(nn.Identity(), input_img_size=shape, sync_on_compute=False).to(features.device)
     distance.update(real, real=True)
     distance.update(features, real=False)
     return float(distance.compute())
