@@ -278,7 +278,7 @@ def test_the_tour_runs(checkout: Path) -> None:
     lines = [shlex.join(shlex.split(line, comments=True)) for line in tour.splitlines()]
     assert len(lines) == 11  # the first activates the environment
     said = play(checkout, [words for line in lines if (words := short(line))])
-    assert "going on from" in said
+    assert "resuming from" in said
     assert (checkout / "predictions.csv").read_text().startswith("index,label,probability")
     assert (checkout / "report" / "report.html").stat().st_size > 1000
     assert "largest difference from the model" in said
