@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lab.engine.config.schema_cache import cached_schema
 from lab.engine.config.tree import is_under, values
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
@@ -176,9 +177,13 @@ def authorize_names(config: DictConfig) -> None:
 
 def _parameters(cfg: DictConfig) -> Collection[str]:
     """Returns the names of the arguments that the model's constructor takes."""
-    from lab.engine.config.schema import class_schema  # pydantic loads here
+    model = locate(cfg.model._target_)
+    schema = cached_schema(cfg.model._target_)
+    if schema is None:
+        from lab.engine.config.schema import class_schema  # pydantic loads here: 0.2 s
 
-    properties: dict[str, Any] = class_schema(locate(cfg.model._target_))["properties"]
+        schema = class_schema(model)
+    properties: dict[str, Any] = schema["properties"]
     return properties
 
 

@@ -34,8 +34,8 @@ def check_out(given: str, suffixes: Sequence[str], inputs: Iterable[Path] = ()) 
     return path
 
 
-def write_table(path: Path, table: "polars.DataFrame", answers: Sequence[str]) -> None:
-    """Writes a table as CSV or JSON lines, or as text the `answers` among its columns alone, by the suffix of `path`.
+def write_table(path: Path, table: "polars.DataFrame", main_columns: Sequence[str]) -> None:
+    """Writes a table as CSV or JSON lines, or its `main_columns` alone as text, by the suffix of `path`.
 
     What is no finite number is null in JSON. CSV and text hold lists as Python writes them.
     """
@@ -50,7 +50,7 @@ def write_table(path: Path, table: "polars.DataFrame", answers: Sequence[str]) -
         if path.suffix == ".csv":
             table.write_csv(partial)
         else:
-            table.select(answers).write_csv(partial, include_header=False, separator="\t", quote_style="never")
+            table.select(main_columns).write_csv(partial, include_header=False, separator="\t", quote_style="never")
 
 
 def show_table(table: "polars.DataFrame", title: str) -> None:

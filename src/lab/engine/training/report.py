@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from lab.engine.utils.redaction import redact
 
+STAGES = ("train", "val", "test")  # the columns of the table, in this order
 GROUPS = ("data", "model", "optimizer", "scheduler", "seed")
 
 
@@ -50,11 +51,11 @@ def report(metrics: dict[str, float], directory: Path) -> str:
     """Returns what a run prints at its end: metrics, its directory and, outside of sweeps, commands to run next."""
     lines = [*_table(metrics), f"run directory: {directory}"]
     if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.RUN:
-        run = f"run={os.path.relpath(directory)}"
+        run = os.path.relpath(directory)
         lines += [
             "next: make tensorboard",
-            f"      python scripts/evaluate.py {run}",
-            f"      python src/train.py {run.replace('run', 'resume', 1)} trainer.max_epochs=N",
+            f"      python scripts/evaluate.py run={run}",
+            f"      python src/train.py resume={run} trainer.max_epochs=N",
         ]
     return "\n".join(lines)
 
@@ -66,12 +67,12 @@ def _table(metrics: dict[str, float]) -> Iterator[str]:
         stage, _, metric = name.rpartition("/")
         if stage != "cost":
             rows.setdefault(metric, {})[stage] = value
-    stages = [stage for stage in ("train", "val", "test") if any(stage in row for row in rows.values())]
-    stages += [stage for row in rows.values() for stage in row if stage not in stages]  # of a foreign model
+    logged = dict.fromkeys(stage for row in rows.values() for stage in row)  # of a foreign model, any
+    stages = sorted(logged, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
     width = max(map(len, rows), default=0)
-    yield " " * width + "".join(f"{stage:>10}" for stage in dict.fromkeys(stages))
+    yield " " * width + "".join(f"{stage:>10}" for stage in stages)
     for metric, row in rows.items():
-        cells = (f"{row[stage]:10.4f}" if stage in row else " " * 10 for stage in dict.fromkeys(stages))
+        cells = (f"{row[stage]:10.4f}" if stage in row else " " * 10 for stage in stages)
         yield f"{metric:{width}}{''.join(cells)}".rstrip()
 
 
