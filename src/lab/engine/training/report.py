@@ -69,11 +69,12 @@ def _table(metrics: dict[str, float]) -> Iterator[str]:
             rows.setdefault(metric, {})[stage] = value
     logged = dict.fromkeys(stage for row in rows.values() for stage in row)  # of a foreign model, any
     stages = sorted(logged, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
-    width = max(map(len, rows), default=0)
-    yield " " * width + "".join(f"{stage:>10}" for stage in stages)
-    for metric, row in rows.items():
-        cells = (f"{row[stage]:10.4f}" if stage in row else " " * 10 for stage in stages)
-        yield f"{metric:{width}}{''.join(cells)}".rstrip()
+    table = [["", *stages]]
+    table += [[metric, *(f"{row[s]:.4f}" if s in row else "" for s in stages)] for metric, row in rows.items()]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for name, *values in table:
+        cells = (f"  {value:>{width}}" for value, width in zip(values, widths[1:], strict=True))
+        yield f"{name:{widths[0]}}{''.join(cells)}".rstrip()
 
 
 def is_testable(model: pl.LightningModule, data: Any) -> bool:
