@@ -1,5 +1,6 @@
 """Reproduces a finished run from its saved config, and lists what has changed since."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def _redraw(config: DictConfig, run: Run) -> DictConfig:
 
 
 def changes_since(directory: Path, record: dict[str, Any]) -> list[str]:
-    """Lists how today's code and packages differ from those of the run, a line each.
+    """Lists how today's code and packages differ from those of the run, a line each; other files do not count.
 
     Args:
         directory: of the run; holds `code.patch` where the checkout differed from its commit.
@@ -63,7 +64,7 @@ def changes_since(directory: Path, record: dict[str, Any]) -> list[str]:
     if then.get("dirty") and not before:
         lines.append("files differed from the commit then, and there is no code.patch")
     elif before != (after := patch()):
-        lines.append(f"files changed since: {', '.join(changed_files(before, after)) or 'large ones'}")
+        lines.append(f"files changed since: {', '.join(changed_files(before, after))}")
     if changed := [override for start in record.get("resumed", []) for override in start.get("changed", [])]:
         lines.append(f"it was resumed with {' '.join(changed)}, which is not the same as starting with that")
     for name, version in record.get("versions", {}).items():
@@ -78,6 +79,7 @@ def changed_files(before: str, after: str) -> list[str]:
 
 
 def _files(patch: str) -> dict[str, str]:
-    """Returns the part of a patch for each file, by its name."""
-    parts = patch.split("diff --git ")[1:]
-    return {part.splitlines()[0].rpartition(" b/")[2]: part for part in parts}
+    """Returns the part of a patch for each file, by its name; of one that was left out its size."""
+    left_out, *parts = re.split(r"^diff --git ", patch, flags=re.MULTILINE)
+    sizes = {name: size for size, name in re.findall(r"^# left out, (\d+) bytes: (.*)$", left_out, re.MULTILINE)}
+    return sizes | {part.splitlines()[0].rpartition(" b/")[2]: part for part in parts}
