@@ -230,9 +230,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_run_is_not_resumed_on_a_file_that_has_changed(
-    change: str, cfg: Compose, iris: str, tmp_path: Path
-) -> None:
+def test_a_run_is_not_resumed_on_a_file_that_has_changed(change: str, cfg: Compose, iris: str, tmp_path: Path) -> None:
     path = Path(write(tmp_path / "iris.csv", Path(iris).read_text()))
     short = ["data=csv", f"data.path={path}", "data.target=species", "model=mlp", "logger=none", "trainer.max_epochs=1"]
     train(cfg(*short))

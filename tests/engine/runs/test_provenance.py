@@ -9,7 +9,7 @@ import pytest
 from lab.engine.runs.provenance import PACKAGES, collect_metadata
 from lab.engine.runs.reproduce import changed_files
 from lab.engine.utils import git as git_module
-from lab.engine.utils.git import LARGE, git, patch, save_patch
+from lab.engine.utils.git import LARGE, git, patch, same_code, save_patch
 
 
 def ask(folder: Path, *words: str) -> str:
@@ -98,7 +98,7 @@ def test_large_new_files_and_what_exceeds_the_total_are_named_and_left_out(
     left_out = [f"# left out, {LARGE + 1} bytes: src/a.bin", f"# left out, {LARGE} bytes: src/c.bin"]
     assert said.splitlines()[:2] == left_out
     assert changed_files("", said) == ["src/a.bin", "src/b.bin", "src/c.bin", "src/new.py"]
-    assert len(said) < 10_000
+    assert len(said) < 2 * LARGE
     (tmp_path / "code.patch").write_text(said)
     ask(tmp_path, "clone", str(repository), "again")
     ask(tmp_path / "again", "apply", str(tmp_path / "code.patch"))
@@ -116,6 +116,19 @@ def test_only_code_counts_and_no_secret_is_copied(repository: Path, monkeypatch:
     monkeypatch.setenv("LAB_FAKE_TOKEN", "fake-7f3a9c41e0d2")
     (repository / "src" / "code.py").write_text("token = 'fake-7f3a9c41e0d2'\n")
     assert "+token = '***'" in patch(repository), "a secret of the environment in the code is masked"
+
+
+def test_commits_that_differ_in_documents_alone_have_the_same_code(repository: Path) -> None:
+    commits = [ask(repository, "rev-parse", "HEAD")]
+    for name in ("README.md", "src/code.py"):
+        (repository / name).write_text("other")
+        ask(repository, "commit", "-a", "-m", name)
+        commits.append(ask(repository, "rev-parse", "HEAD"))
+    assert same_code(commits[0], commits[1], repository)
+    assert not same_code(commits[0], commits[2], repository)
+    for unknown in ("0" * 40, None, f"--output={repository}/evil"):
+        assert not same_code(commits[0], unknown, repository)
+    assert not (repository / "evil").exists()
 
 
 def test_no_repository_no_git_and_a_git_that_hangs_fail_nothing(

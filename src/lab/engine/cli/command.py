@@ -70,8 +70,6 @@ def check_run(config: DictConfig) -> None:
     job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     exists = job.resume or job.attach
     overrides = raw_overrides(job.changes if exists else config.hydra.overrides.task)
-    if config.hydra.output_subdir is None and not exists:
-        raise UserError("hydra.output_subdir=null: a run saves its config in .hydra, and cannot be resumed without it")
     run = resumed_config(job)
     check_overrides(overrides, run)
     validate(run)

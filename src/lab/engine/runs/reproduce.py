@@ -14,7 +14,7 @@ from lab.engine.config.drawn import is_drawn
 from lab.engine.runs.provenance import collect_metadata
 from lab.engine.runs.recorder import save_config
 from lab.engine.runs.run import Run
-from lab.engine.utils.git import patch
+from lab.engine.utils.git import patch, same_code
 
 
 def copy_run(run: Run, directory: Path, changes: Sequence[str] = ()) -> None:
@@ -57,8 +57,9 @@ def changes_since(directory: Path, record: dict[str, Any]) -> list[str]:
     now, then = collect_metadata(), record.get("git") or {}
     here = now["git"] or {}
     lines = []
-    if then.get("commit") != here.get("commit"):
-        lines.append(f"commit then {then.get('commit')}, now {here.get('commit')}")
+    commits = then.get("commit"), here.get("commit")
+    if len({*commits}) > 1 and not same_code(*commits):
+        lines.append("commit then {}, now {}".format(*commits))
     saved = directory / "code.patch"
     before = saved.read_bytes().decode(errors="surrogateescape") if saved.is_file() else ""
     if then.get("dirty") and not before:

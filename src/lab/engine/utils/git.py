@@ -33,6 +33,11 @@ def git(root: Path = ROOT) -> dict[str, Any] | None:
     }
 
 
+def same_code(commit: str | None, other: str | None, root: Path = ROOT) -> bool:
+    """Tells whether two commits hold the same code; False where git does not know one of them."""
+    return _git(root, ["diff", "--quiet", "--end-of-options", str(commit), str(other), *CODE]) is not None
+
+
 def patch(root: Path = ROOT) -> str:
     """Returns how the code differs from its commit, for `git apply --binary`: changed files, and new ones.
 
