@@ -17,7 +17,7 @@ from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.paths import CONFIGS
-from tests.conftest import Command
+from tests.conftest import Command, choices
 
 EVIL = "--experimental-rerun=evil.pickle"
 
@@ -194,6 +194,7 @@ def test_latest_is_looked_for_where_files_say_that_runs_lie(
     assert [found.dir for found in Run.list()] == [run]
     assert Sweep.open("latest").dir == sweep
     assert [found.dir for found in find_runs(["latest"])] == [run]
-    for elsewhere, where in (("paths.log_dir='${paths.root_dir}/other'", "other"), ("debug=fast", "logs/debug")):
+    debug = [(f"debug={name}", "logs/debug") for name in choices("debug")]  # which leaves the latest run alone
+    for elsewhere, where in (("paths.log_dir='${paths.root_dir}/other'", "other"), *debug):
         with pytest.raises(UserError, match=f"no run under {tmp_path}/{where} yet"):
             hydra_arguments(["resume=latest", f"paths.root_dir={tmp_path}", elsewhere], {})

@@ -129,6 +129,12 @@ def test_accounts_in_addresses(text: str, shown: str) -> None:
     assert redact(text) == shown
 
 
+@pytest.mark.timeout(30)
+def test_a_long_word_takes_no_time() -> None:
+    word = "x" * 1_000_000
+    assert redact(f"{word} https://{word}@host") == f"{word} https://***@host"
+
+
 def test_log_lines_and_their_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.Logger("test")
     stream = io.StringIO()
