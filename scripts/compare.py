@@ -20,7 +20,7 @@ from lab.engine.cli.errors import script
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
-KNOWN = ("baseline", "metric", "mode", "out")
+KNOWN = ("baseline", "metric", "mode", "out", "paths.log_dir")
 
 
 def main(words: list[str]) -> None:
@@ -31,7 +31,7 @@ def main(words: list[str]) -> None:
     out = Path(asked.pop("out")) if "out" in asked else None
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file: give a folder")
-    comparison = compare(find_runs(places), **asked)
+    comparison = compare(find_runs(places, asked.pop("paths.log_dir", None)), **asked)
     show(comparison)
     if out is not None:
         write_report(comparison, out)

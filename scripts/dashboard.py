@@ -10,13 +10,12 @@ from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.arguments import parse_arguments
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.machine import has_package
-from lab.engine.utils.paths import ROOT
 
 HOST = "127.0.0.1"
 
 
 def main(arguments: list[str]) -> None:
-    given, rest = parse_arguments(arguments, {"sweep": "latest", "port": "8080", "paths.log_dir": str(ROOT / "logs")})
+    given, rest = parse_arguments(arguments, {"sweep": "latest", "port": "8080", "paths.log_dir": ""})
     port = given["port"]
     if rest:
         raise UserError(f"{rest[0]}: no such argument; there are sweep, port and paths.log_dir")

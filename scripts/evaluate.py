@@ -7,13 +7,13 @@ written to evaluation-<data>.json in the run directory.
 import sys
 
 from lab.engine.cli.errors import script
-from lab.engine.inference.reuse import datamodule, parse, with_data
+from lab.engine.inference.reuse import parse, with_data
 from lab.engine.runs.run import Run
 
 
 def main(words: list[str]) -> None:
     arguments, overrides = parse(words, {"run": "latest", "checkpoint": "best"})
-    run, which = Run.open(arguments["run"]), arguments["checkpoint"]
+    run, which = Run.open(arguments["run"], arguments["paths.log_dir"]), arguments["checkpoint"]
     path = run.checkpoint(which)
     config, name, model_arguments = with_data(run, overrides)
 
@@ -25,7 +25,7 @@ def main(words: list[str]) -> None:
     from lab.engine.utils.console import quiet
 
     quiet()
-    data = datamodule(run, config, which)
+    data = run.datamodule(config, which)
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,

@@ -14,7 +14,7 @@ from typing import Any
 
 from lab.engine.cli.errors import script
 from lab.engine.inference.output import check_out
-from lab.engine.inference.reuse import data_dims, datamodule, parse
+from lab.engine.inference.reuse import data_dims, parse
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
@@ -27,7 +27,7 @@ def main(words: list[str]) -> None:
     own, overrides = parse(words, {"run": "latest", "checkpoint": "best", "to": "", "out": ""})
     if overrides:
         raise UserError(f"{overrides[0]}: a model is exported as it is, and takes no overrides")
-    run = Run.open(own["run"])
+    run = Run.open(own["run"], own["paths.log_dir"])
     checkpoint = run.checkpoint(own["checkpoint"])
     to, out = target(run, own["to"], own["out"])
 
@@ -39,7 +39,7 @@ def main(words: list[str]) -> None:
 
     quiet()
     model: Any = run.model(own["checkpoint"])
-    part = describe(model, data_dims(run.config), lambda: first_batch(datamodule(run, run.config, own["checkpoint"])))
+    part = describe(model, data_dims(run.config), lambda: first_batch(run.datamodule(which=own["checkpoint"])))
     metadata = {
         "class": str(run.config.model._target_),
         "hyperparameters": dict(model.hparams),

@@ -17,7 +17,7 @@ from typing import Any
 from lab.engine.cli.errors import script
 from lab.engine.inference.output import show_table, write_table
 from lab.engine.inference.request import Request, check_model, read_request, readable_files
-from lab.engine.inference.reuse import datamodule, with_data
+from lab.engine.inference.reuse import with_data
 from lab.engine.utils.files import atomic_write
 
 
@@ -35,7 +35,7 @@ def main(words: list[str]) -> None:
     quiet()  # after the import, which sets the level of Lightning's log
     model: Any = asked.run.model(asked.checkpoint, **model_arguments)
     kind = check_model(asked, model)
-    data: Any = datamodule(asked.run, config, asked.checkpoint)
+    data: Any = asked.run.datamodule(config, asked.checkpoint)
     if kind == "in":
         write_rows(asked, model, data)
         return

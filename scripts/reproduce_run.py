@@ -22,12 +22,12 @@ SPEED = re.compile(r"per_second|seconds|throughput")
 
 
 def main(words: list[str]) -> int:
-    defaults = {"run": "latest", "tolerance": "0", "force": "false"}
+    defaults = {"run": "latest", "tolerance": "0", "force": "false", "paths.log_dir": ""}
     arguments, overrides = parse_arguments(words, defaults)
     tolerance = _number(arguments["tolerance"])
     if arguments["force"] not in ("true", "false"):
         raise UserError(f"force={arguments['force']}: expected true or false")
-    old = Run.open(arguments["run"])
+    old = Run.open(arguments["run"], arguments["paths.log_dir"])
     if not old.metrics:
         raise UserError(f"{old.dir} has no metrics.json (status {old.status}): there is nothing to compare with")
     record = old.record

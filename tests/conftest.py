@@ -198,7 +198,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, 
         "digits": [*short, *SMALL, "model=lenet"],
         "text": [*short, "model=gpt", "data=text", "data.num_tokens=20000", "data.context_length=16"],
         "gan": [*short, *SMALL, "model=gan", "callbacks.generative_metrics=null", "objective.metric=train/loss"],
-        "sgd": [*short, *SMALL, "model=mlp", "optimizer=sgd", "optimizer.lr=0.05", "seed=3"],
+        "sgd": [
+            *short, *SMALL, "model=mlp", "optimizer=sgd", "optimizer.lr=0.05", "seed=3", "hydra.output_subdir=null",
+        ],
         **{  # two in a log directory of their own
             f"pair/{model}": [
                 *SMALL, f"model={model}", "trainer.max_epochs=2", "data.batch_size=50", f"paths.log_dir={folder}/pair",

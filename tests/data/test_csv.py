@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from sklearn.datasets import load_diabetes, load_iris
 
 from lab.data.csv import CSV
 from lab.data.table_schema import dims, encode_features, encode_target, feature_names, infer_schema, read_csv
+from lab.engine.config.changes import merge_changes
 from lab.engine.config.instantiate import instantiate
 from lab.engine.config.validate import validate
-from lab.engine.inference.reuse import merge_overrides
+from lab.engine.runs.resume import resumed_config
+from lab.engine.runs.run import Run
+from lab.engine.training.train import train
 from lab.engine.utils.errors import UserError
 from tests.conftest import Compose, run_script
 
@@ -85,6 +89,11 @@ def test_separators_and_a_byte_order_mark(separator: str, tmp_path: Path) -> Non
     found = table(tmp_path, "\ufeffx,y\n1,u\n2,v\n3,u\n4,v\n".replace(",", separator))
     assert found.columns == ["x"]
     assert found.features[:, 0].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["it's.csv", "a=b, c.csv", "grüße.csv", "part[1]*?.csv", "${x}.csv"])
+def test_a_file_may_have_any_name(name: str, tmp_path: Path) -> None:
+    assert read_csv(Path(write(tmp_path / name, "x,y\n1,u\n"))).rows() == [("1", "u")]
 
 
 def test_a_late_row_changes_the_type_of_its_column(tmp_path: Path) -> None:
@@ -205,12 +214,51 @@ def test_dims_reach_the_model(cfg: Compose, iris: str, diabetes: str) -> None:
 
 
 def test_a_run_can_be_given_another_file(cfg: Compose, iris: str) -> None:
-    merged, name = merge_overrides(
-        cfg("model=mlp", "data=blobs"), "blobs", ["data=csv", f"data.path={iris}", "data.target=species"]
-    )
-    assert name == "csv"
+    changes = ["data=csv", f"data.path={iris}", "data.target=species"]
+    merged = merge_changes(cfg("model=mlp", "data=blobs"), changes, {"data": "blobs", "model": "mlp"})
+    assert merged.data == cfg(*changes).data
     assert merged.dims == {"features": 4, "classes": 3}
     assert merged.data.path == iris
+
+
+CHANGES = {
+    "a row more": lambda path: path.write_text(path.read_text() + "\n9,9,9,9,setosa\n"),
+    "a column more": lambda path: path.write_text(
+        "\n".join(f"{line},{i % 7 if i else 'e'}" for i, line in enumerate(path.read_text().splitlines()))
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_is_not_resumed_on_a_file_that_has_changed(change: str, cfg: Compose, iris: str, tmp_path: Path) -> None:
+    path = Path(write(tmp_path / "iris.csv", Path(iris).read_text()))
+    short = ["data=csv", f"data.path={path}", "data.target=species", "model=mlp", "logger=none", "trainer.max_epochs=1"]
+    train(cfg(*short))
+    run = Run(tmp_path / "run")
+    prepared = run.datamodule()
+    prepared.setup("test")
+
+    def go_on() -> None:
+        config = run.saved
+        config.trainer.max_epochs += 1
+        OmegaConf.save(config, run.dir / ".hydra" / "config.yaml")
+        run.write("run.json", run.record | {"status": "running"})
+        train(resumed_config(cfg(f"resume='{run.dir}'")))
+
+    go_on()
+    assert run.status == "completed"
+    CHANGES[change](path)
+    with pytest.raises(UserError, match=f"{path} is not the file that this run was trained on"):
+        go_on()
+    # README's lines in a notebook work on: what is read is prepared as the training rows said
+    model, data = run.model(), run.datamodule()
+    data.setup("test")
+    assert data.preparation == prepared.preparation
+    assert model(next(iter(data.test_dataloader()))[0]).shape[1] == 3
+    path.unlink()
+    model, data = run.model(), run.datamodule()
+    features, _ = data.read(iris)
+    assert model(features.float()).shape == (150, 3)
 
 
 WORDS = "x,w,y\n" + "".join(f"{i},word{i},{i}.5\n" for i in range(60))

@@ -66,6 +66,10 @@ class CSV(TableDataModule):
         self.target_scale: tuple[float, ...] | None = None
 
     @property
+    def source(self) -> Path:
+        return Path(self.path)
+
+    @property
     def preparation(self) -> dict[str, Any]:
         scale = None if self.target_scale is None else list(self.target_scale)
         read = {"schema": self.schema, "target": self.target, "classes": self.classes, "target_scale": scale}

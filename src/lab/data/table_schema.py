@@ -60,7 +60,13 @@ def read_csv(path: Path, key: str = "data.path") -> pl.DataFrame:
         if not header.strip():
             raise UserError(f"{key}={path} is empty: it needs a line of column names, then rows")
         separator = max(",;\t", key=header.count)
-        words = pl.read_csv(path, separator=separator, infer_schema=False, encoding="utf8-lossy").rename(str.strip)
+        words = pl.read_csv(
+            path,
+            separator=separator,
+            infer_schema=False,
+            encoding="utf8-lossy",
+            glob=False,  # a file's name may hold brackets
+        ).rename(str.strip)
     except OSError as error:
         raise UserError(f"{key}={path}: {error.strerror}: give a CSV file") from error
     except PolarsError as error:

@@ -4,6 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import checksum
 from lab.engine.utils.ranges import NonNegativeInt, PositiveInt, Seed
 
 IGNORED = -100  # a target that no loss or metric counts, as torch's cross-entropy has it
@@ -163,6 +165,12 @@ class TensorDataModule(pl.LightningDataModule):
         self.shuffle_seed = shuffle_seed
         self.num_workers = num_workers
         self.splits: dict[str, Batch] = {}
+        self._checksum: str | None = None  # of the source, as it was read
+
+    @property
+    def source(self) -> Path | None:
+        """The user's file that the samples are read from: a run is resumed with the same content only."""
+        return None
 
     @property
     def optimal_metrics(self) -> dict[str, float]:
@@ -178,9 +186,15 @@ class TensorDataModule(pl.LightningDataModule):
         """Takes a `preparation` over: what is read from now on is prepared as it says, and not by what itself says."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"preparation": self.preparation} if self.preparation else {}
+        state = {"preparation": self.preparation, "checksum": self._checksum}
+        return {name: value for name, value in state.items() if value}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.source and state_dict.get("checksum") not in (None, checksum(self.source)):
+            raise UserError(
+                f"{self.source} is not the file that this run was trained on: its content has changed\n"
+                "put it back as it was, or begin a new run"
+            )
         self.restore(state_dict["preparation"])
 
     @abstractmethod
@@ -197,6 +211,7 @@ class TensorDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if not self.splits:
+            self._checksum = checksum(self.source) if self.source and self.source.is_file() else None
             device = self.trainer.strategy.root_device if self.trainer and not self.num_workers else torch.device("cpu")
             self.splits = {name: tuple(t.to(device) for t in tensors) for name, tensors in self.load().items()}
 

@@ -3,6 +3,7 @@
 import logging
 from bisect import bisect
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -66,6 +67,10 @@ class Text(TensorDataModule):
         self.tokens = torch.empty(0, dtype=torch.uint8)  # training, validation, test, one after the other
         self._train_end = 0
         self.vocabulary: list[int] = []
+
+    @property
+    def source(self) -> Path | None:
+        return None if self.path is None else Path(self.path)
 
     @property
     def preparation(self) -> dict[str, Any]:

@@ -1,17 +1,23 @@
 """What Hydra sees of a command line."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lab.engine.analysis.recorded import find_runs
 from lab.engine.cli.arguments import hydra_arguments
+from lab.engine.config import compose
 from lab.engine.config.compose import parse
 from lab.engine.distributed import rendezvous
+from lab.engine.runs.run import Run
+from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.formats import FORMAT
-from tests.conftest import Command
+from lab.engine.utils.paths import CONFIGS
+from tests.conftest import Command, choices
 
 EVIL = "--experimental-rerun=evil.pickle"
 
@@ -167,3 +173,28 @@ def test_nothing_stored_becomes_a_flag(kind: str, run: Path, sweep: Path, canary
     answer = train_command(asked, timeout=60)
     assert answer.returncode in (1, 2)
     assert not canary.exists()
+
+
+def test_latest_is_looked_for_where_files_say_that_runs_lie(
+    run: Path, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_dir, configs = tmp_path / "logs", tmp_path / "configs"
+    (log_dir / "latest").symlink_to(run)
+    shutil.copytree(CONFIGS, configs)
+    (configs / "experiment" / "mine.yaml").write_text(f"# @package _global_\npaths: {{log_dir: {log_dir}}}\n")
+    monkeypatch.setattr(compose, "CONFIGS", configs)
+    for arguments in (["experiment=mine"], ["experiment=mine", "optimizer.momentum=0.5"]):
+        assert values(hydra_arguments(["resume=latest", *arguments], {}))["resume"] == str(run)
+    assert values(hydra_arguments(["sweep.resume=latest", "experiment=mine"], {}))["sweep.resume"] == str(sweep)
+
+    path = configs / "paths" / "default.yaml"
+    path.write_text(path.read_text().replace("${.root_dir}/logs", str(log_dir)))
+    assert values(hydra_arguments(["resume=latest"], {}))["resume"] == str(run)
+    assert Run.open("latest").dir == run
+    assert [found.dir for found in Run.list()] == [run]
+    assert Sweep.open("latest").dir == sweep
+    assert [found.dir for found in find_runs(["latest"])] == [run]
+    debug = [(f"debug={name}", "logs/debug") for name in choices("debug")]  # which leaves the latest run alone
+    for elsewhere, where in (("paths.log_dir='${paths.root_dir}/other'", "other"), *debug):
+        with pytest.raises(UserError, match=f"no run under {tmp_path}/{where} yet"):
+            hydra_arguments(["resume=latest", f"paths.root_dir={tmp_path}", elsewhere], {})

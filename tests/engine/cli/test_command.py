@@ -1,14 +1,17 @@
 """What Hydra will compose is judged before Hydra acts."""
 
 import ast
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from lab.engine.cli import command
 from lab.engine.cli.command import check_command
 from lab.engine.cli.flags import parse_flags
+from lab.engine.config.compose import compose
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import ROOT
 
@@ -117,3 +120,10 @@ def test_argv_is_assigned_once() -> None:
                 targets = [node.func.value]
             assigned += [str(path.relative_to(ROOT)) for t in targets if ast.unparse(t).startswith("sys.argv")]
     assert assigned == ["src/train.py"]
+
+
+@pytest.mark.parametrize("choice", ["none", "disabled", "stdout"])
+def test_hydras_own_ways_of_logging_are_taken_as_they_are(choice: str) -> None:
+    [path] = (Path(str(files("hydra.conf"))) / "hydra" / "job_logging").glob(f"{choice}.yaml")
+    config = compose([f"hydra/job_logging={choice}"], hydra=True)
+    assert OmegaConf.to_container(config.hydra.job_logging) == OmegaConf.to_container(OmegaConf.load(path))

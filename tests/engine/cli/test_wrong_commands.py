@@ -292,7 +292,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("-m hydra/launcher=gpu_pool +hydra.launcher.device=[0] seed=0,1", "hydra.launcher.device", "devices"),
     ("-m hydra/launcher=joblib hydra.launcher.n_jobs=many seed=0,1", "hydra.launcher.n_jobs", ""),
     ("-m hydra/sweeper=basic seed=0,1", "hydra/sweeper", "grid"),
-    ("hydra.output_subdir=null", "hydra.output_subdir", ".hydra"),
+    ("hydra.output_subdir=conf", "hydra.output_subdir", ".hydra"),
     # settings of Optuna's sweeper
     (f"{OPTUNA} seed=0,1 hydra.sweeper.n_trialss=5", "hydra.sweeper.n_trialss", "hydra.sweeper.n_trials"),
     (f"{OPTUNA} seed=0,1 hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials", "1"),

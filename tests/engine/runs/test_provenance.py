@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lab.engine.runs.provenance import PACKAGES, collect_metadata
+from lab.engine.runs.reproduce import changed_files
 from lab.engine.utils import git as git_module
-from lab.engine.utils.git import LARGE, git, patch, save_patch
+from lab.engine.utils.git import LARGE, git, patch, same_code, save_patch
 
 
 def ask(folder: Path, *words: str) -> str:
@@ -28,9 +29,11 @@ def repository(tmp_path: Path) -> Path:
     folder.mkdir()
     ask(folder, "init")
     (folder / ".gitignore").write_text("ignored/\n")
-    (folder / "code.py").write_text("a = 1\n")
-    (folder / "gone.py").write_text("b = 1\n")
-    (folder / "picture.png").write_bytes(bytes(range(256)))
+    (folder / "src").mkdir()
+    (folder / "src" / "code.py").write_text("a = 1\n")
+    (folder / "src" / "gone.py").write_text("b = 1\n")
+    (folder / "src" / "picture.png").write_bytes(bytes(range(256)))
+    (folder / "README.md").write_text("read me\n")
     ask(folder, "add", "-A")
     ask(folder, "commit", "-m", "first")
     return folder
@@ -48,27 +51,28 @@ def test_git_tells_commit_branch_and_dirt(repository: Path) -> None:
     assert git(repository) == {"commit": commit, "branch": "main", "dirty": False}
     assert patch(repository) == ""
     assert not save_patch(repository / "none.patch", repository)
-    (repository / "ignored").mkdir()
-    (repository / "ignored" / "x").write_text("x")
+    (repository / "src" / "ignored").mkdir()
+    (repository / "src" / "ignored" / "x").write_text("x")
     assert git(repository) == {"commit": commit, "branch": "main", "dirty": False}
-    (repository / "new.py").write_text("x")
+    (repository / "src" / "new.py").write_text("x")
     assert git(repository) == {"commit": commit, "branch": "main", "dirty": True}
     ask(repository, "checkout", "--detach")
     assert git(repository) == {"commit": commit, "branch": None, "dirty": True}
 
 
 def test_the_patch_on_the_commit_gives_the_same_tree(repository: Path, tmp_path: Path) -> None:
-    (repository / "code.py").write_bytes("a = 2  # Grüße\n".encode() + b"latin = '\xe9'\r\n")
-    (repository / "gone.py").unlink()
-    (repository / "picture.png").write_bytes(bytes(reversed(range(256))))
-    (repository / "staged.py").write_text("s = 1\n")
-    ask(repository, "add", "staged.py")
-    (repository / "new").mkdir()
-    (repository / "new" / "a name with spaces, ü and *.py").write_text("n = 1")  # no newline at its end
-    (repository / "new" / "data.bin").write_bytes(b"\0\1\2" * 1000)
-    (repository / "new" / "empty").write_text("")
-    (repository / "script.sh").write_text("#!/bin/sh\n")
-    (repository / "script.sh").chmod(0o755)
+    (repository / "src" / "code.py").write_bytes("a = 2  # Grüße\n".encode() + b"latin = '\xe9'\r\n")
+    (repository / "src" / "gone.py").unlink()
+    (repository / "src" / "picture.png").write_bytes(bytes(reversed(range(256))))
+    (repository / "src" / "staged.py").write_text("s = 1\n")
+    ask(repository, "add", "src/staged.py")
+    (repository / "src" / "new").mkdir()
+    (repository / "src" / "new" / "a name with spaces, ü and *.py").write_text("n = 1")  # no newline at its end
+    (repository / "src" / "new" / "data.bin").write_bytes(b"\0\1\2" * 1000)
+    (repository / "src" / "new" / "empty").write_text("")
+    (repository / "scripts").mkdir()
+    (repository / "scripts" / "script.sh").write_text("#!/bin/sh\n")
+    (repository / "scripts" / "script.sh").chmod(0o755)
     ask(repository, "config", "diff.noprefix", "true")
     index = (repository / ".git" / "index").read_bytes()
     status = ask(repository, "status", "--porcelain")
@@ -79,19 +83,52 @@ def test_the_patch_on_the_commit_gives_the_same_tree(repository: Path, tmp_path:
     ask(tmp_path, "clone", str(repository), "again")
     ask(tmp_path / "again", "apply", str(tmp_path / "code.patch"))
     assert tree(tmp_path / "again") == tree(repository)
-    assert (tmp_path / "again" / "script.sh").stat().st_mode & 0o100
+    assert (tmp_path / "again" / "scripts" / "script.sh").stat().st_mode & 0o100
 
 
-def test_large_new_files_are_named_and_left_out(repository: Path, tmp_path: Path) -> None:
-    (repository / "weights.ckpt").write_bytes(b"x" * (LARGE + 1))
-    (repository / "new.py").write_text("n = 1\n")
+def test_large_new_files_and_what_exceeds_the_total_are_named_and_left_out(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_module, "TOTAL", LARGE + 100)
+    (repository / "src" / "a.bin").write_bytes(b"x" * (LARGE + 1))
+    for name in ("b.bin", "c.bin"):
+        (repository / "src" / name).write_bytes(b"x" * LARGE)
+    (repository / "src" / "new.py").write_text("n = 1\n")
     said = patch(repository)
-    assert said.splitlines()[0] == f"# left out, {LARGE + 1} bytes: weights.ckpt"
-    assert len(said) < 1000
+    left_out = [f"# left out, {LARGE + 1} bytes: src/a.bin", f"# left out, {LARGE} bytes: src/c.bin"]
+    assert said.splitlines()[:2] == left_out
+    assert changed_files("", said) == ["src/a.bin", "src/b.bin", "src/c.bin", "src/new.py"]
+    assert len(said) < 2 * LARGE
     (tmp_path / "code.patch").write_text(said)
     ask(tmp_path, "clone", str(repository), "again")
     ask(tmp_path / "again", "apply", str(tmp_path / "code.patch"))
-    assert (tmp_path / "again" / "new.py").exists()
+    assert (tmp_path / "again" / "src" / "new.py").exists()
+
+
+def test_only_code_counts_and_no_secret_is_copied(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "KEY=very-private"
+    for name in (".env", "src/.env", "src/.private/key.py", "notes.txt", "predictions.csv", "report/table.csv"):
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_text(secret)
+    (repository / "README.md").write_text("read me again\n")
+    assert git(repository) == {"commit": ask(repository, "rev-parse", "HEAD"), "branch": "main", "dirty": False}
+    assert patch(repository) == ""
+    monkeypatch.setenv("LAB_FAKE_TOKEN", "fake-7f3a9c41e0d2")
+    (repository / "src" / "code.py").write_text("token = 'fake-7f3a9c41e0d2'\n")
+    assert "+token = '***'" in patch(repository), "a secret of the environment in the code is masked"
+
+
+def test_commits_that_differ_in_documents_alone_have_the_same_code(repository: Path) -> None:
+    commits = [ask(repository, "rev-parse", "HEAD")]
+    for name in ("README.md", "src/code.py"):
+        (repository / name).write_text("other")
+        ask(repository, "commit", "-a", "-m", name)
+        commits.append(ask(repository, "rev-parse", "HEAD"))
+    assert same_code(commits[0], commits[1], repository)
+    assert not same_code(commits[0], commits[2], repository)
+    for unknown in ("0" * 40, None, f"--output={repository}/evil"):
+        assert not same_code(commits[0], unknown, repository)
+    assert not (repository / "evil").exists()
 
 
 def test_no_repository_no_git_and_a_git_that_hangs_fail_nothing(
@@ -115,6 +152,7 @@ def test_no_repository_no_git_and_a_git_that_hangs_fail_nothing(
 
 def test_a_repository_without_a_commit(tmp_path: Path) -> None:
     ask(tmp_path, "init")
-    (tmp_path / "code.py").write_text("a = 1\n")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "code.py").write_text("a = 1\n")
     assert git(tmp_path) == {"commit": None, "branch": "main", "dirty": True}
     assert patch(tmp_path) == ""

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lab.engine.analysis.recorded import find_runs
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.config.overrides import to_override
+from lab.engine.inference.request import read_request
 from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import resumed_config
 from lab.engine.runs.run import Run
@@ -71,6 +73,12 @@ def test_a_run_gives_its_model_and_its_data(logs: Path) -> None:
     last = read_checkpoint(run.checkpoint("last"))["state_dict"]
     for name, value in run.model("last").state_dict().items():
         assert torch.equal(value, last[name])
+
+
+def test_scripts_look_for_latest_where_they_are_told(logs: Path) -> None:
+    latest = Run.open("latest", logs)
+    assert read_request(["run=latest", f"paths.log_dir={logs}"]).run == latest
+    assert [found.dir for found in find_runs(["latest"], logs)] == [latest.dir]
 
 
 def test_a_completed_run_is_not_trained_on_by_accident(logs: Path) -> None:

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from lab.engine.cli.errors import user_errors
 from lab.engine.config.compose import compose
-from lab.engine.utils.console import Console, Redact
+from lab.engine.utils.console import Console, Redact, mask_handlers
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import ROOT
 from lab.engine.utils.redaction import COMMAND_LINE, redact, secrets
@@ -129,20 +129,28 @@ def test_accounts_in_addresses(text: str, shown: str) -> None:
     assert redact(text) == shown
 
 
+@pytest.mark.timeout(30)
+def test_a_long_word_takes_no_time() -> None:
+    word = "x" * 1_000_000
+    assert redact(f"{word} https://{word}@host") == f"{word} https://***@host"
+
+
 def test_log_lines_and_their_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
     logger = logging.Logger("test")
     stream = io.StringIO()
     file = logging.StreamHandler(stream)
     file.addFilter(Redact())
-    for handler in (Console(), file):
+    plain = io.StringIO()  # of a handler that is not ours
+    for handler in (Console(), file, logging.StreamHandler(plain)):
         logger.addHandler(handler)
+    mask_handlers(logger)
     logger.info("got %s and %d", TOKEN, 3)
     logger.info("as %(token)s", {"token": TOKEN})
     try:
         raise RuntimeError(f"401 for {TOKEN}")
     except RuntimeError:
         logger.exception("failed", stack_info=True)
-    for shown in (capsys.readouterr().out, stream.getvalue()):
+    for shown in (capsys.readouterr().out, stream.getvalue(), plain.getvalue()):
         assert TOKEN not in shown
         assert "got *** and 3\nas ***\nfailed\nTraceback" in shown
         assert "RuntimeError: 401 for ***" in shown

@@ -10,11 +10,11 @@ from typing import Any
 from yaml import YAMLError
 
 from lab.engine.analysis.events import Curves, read_scalars
+from lab.engine.config.compose import find_log_dir
 from lab.engine.sweeps.constraints import parse_constraints
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import read_yaml
 from lab.engine.utils.names import nearest
-from lab.engine.utils.paths import ROOT
 
 ORDER = ("completed", "pruned", "running", "preempted", "failed", "unknown")
 
@@ -80,23 +80,24 @@ class Recorded:
         return {step: int(epoch) + 1 for step, epoch in self.curves.get("epoch", {}).items()}
 
 
-def find_runs(words: Sequence[str], log_dir: Path = ROOT / "logs") -> list[Recorded]:
+def find_runs(words: Sequence[str], log_dir: str | Path | None = None) -> list[Recorded]:
     """Reads the runs in `words`, each once, by name of their directories and jobs by their number.
 
     Args:
         words: run directories, sweep directories, folders above them, or `latest`: what ran last, of a job its sweep;
             none: the newest sweep, or what ran last where there is no sweep.
-        log_dir: where runs are.
+        log_dir: where runs are; where none is given, `paths.log_dir` of configs/.
 
     Raises:
         UserError: when one of them is no directory or holds no run.
     """
+    logs = Path(log_dir or find_log_dir()) if not words or "latest" in words else Path()
     if not words:
-        sweeps = sorted((log_dir / "sweeps").glob("*/*/"))
+        sweeps = sorted((logs / "sweeps").glob("*/*/"))
         words = [str(sweeps[-1]) if sweeps else "latest"]
     found: dict[Path, None] = {}
     for word in words:
-        path = _latest(log_dir) if word == "latest" else Path(word)
+        path = _latest(logs) if word == "latest" else Path(word)
         if not path.is_dir():
             beside = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
             raise UserError(f"{word}: no such directory{nearest(word, [*beside, 'latest'])}")

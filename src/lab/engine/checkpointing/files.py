@@ -5,6 +5,7 @@ import pickle
 import shutil
 import zipfile
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from lab.engine.utils.errors import RunFailed, UserError
@@ -114,7 +115,8 @@ def _tensors(value: Any) -> "Iterator[Tensor]":
 
 
 def _no_room(path: Path, needed: int, free: int) -> str:
+    run = quote(str(path.parents[1]))
     return (
         f"no room for {path}: it needs {needed:,} bytes, and {free:,} are free\n"
-        f"the previous checkpoint is still there; make room, and resume: python src/train.py resume={path.parents[1]}"
+        f"the previous checkpoint is still there; make room, and resume: python src/train.py resume={run}"
     )

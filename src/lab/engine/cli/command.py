@@ -1,5 +1,6 @@
 """Checks a command line before Hydra acts on it: composes the config with Hydra's public API, and validates it."""
 
+import logging
 import os
 from argparse import Namespace
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from lab.engine.config.overrides import raw_overrides, to_override
 from lab.engine.config.validate import validate
 from lab.engine.runs.resume import resumed_config
 from lab.engine.sweeps.validate import validate_sweep
+from lab.engine.utils.console import mask_handlers
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
 from lab.engine.utils.processes import global_rank
@@ -59,6 +61,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
 
     Validates the jobs of a sweep: where there are many, `check_command` validates only some of them.
     """
+    mask_handlers(logging.getLogger())
     cfg = resumed_config(cfg)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         validate(cfg)
@@ -70,8 +73,6 @@ def check_run(config: DictConfig) -> None:
     job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     exists = job.resume or job.attach
     overrides = raw_overrides(job.changes if exists else config.hydra.overrides.task)
-    if config.hydra.output_subdir is None and not exists:
-        raise UserError("hydra.output_subdir=null: a run saves its config in .hydra, and cannot be resumed without it")
     run = resumed_config(job)
     check_overrides(overrides, run)
     validate(run)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.engine.config.composition_errors import composition_errors
+from lab.engine.config.overrides import override_key
 from lab.engine.config.security import authorize
 from lab.engine.utils.console import ignore_known_warnings
 from lab.engine.utils.errors import UserError
@@ -76,6 +78,17 @@ def compose(
         with open_dict(config):
             del config["hydra"]
     return config
+
+
+def find_log_dir(overrides: Sequence[str] = ()) -> Path:
+    """Returns the directory of all runs, `paths.log_dir`, as files and these overrides say.
+
+    Args:
+        overrides: of a command line. Those of a resumed run's config may fit that alone: only choices of groups and
+            `paths` are looked at.
+    """
+    where = [o for o in overrides if options(override_key(o)) or override_key(o).startswith("paths.")]
+    return Path(compose(where, multirun=True).paths.log_dir)
 
 
 def known_keys(overrides: Sequence[str]) -> dict[str, Any]:

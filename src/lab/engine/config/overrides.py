@@ -7,8 +7,6 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
-from lab.engine.utils.paths import ROOT
-
 
 def raw_overrides(overrides: Iterable[str]) -> list[str]:
     """Returns the overrides that a config holds, as the user gave them: `${oc.env:NAME}` is not resolved."""
@@ -39,11 +37,6 @@ def last_value(overrides: Sequence[str], key: str) -> str | None:
     """Returns the value that the last override gives to `key`; None where it is empty, null or not given."""
     values = [override_value(override) for override in overrides if override_key(override) == key]
     return values[-1] if values and values[-1] not in ("", "null") else None
-
-
-def log_dir(overrides: Sequence[str]) -> str:
-    """Returns the directory of all runs that a command line uses."""
-    return last_value(overrides, "paths.log_dir") or str(ROOT / "logs")
 
 
 def to_override(value: Any) -> str:

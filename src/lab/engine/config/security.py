@@ -85,7 +85,7 @@ def _check_text(key: str, value: Any, is_trusted: bool) -> None:
     if parts[0] == "hydra" and parts[-1] == "_target_" and "${" in str(value):
         raise UserError(f"{key} is no interpolation: write the class's name")
     if key == "hydra.output_subdir" and value not in (".hydra", None):
-        raise UserError(f"{key}={value}: a run saves its config in .hydra, and cannot be resumed without: leave it out")
+        raise UserError(f"{key}={value}: a run saves its config in .hydra: leave it out")
     pinned = is_under(key, PINNED) and parts[-1] != "level"
     pinned |= parts[:2] == ["hydra", "launcher"] and bool({*parts} & {*SHELL}) and value not in (None, {}, [])
     if pinned and not is_trusted and (key, repr(value)) not in _known():

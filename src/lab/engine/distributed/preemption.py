@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -40,7 +41,8 @@ def preemption(run_dir: Path) -> Iterator["SignalHandler"]:
     except Preempted as stopped:
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             saved = (run_dir / "checkpoints" / "last.ckpt").is_file()
-            advice = f"resume with: python src/train.py resume={run_dir}" if saved else "there is no checkpoint yet"
+            command = f"resume with: python src/train.py resume={quote(str(run_dir))}"
+            advice = command if saved else "there is no checkpoint yet"
             log.info("stopped by %s; %s", stopped.signal.name, advice)
             if stopped.signal in slurm.WARNINGS:
                 slurm.requeue()

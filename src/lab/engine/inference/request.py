@@ -67,7 +67,7 @@ def read_request(words: Sequence[str]) -> Request:
     defaults = {"run": "latest", "checkpoint": "best", "in": "test", **dict.fromkeys(("out", "prompt", *numbers), "")}
     own, overrides = parse(words, defaults)
     given = {word.partition("=")[0] for word in words}
-    run = Run.open(own["run"])
+    run = Run.open(own["run"], own["paths.log_dir"])
     run.checkpoint(own["checkpoint"])
     asked = [name for name in USAGE if name in given]
     if len(asked) > 1:

@@ -1,13 +1,13 @@
-"""Uses a run again in a script: its config with other data where that is asked for, and its data as it was prepared."""
+"""Uses a run again in a script: its config, with other data where that is asked for."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lab.engine.config.changes import merge_changes
-from lab.engine.config.compose import compose
+from lab.engine.config.overrides import last_value
 from lab.engine.config.validate import check_nodes, nodes, validate
 from lab.engine.runs.run import Run
 from lab.engine.utils.arguments import parse_arguments
@@ -15,14 +15,15 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import check_file
 from lab.engine.utils.names import nearest
 
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
 UNITS = ("pixel_mean_std",)  # of `dims`: in what units the data is; a model is told them, and keeps its weights
 
 
 def parse(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """See `parse_arguments`; a word that is neither an argument nor a key of the data is refused with the nearest."""
+    """See `parse_arguments`; a word that is neither an argument nor a key of the data is refused with the nearest.
+
+    `paths.log_dir`, where `run=latest` is looked for, is an argument of every script.
+    """
+    defaults = defaults | {"paths.log_dir": ""}
     own, overrides = parse_arguments(words, defaults)
     for word in overrides:
         key = word.partition("=")[0]
@@ -42,7 +43,9 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     config = run.config
     with open_dict(config):
         config.trainer.accelerator, config.trainer.devices = "auto", 1  # need not be the machine it was trained on
-    config, data = merge_overrides(config, str(run.choices.get("data")), overrides)
+    config = merge_changes(config, overrides, run.choices)
+    check_nodes(nodes(config.data, "data"))
+    data = last_value(overrides, "data") or str(run.choices.get("data"))
     if all(OmegaConf.is_interpolation(each, "dims") for each in (run.config, config)):
         # Columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims
         if isinstance(path := OmegaConf.select(config, "data.path"), str):
@@ -50,15 +53,6 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
         return config, data, {}
     validate(config)
     return config, data, check_data_compatibility(run.config, config)
-
-
-def datamodule(run: Run, config: DictConfig, which: str) -> "pl.LightningDataModule":
-    """Builds the data of `config`, prepared as the run's training rows say in its checkpoint `which`."""
-    data: Any = run.datamodule(config)
-    same = config.data._target_ == run.config.data._target_
-    if same and hasattr(data, "restore") and (preparation := run.preparation(which)):
-        data.restore(preparation)
-    return data
 
 
 def data_dims(config: DictConfig) -> dict[str, Any]:
@@ -87,19 +81,3 @@ def check_data_compatibility(before: DictConfig, after: DictConfig) -> dict[str,
     for key, value in changed.items():
         raise UserError(f"the run's model has {key}={was[key]}, and this data would need {value}: train another model")
     return changes
-
-
-def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> tuple[DictConfig, str]:
-    """Returns a run's config with overrides, and the name of its dataset, `data` where none is given.
-
-    `data=NAME` takes the whole dataset from configs/data, the rest are single values.
-    """
-    single = [word for word in overrides if not word.startswith("data=")]
-    if chosen := [word for word in overrides if word.startswith("data=")]:
-        data = chosen[-1].partition("=")[2]
-        composed: Any = OmegaConf.to_container(compose(chosen[-1:]), resolve=False)
-        with open_dict(config):
-            config.data, config.dims = composed["data"], composed.get("dims")
-    config = merge_changes(config, single, {})
-    check_nodes(nodes(config.data, "data"))
-    return config, data

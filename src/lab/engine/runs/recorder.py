@@ -95,10 +95,8 @@ class Recorder(Run):
         save_patch(self.dir / patch)
         self.write("run.json", record)
         link = Path(config.paths.log_dir) / "latest"
-        new = link.with_name(f".latest-{os.getpid()}")
-        new.unlink(missing_ok=True)
-        new.symlink_to(os.path.relpath(self.dir, link.parent))
-        new.replace(link)
+        with atomic_write(link) as partial:
+            partial.symlink_to(os.path.relpath(self.dir, link.parent))
 
 
 def save_config(directory: Path, config: DictConfig, composed: DictConfig | None = None) -> None:

@@ -1,5 +1,6 @@
 """Reproduces a finished run from its saved config, and lists what has changed since."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from lab.engine.config.drawn import is_drawn
 from lab.engine.runs.provenance import collect_metadata
 from lab.engine.runs.recorder import save_config
 from lab.engine.runs.run import Run
-from lab.engine.utils.git import patch
+from lab.engine.utils.git import patch, same_code
 
 
 def copy_run(run: Run, directory: Path, changes: Sequence[str] = ()) -> None:
@@ -47,7 +48,7 @@ def _redraw(config: DictConfig, run: Run) -> DictConfig:
 
 
 def changes_since(directory: Path, record: dict[str, Any]) -> list[str]:
-    """Lists how today's code and packages differ from those of the run, a line each.
+    """Lists how today's code and packages differ from those of the run, a line each; other files do not count.
 
     Args:
         directory: of the run; holds `code.patch` where the checkout differed from its commit.
@@ -56,14 +57,15 @@ def changes_since(directory: Path, record: dict[str, Any]) -> list[str]:
     now, then = collect_metadata(), record.get("git") or {}
     here = now["git"] or {}
     lines = []
-    if then.get("commit") != here.get("commit"):
-        lines.append(f"commit then {then.get('commit')}, now {here.get('commit')}")
+    commits = then.get("commit"), here.get("commit")
+    if len({*commits}) > 1 and not same_code(*commits):
+        lines.append("commit then {}, now {}".format(*commits))
     saved = directory / "code.patch"
     before = saved.read_bytes().decode(errors="surrogateescape") if saved.is_file() else ""
     if then.get("dirty") and not before:
         lines.append("files differed from the commit then, and there is no code.patch")
     elif before != (after := patch()):
-        lines.append(f"files changed since: {', '.join(changed_files(before, after)) or 'large ones'}")
+        lines.append(f"files changed since: {', '.join(changed_files(before, after))}")
     if changed := [override for start in record.get("resumed", []) for override in start.get("changed", [])]:
         lines.append(f"it was resumed with {' '.join(changed)}, which is not the same as starting with that")
     for name, version in record.get("versions", {}).items():
@@ -78,6 +80,7 @@ def changed_files(before: str, after: str) -> list[str]:
 
 
 def _files(patch: str) -> dict[str, str]:
-    """Returns the part of a patch for each file, by its name."""
-    parts = patch.split("diff --git ")[1:]
-    return {part.splitlines()[0].rpartition(" b/")[2]: part for part in parts}
+    """Returns the part of a patch for each file, by its name; of one that was left out its size."""
+    left_out, *parts = re.split(r"^diff --git ", patch, flags=re.MULTILINE)
+    sizes = {name: size for size, name in re.findall(r"^# left out, (\d+) bytes: (.*)$", left_out, re.MULTILINE)}
+    return sizes | {part.splitlines()[0].rpartition(" b/")[2]: part for part in parts}

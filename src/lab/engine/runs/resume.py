@@ -8,6 +8,7 @@ import logging
 import math
 from datetime import timedelta
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -84,7 +85,7 @@ def _resumed(cfg: DictConfig, run: Run) -> DictConfig:
     after = merge_changes(before, changes, run.choices) if changes else before
     check_fixed(before, after)
     if not after.fit:
-        raise UserError(f"fit=false leaves nothing to go on with: python scripts/evaluate.py run={run.dir}")
+        raise UserError(f"fit=false leaves nothing to go on with: python scripts/evaluate.py run={quote(str(run.dir))}")
     if run.status == "completed":
         _check_longer(run, before, after)
     return _with(_add_new_keys(after, cfg), resume=str(run.dir), run_dir=str(run.dir), changes=changes)
@@ -154,7 +155,8 @@ def _check_longer(run: Run, before: DictConfig, after: DictConfig) -> None:
         return
     raise UserError(
         f"resume={run.dir}: this run has completed (trainer.max_epochs={before.trainer.max_epochs})\n"
-        f"to train for longer give trainer.max_epochs=…, to test again: python scripts/evaluate.py run={run.dir}"
+        "to train for longer give trainer.max_epochs=…, to test again:"
+        f" python scripts/evaluate.py run={quote(str(run.dir))}"
     )
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lab.engine.checkpointing.files import find_fault, read_checkpoint
+from lab.engine.config.compose import find_log_dir
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.formats import check_format
 from lab.engine.utils.names import nearest
-from lab.engine.utils.paths import ROOT
 from lab.engine.utils.redaction import redact
 
 if TYPE_CHECKING:
@@ -37,20 +37,23 @@ class Run:
     dir: Path
 
     @classmethod
-    def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs", argument: str = "run") -> "Run":
+    def open(cls, path: str | Path, log_dir: str | Path | None = None, argument: str = "run") -> "Run":
         """Opens the run at `path`, or with `latest` the one under `log_dir` that started last.
 
         Args:
             path: of the run's directory.
-            log_dir: where runs are.
+            log_dir: where runs are; where none is given, `paths.log_dir` of configs/.
             argument: name of the user's argument, for errors.
 
         Raises:
             UserError: when there is no run.
         """
-        directory = Path(log_dir) / "latest" if str(path) == "latest" else Path(path)
+        if is_latest := str(path) == "latest":
+            log_dir = log_dir or find_log_dir()
+            path = Path(log_dir, "latest")
+        directory = Path(path)
         if not (directory / ".hydra" / "config.yaml").is_file():
-            if str(path) == "latest":
+            if is_latest:
                 raise UserError(f"{argument}=latest: no run under {log_dir} yet; `make train` makes one")
             runs = [str(hydra_dir.parent) for hydra_dir in directory.parent.glob("*/.hydra")]
             raise UserError(
@@ -63,15 +66,16 @@ class Run:
         return run
 
     @classmethod
-    def list(cls, log_dir: str | Path = ROOT / "logs", status: str | None = None, **choices: str) -> "Sequence[Run]":
+    def list(cls, log_dir: str | Path | None = None, status: str | None = None, **choices: str) -> "Sequence[Run]":
         """Lists the runs under `log_dir`, those of sweeps too, the newest first.
 
         Args:
-            log_dir: where runs are.
+            log_dir: see `open`.
             status: of the runs to list; None for any.
             **choices: of config groups, of the runs to list: `model="lenet", data="mnist"`.
         """
-        runs = [cls(path.parent) for path in Path(log_dir).rglob("run.json") if (path.parent / ".hydra").is_dir()]
+        records = Path(log_dir or find_log_dir()).rglob("run.json")
+        runs = [cls(path.parent) for path in records if (path.parent / ".hydra").is_dir()]
         selected = [
             run
             for run in runs
@@ -205,16 +209,19 @@ class Run:
         return self.read_checkpoint(which).get(name, {}).get("preparation", {})
 
     def datamodule(self, config: DictConfig | None = None, which: str = "best") -> "pl.LightningDataModule":
-        """Builds the data of the run, prepared as in training, or the data of another `config`.
+        """Builds the data of the run or of another `config`, prepared as the run's training rows say.
 
         Args:
-            config: whose data is built; None for the run's own.
+            config: whose data is built; None for the run's own. Data of another class is prepared by itself.
             which: checkpoint that data with `restore` is restored from.
         """
         from lab.engine.config.instantiate import instantiate
 
-        data = instantiate((config or self.config).data)
-        if config is None and hasattr(data, "restore") and (preparation := self.preparation(which)):
+        own = self.config.data
+        node = own if config is None else config.data
+        data = instantiate(node)
+        is_alike = node._target_ == own._target_ and hasattr(data, "restore")
+        if is_alike and (preparation := self.preparation(which)):
             data.restore(preparation)
         return data
 

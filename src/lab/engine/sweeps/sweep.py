@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.engine.config.compose import find_log_dir
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import Constraint, parse_constraints
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.names import nearest
-from lab.engine.utils.paths import ROOT
 from lab.engine.utils.redaction import redact
 
 FILE = "sweep.json"
@@ -45,30 +45,31 @@ class Sweep:
     dir: Path
 
     @classmethod
-    def open(cls, path: str | Path, log_dir: str | Path = ROOT / "logs", argument: str = "sweep") -> "Sweep":
+    def open(cls, path: str | Path, log_dir: str | Path | None = None, argument: str = "sweep") -> "Sweep":
         """Opens the sweep at `path`, or with `latest` the one begun last under `log_dir`.
 
         Args:
             path: of the sweep's directory.
-            log_dir: where sweeps are.
+            log_dir: where sweeps are; where none is given, `paths.log_dir` of configs/.
             argument: what a user calls `path`, for errors.
 
         Raises:
             UserError: when there is no sweep.
         """
-        known = sorted((found.parent for found in Path(log_dir).glob(f"sweeps/*/*/{FILE}")), key=_begun)
-        if str(path) == "latest":
-            if not known:
-                raise UserError(f"{argument}=latest: no sweep under {log_dir} yet; `make sweep` makes one")
-            return cls(known[-1].resolve())
         directory = Path(path)
-        if not (directory / FILE).is_file():
+        if str(path) != "latest" and (directory / FILE).is_file():
+            return cls(directory.resolve())
+        log_dir = log_dir or find_log_dir()
+        known = sorted((found.parent for found in Path(log_dir).glob(f"sweeps/*/*/{FILE}")), key=_begun)
+        if str(path) != "latest":
             if (directory.resolve().parent / FILE).is_file():
                 raise UserError(f"{argument}={path} is one job of a sweep: give {directory.resolve().parent}")
             raise UserError(
                 f"{argument}={path} is no sweep: it holds no {FILE}" + nearest(str(path), [*map(str, known), "latest"])
             )
-        return cls(directory.resolve())
+        if not known:
+            raise UserError(f"{argument}=latest: no sweep under {log_dir} yet; `make sweep` makes one")
+        return cls(known[-1].resolve())
 
     @property
     def record(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -80,7 +81,7 @@ class Sweeper(Base):
                 self.run(self.overrides)
             except SystemExit:
                 self.directory.update(status="preempted", finished=now())
-                log.info("go on with: python src/train.py sweep.resume=%s", self.directory.dir)
+                log.info("go on with: python src/train.py sweep.resume=%s", quote(str(self.directory.dir)))
                 raise
             except BaseException as error:
                 self.directory.update(status="failed", finished=now(), error=f"{type(error).__name__}: {error}")
@@ -170,14 +171,15 @@ class Sweeper(Base):
         shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         log.info("sweep: %s", shown or "no job")
         write_best(self.directory)
-        log.info("compare: python scripts/compare.py %s", self.directory.dir)
+        log.info("compare: python scripts/compare.py %s", quote(str(self.directory.dir)))
         if failed:
             lines = [f"{len(failed)} of {len(statuses)} jobs failed"]
             for number in failed:
                 cause = self.failures.get(number) or self.directory.job(number).record.get("error") or ""
                 lines.append(f"  job {number}: {cause.partition(chr(10))[0]}")
             if self.retries_failed:
-                lines.append(f"again, where they stopped: python src/train.py sweep.resume={self.directory.dir}")
+                directory = quote(str(self.directory.dir))
+                lines.append(f"again, where they stopped: python src/train.py sweep.resume={directory}")
             raise RunFailed("\n".join(lines))
 
 

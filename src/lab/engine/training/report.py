@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytorch_lightning as pl
@@ -51,7 +52,7 @@ def report(metrics: dict[str, float], directory: Path) -> str:
     """Returns what a run prints at its end: metrics, its directory and, outside of sweeps, commands to run next."""
     lines = [*_table(metrics), f"run directory: {directory}"]
     if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.RUN:
-        run = os.path.relpath(directory)
+        run = quote(os.path.relpath(directory))
         lines += [
             "next: make tensorboard",
             f"      python scripts/evaluate.py run={run}",

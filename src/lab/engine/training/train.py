@@ -97,6 +97,9 @@ def fit(cfg: DictConfig, run: Recorder, model: pl.LightningModule, data: Any, tr
     newest, steps, metrics = (run.newest_checkpoint() if cfg.resume else None), 0, dict[str, float]()
     if newest is not None:
         checkpoint = run.read_checkpoint(newest)
+        # Refuses another file by its name, before the model is held against its columns
+        if hasattr(data, "restore") and (state := checkpoint.get(type(data).__qualname__)):
+            data.load_state_dict(state)
         check_checkpoint(checkpoint, newest, model, trainer)
         steps, epoch, metrics = checkpoint["global_step"], checkpoint["epoch"] + 1, checkpoint.get("metrics", metrics)
         log.info("resuming from %s, after %d steps, in epoch %d", newest, steps, epoch)

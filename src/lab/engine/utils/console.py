@@ -32,6 +32,13 @@ class Redact(logging.Filter):
         return True
 
 
+def mask_handlers(logger: logging.Logger) -> None:
+    """Masks secrets in what the handlers of a logger write, whoever configured them: hydra/job_logging=stdout, too."""
+    for handler in logger.handlers:
+        if not any(isinstance(one, Redact) for one in handler.filters):
+            handler.addFilter(Redact())
+
+
 class Console(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to the present `sys.stdout`, which a live progress bar replaces to print lines above itself.
 

@@ -1,6 +1,8 @@
 """Writes files atomically, caches what was read of them, and checks paths."""
 
+import hashlib
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
@@ -21,7 +23,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     The file and its folder's entry are on the disk (fsync) before this returns.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not by its process: two containers that share a folder may have equal numbers
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield partial
         _fsync(partial)
@@ -37,6 +40,12 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def checksum(path: Path) -> str:
+    """Returns the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cached_by_mtime(read: Callable[[Path], T]) -> Callable[[Path], T]:

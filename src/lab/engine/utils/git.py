@@ -1,4 +1,4 @@
-"""Reads commit, branch and changes of the checkout from git; None or empty where git has no answer."""
+"""Reads commit, branch and changes of the checkout's code from git; None or empty where git has no answer."""
 
 import os
 import shutil
@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from lab.engine.utils.paths import ROOT
+from lab.engine.utils.redaction import redact
 
-LARGE = 1_000_000  # bytes; a larger untracked file is considered data
+# What a run is made of. Files elsewhere are documents and outputs, and those that begin with a dot are often private
+CODE = ["--", "src", "configs", "scripts", "pyproject.toml", "requirements.lock", ":(exclude)*/.*"]
+LARGE = 1_000_000  # bytes; a larger new file is considered data
+TOTAL = 10 * LARGE  # of all new files together
 TIMEOUT = 5.0  # seconds for one command
 
 
 def git(root: Path = ROOT) -> dict[str, Any] | None:
-    """Returns commit, branch (None where HEAD is detached) and whether files differ; None outside a repository."""
-    output = _git(root, ["status", "--porcelain=v2", "--branch", "--untracked-files=normal"])
+    """Returns commit, branch (None where HEAD is detached) and whether code differs; None outside a repository."""
+    output = _git(root, ["status", "--porcelain=v2", "--branch", "--untracked-files=all", *CODE])
     if output is None:
         return None
     lines = output.decode(errors="replace").splitlines()
@@ -29,36 +33,45 @@ def git(root: Path = ROOT) -> dict[str, Any] | None:
     }
 
 
-def patch(root: Path = ROOT) -> str:
-    """Returns how the checkout differs from its commit, for `git apply --binary`: changed files, and new ones.
+def same_code(commit: str | None, other: str | None, root: Path = ROOT) -> bool:
+    """Tells whether two commits hold the same code; False where git does not know one of them."""
+    return _git(root, ["diff", "--quiet", "--end-of-options", str(commit), str(other), *CODE]) is not None
 
-    New files are those that git does not ignore, up to `LARGE` bytes; comments at the top, which `git apply` ignores,
-    name larger ones. Empty where nothing differs or there is no commit. Bytes that are not UTF-8 become surrogates:
-    write it with `save_patch`.
+
+def patch(root: Path = ROOT) -> str:
+    """Returns how the code differs from its commit, for `git apply --binary`: changed files, and new ones.
+
+    New files are those that git does not ignore, up to `LARGE` bytes each and `TOTAL` together; comments at the top,
+    which `git apply` ignores, name the others. Secrets of the environment are masked. Empty where nothing differs or
+    there is no commit. Bytes that are not UTF-8 become surrogates: write it with `save_patch`.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        listed = _git(root, ["ls-files", "--others", "--exclude-standard", "-z"])
-        new = [name for name in (listed or b"").split(b"\0") if name]
-        small: list[tuple[bytes, int]] = []
-        large: list[tuple[bytes, int]] = []
-        for name in new:
+        listed = _git(root, ["ls-files", "--others", "--exclude-standard", "-z", *CODE])
+        saved: list[bytes] = []
+        left_out = b""
+        room = TOTAL
+        for name in filter(None, (listed or b"").split(b"\0")):
             try:
                 size = os.lstat(os.path.join(os.fsencode(root), name)).st_size
             except OSError:  # deleted meanwhile
                 continue
-            (small if size <= LARGE else large).append((name, size))
+            if size <= min(LARGE, room):
+                room -= size
+                saved.append(name)
+            else:
+                left_out += b"# left out, %d bytes: %s\n" % (size, name)
         environment: dict[str, str] = {}
         index = (_git(root, ["rev-parse", "--absolute-git-dir"]) or b"").decode().strip() + "/index"
-        if small and os.path.isfile(index):  # add new files to a copy of the index
+        if saved and os.path.isfile(index):  # add new files to a copy of the index
             shutil.copy(index, f"{scratch}/index")
-            Path(scratch, "names").write_bytes(b"\0".join(name for name, _ in small))
-            environment = {"GIT_INDEX_FILE": f"{scratch}/index", "GIT_LITERAL_PATHSPECS": "1"}
+            Path(scratch, "names").write_bytes(b"\0".join(saved))
+            environment = {"GIT_INDEX_FILE": f"{scratch}/index"}
             names = [f"--pathspec-from-file={scratch}/names", "--pathspec-file-nul"]
-            _git(root, ["add", "--intent-to-add", *names], environment)
+            _git(root, ["add", "--intent-to-add", *names], environment | {"GIT_LITERAL_PATHSPECS": "1"})
         plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/", "--no-renames"]
-        changes = _git(root, ["diff", "--binary", "--full-index", *plain, "HEAD"], environment) or b""
-    left_out = b"".join(b"# left out, %d bytes: %s\n" % (size, name) for name, size in large)
-    return (left_out + changes).decode(errors="surrogateescape")
+        changes = _git(root, ["diff", "--binary", "--full-index", *plain, "HEAD", *CODE], environment) or b""
+    text: str = redact((left_out + changes).decode(errors="surrogateescape"))
+    return text
 
 
 def save_patch(path: Path, root: Path = ROOT) -> bool:

@@ -13,6 +13,8 @@ from lab.engine.utils.errors import UserError
 def directory_lock(folder: Path, what: str, timeout: float = 0) -> Iterator[None]:
     """Holds the lock of a directory; it is released when its process ends, however that happens.
 
+    The file `.lock` stays: who waits has opened it, and would otherwise hold a file that nobody else finds.
+
     Args:
         folder: to lock; must exist.
         what: describes a locked folder in the error, such as `is being trained in, by process 3`.
@@ -29,5 +31,4 @@ def directory_lock(folder: Path, what: str, timeout: float = 0) -> Iterator[None
     try:
         yield
     finally:
-        (folder / ".lock").unlink(missing_ok=True)
         lock.release()

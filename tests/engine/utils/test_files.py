@@ -1,0 +1,43 @@
+"""Files and links that several processes write at once."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import atomic_write
+from lab.engine.utils.locks import directory_lock
+
+
+def test_writers_with_equal_process_numbers_do_not_meet(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "file") as first, atomic_write(tmp_path / "file") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "file").read_text() == "first", "the one that ended last"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_is_replaced_while_another_process_replaces_it(tmp_path: Path) -> None:
+    link = tmp_path / "latest"
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    link.symlink_to("a")
+    with atomic_write(link) as first, atomic_write(link) as second:
+        first.symlink_to("b")
+        second.symlink_to("c")
+    assert os.readlink(link) == "b"
+
+
+def test_who_waited_for_a_lock_and_who_comes_later_do_not_both_hold_it(tmp_path: Path) -> None:
+    with directory_lock(tmp_path, "is in use"):
+        waiting = os.open(tmp_path / ".lock", os.O_RDWR)
+    try:
+        fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(UserError, match="is in use"), directory_lock(tmp_path, "is in use"):
+            pass
+    finally:
+        os.close(waiting)
+    with directory_lock(tmp_path, "is in use"):
+        pass
