@@ -101,6 +101,20 @@ class AdamW(optim.AdamW):
         super().__init__(groups, lr, betas, weight_decay=weight_decay, fused=fused, **options)
 
 
+class LBFGS(optim.LBFGS):
+    """`torch.optim.LBFGS`, for convolutions too: torch's own fails on gradients that are channels-last."""
+
+    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+        def contiguous() -> Any:
+            loss = closure()
+            for p in self.param_groups[0]["params"]:
+                if p.grad is not None:
+                    p.grad = p.grad.contiguous()
+            return loss
+
+        return super().step(contiguous)
+
+
 def configure(
     module: pl.LightningModule, optimizer: OptimizerFactory | None, scheduler: dict[str, Any] | None
 ) -> OptimizerLRScheduler:
@@ -119,22 +133,30 @@ def configure(
         return built
     factory = scheduler["scheduler"]
     if "total_steps" in inspect.signature(factory).parameters:
-        factory = partial(factory, total_steps=_num_steps(module.trainer))
+        factory = partial(factory, total_steps=total_steps(module.trainer, scheduler.get("interval", "epoch")))
     return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": factory(built)}}  # type: ignore[return-value]
 
 
-def _num_steps(trainer: pl.Trainer) -> int:
-    """Optimizer steps of the whole fit.
+def total_steps(trainer: pl.Trainer, interval: str) -> int:
+    """Returns how many steps a schedule over the whole fit has.
 
-    `trainer.estimated_stepping_batches` knows them too, but reading it here would make a resumed run lose the state
-    of its loader.
+    Args:
+        trainer: its limits and its training data are asked.
+        interval: "step" of the optimizer, or "epoch".
+
+    Raises:
+        UserError: where that is not known before the fit.
     """
-    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if overfit := trainer.overfit_batches:  # type: ignore[attr-defined]
-        batches = min(batches, overfit) if isinstance(overfit, int) else math.ceil(batches * overfit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
-    if steps <= 0 and trainer.max_steps <= 0:
-        raise UserError("this schedule needs an end: set trainer.max_epochs or trainer.max_steps, or scheduler=none")
-    return steps if trainer.max_steps <= 0 else min(steps, trainer.max_steps) if steps > 0 else trainer.max_steps
+    steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
+    if interval == "epoch" and math.isfinite(batches):
+        steps = math.ceil(steps / math.ceil(batches / trainer.accumulate_grad_batches))
+    elif interval == "epoch":
+        steps = (trainer.max_epochs or 0) if trainer.max_steps == -1 else -1
+    if not 0 < steps < math.inf:
+        length = f"{batches} batches" if math.isfinite(batches) else "unknown length"
+        raise UserError(
+            f"this schedule must know how many {interval}s the fit has, which trainer.max_epochs={trainer.max_epochs},"
+            f" max_steps={trainer.max_steps} and epochs of {length} do not say: set"
+            f" {'max_steps' if interval == 'step' else 'max_epochs'}, or use scheduler=none"
+        )
+    return int(steps)
