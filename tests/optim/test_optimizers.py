@@ -129,8 +129,8 @@ def test_a_schedule_ends_with_the_fit(limits: str, cfg: Compose) -> None:
     rates = Rates()
     module, data, trainer = build(
         cfg(
-            *(*SMALL, "model=logistic_regression", "data.batch_size=100", "optimizer.lr=1e-2"),
-            *("callbacks=none", "logger=none", "trainer.max_epochs=3"),
+            *(*SMALL, "model=logistic_regression", "data.batch_size=100", "data.eval_batch_size=20"),
+            *("optimizer.lr=1e-2", "callbacks=none", "logger=none", "trainer.max_epochs=3"),
             *(f"trainer.{limit}" for limit in limits.split()),
         ),
         [rates],
@@ -142,6 +142,7 @@ def test_a_schedule_ends_with_the_fit(limits: str, cfg: Compose) -> None:
     assert max(rates.of_steps) > 100 * LOWEST
 
 
+@pytest.mark.filterwarnings("ignore:A `OneCycleLR` scheduler is using 'interval'")  # Lightning's question
 @pytest.mark.parametrize(
     ("limits", "epochs"),
     [("", 9), ("max_steps=17", 4), ("limit_train_batches=2", 9), ("accumulate_grad_batches=2 max_steps=7", 3)],
@@ -229,7 +230,7 @@ def test_a_schedule_ends_with_anybodys_loaders(kind: str) -> None:
     assert rates.of_steps[-1] == pytest.approx(LOWEST)
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:A `OneCycleLR` scheduler is using")
 def test_data_of_unknown_length_need_max_steps_or_epochs() -> None:
     for interval, limits, key in (
         ("step", {}, "max_steps"),

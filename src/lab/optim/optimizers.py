@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -12,7 +12,7 @@ from torch import nn, optim
 from torch.optim import Optimizer
 
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.ranges import NonNegativeFloat, Probability
+from lab.engine.utils.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -102,7 +102,40 @@ class AdamW(optim.AdamW):
 
 
 class LBFGS(optim.LBFGS):
-    """`torch.optim.LBFGS`, for convolutions too: torch's own fails on gradients that are channels-last."""
+    """`torch.optim.LBFGS`, for convolutions too: torch's own fails on gradients that are channels-last.
+
+    Args:
+        params: to optimize.
+        lr: step size, where the line search begins.
+        max_iter: iterations a step.
+        history_size: steps that the curvature is estimated from.
+        tolerance_grad: of the largest element; torch's own limits leave the sixth digit open in double precision.
+        tolerance_change: of the parameters and the loss.
+        line_search_fn: None for steps of `lr`.
+        **options: of torch's.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: PositiveFloat = 1.0,
+        max_iter: PositiveInt = 20,
+        history_size: PositiveInt = 10,
+        tolerance_grad: NonNegativeFloat = 1e-10,
+        tolerance_change: NonNegativeFloat = 1e-14,
+        line_search_fn: Literal["strong_wolfe"] | None = "strong_wolfe",
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            max_iter,
+            history_size=history_size,
+            tolerance_grad=tolerance_grad,
+            tolerance_change=tolerance_change,
+            line_search_fn=line_search_fn,
+            **options,
+        )
 
     def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
         def contiguous() -> Any:

@@ -62,7 +62,7 @@ def explain_errors(batch_size: int | None, accumulate: int) -> Iterator[None]:
     except MisconfigurationException as error:
         if "Please increase the `limit_" not in str(error):
             raise
-        raise UserError(f"{error}, or of `overfit_batches`, which takes its place") from error
+        raise UserError(f"{error} (where trainer.overfit_batches is set, it is that one)") from error
     except Exception as error:
         if "Expected more than 1 value per channel when training" in str(error):
             raise UserError(
