@@ -35,7 +35,7 @@ class Batches(pl.Callback):
 
 def seen(cfg: Compose, *overrides: str) -> Batches:
     batches = Batches()
-    composed = cfg(*SMALL, "data.batch_size=50", "data.eval_batch_size=20", "data.num_test=100", *overrides)
+    composed = cfg(*SMALL, "data.batch_size=50", "data.eval_batch_size=20", *overrides)
     module, data, trainer = build(composed, [batches])
     trainer.fit(module, datamodule=data)
     if composed.test:

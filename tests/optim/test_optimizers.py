@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from lab.engine.utils.errors import UserError
 from lab.models.mlp import MLP
 from lab.optim.optimizers import AdamW, configure
 from lab.optim.schedulers import OneCycle, cosine
-from tests.conftest import SMALL, Compose, choices
+from tests.conftest import SMALL, Command, Compose, choices
 
 
 def test_biases_and_norms_do_not_decay_on_demand() -> None:
@@ -214,8 +215,8 @@ LOADERS: dict[str, tuple[Any, dict[str, Any], int]] = {
 
 def fit(module: pl.LightningModule, **limits: Any) -> Rates:
     rates, silent = Rates(), {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    options = {"max_epochs": 2, "enable_checkpointing": False, "accelerator": "cpu", **silent, **limits}
-    pl.Trainer(callbacks=[rates], **options).fit(module)
+    options = {"max_epochs": 2, "enable_checkpointing": False, "accelerator": "cpu", **silent, "callbacks": [rates]}
+    pl.Trainer(**options | limits).fit(module)
     return rates
 
 
@@ -242,6 +243,25 @@ def test_data_of_unknown_length_need_max_steps_or_epochs() -> None:
     rates = fit(Module("epoch", DataLoader(Stream())), max_epochs=3)
     assert len(set(rates.of_steps)) == 3
     assert rates.of_steps[-1] == pytest.approx(LOWEST)
+
+
+def test_accumulation_that_changes_is_refused() -> None:
+    with pytest.raises(UserError, match=r"accumulate_grad_batches"):
+        fit(Module(loader=rows(4)), callbacks=[pl.callbacks.GradientAccumulationScheduler({1: 2})])
+
+
+@pytest.mark.slow
+def test_a_schedule_ends_with_the_fit_of_two_ranks(train_command: Command, tmp_path: Path) -> None:
+    done = train_command(
+        *(*SMALL, "model=logistic_regression", "data.batch_size=100", "optimizer.lr=1e-2", "trainer=ddp_cpu"),
+        *("trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=1", "logger=csv", "test=false"),
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "logs" / "latest" / "csv" / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("lr-AdamW")
+    rates = [float(cells[column]) for cells in (line.split(",") for line in lines[1:]) if cells[column]]
+    assert len(rates) == 9
+    assert rates[-1] == pytest.approx(LOWEST)
 
 
 def test_a_schedule_without_an_end_is_refused(cfg: Compose) -> None:

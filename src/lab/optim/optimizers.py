@@ -166,11 +166,11 @@ def configure(
         return built
     factory = scheduler["scheduler"]
     if "total_steps" in inspect.signature(factory).parameters:
-        factory = partial(factory, total_steps=total_steps(module.trainer, scheduler.get("interval", "epoch")))
+        factory = partial(factory, total_steps=_num_steps(module.trainer, scheduler.get("interval", "epoch")))
     return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": factory(built)}}  # type: ignore[return-value]
 
 
-def total_steps(trainer: pl.Trainer, interval: str) -> int:
+def _num_steps(trainer: pl.Trainer, interval: str) -> int:
     """Returns how many steps a schedule over the whole fit has.
 
     Args:
@@ -180,6 +180,11 @@ def total_steps(trainer: pl.Trainer, interval: str) -> int:
     Raises:
         UserError: where that is not known before the fit.
     """
+    if any(isinstance(c, pl.callbacks.GradientAccumulationScheduler) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        raise UserError(
+            "GradientAccumulationScheduler: the steps of this schedule cannot be counted where accumulation changes:"
+            " use trainer.accumulate_grad_batches, or scheduler=none"
+        )
     steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     if interval == "epoch" and math.isfinite(batches):
         steps = math.ceil(steps / math.ceil(batches / trainer.accumulate_grad_batches))

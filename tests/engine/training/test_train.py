@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.demos.boring_classes import BoringModel, RandomDataset
+from pytorch_lightning.demos.boring_classes import BoringModel, RandomDataset, RandomIterableDataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -183,6 +183,13 @@ def test_fit_and_test_can_be_left_out(cfg: Compose, tmp_path: Path) -> None:
 def test_a_share_of_the_batches_that_is_none_is_named(scheduler: str, cfg: Compose) -> None:
     with pytest.raises(UserError, match=r"limit_train_batches"):
         train(cfg(*TINY, f"scheduler={scheduler}", "trainer.limit_train_batches=0.001"))
+
+
+def test_so_is_a_share_of_nobody_knows_how_many() -> None:
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(max_epochs=1, limit_train_batches=0.5, accelerator="cpu", enable_checkpointing=False, **silent)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"limit_train_batches"), explain_errors(None, 1):
+        trainer.fit(BoringModel(), DataLoader(RandomIterableDataset(32, 5)))
 
 
 def test_a_batch_of_one_sample_is_too_small_for_batch_norm(cfg: Compose) -> None:

@@ -54,13 +54,14 @@ def explain_errors(batch_size: int | None, accumulate: int) -> Iterator[None]:
         accumulate: batches per optimizer step.
 
     Raises:
-        UserError: for batches that are too small for batch normalization, and a share of the batches that is none.
+        UserError: for batches that are too small for batch normalization, and a share of the batches that is none or
+            unknown.
         RunFailed: where memory is exhausted.
     """
     try:
         yield
     except MisconfigurationException as error:
-        if "Please increase the `limit_" not in str(error):
+        if not any(start in str(error) for start in ("Please increase the `limit_", "When using an `IterableDataset`")):
             raise
         raise UserError(f"{error} (where trainer.overfit_batches is set, it is that one)") from error
     except Exception as error:
