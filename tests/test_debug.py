@@ -76,7 +76,7 @@ def test_profile_says_where_the_time_goes(cfg: Compose) -> None:
     module, data, trainer = build(cfg(*SMALL, "data.batch_size=50", "debug=profile"))
     trainer.fit(module, datamodule=data)
     assert trainer.current_epoch == 1
-    summary = trainer.profiler.summary()
+    summary = trainer.profiler.summary()  # type: ignore[attr-defined]
     for part in ("run_training_batch", "val_next", "optimizer_step"):
         assert part in summary
 

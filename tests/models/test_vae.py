@@ -258,7 +258,7 @@ def test_nll_counts_the_same_images_whatever_the_number_of_ranks(world_size: int
         model = Listing(
             image_shape=[1, 4, 4], pixel_mean_std=[0.0, 1.0], hidden_sizes=[2], latent_dim=1, nll_images=nll_images
         )
-        model.trainer = SimpleNamespace(world_size=world_size, global_rank=rank)
+        model.trainer = SimpleNamespace(world_size=world_size, global_rank=rank)  # type: ignore[assignment]
         model.on_test_epoch_start()
         for i, batch in enumerate(Batches((pixels,), 4, rank=rank, world_size=world_size)):
             model.test_step(batch, i)

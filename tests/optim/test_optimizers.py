@@ -260,7 +260,7 @@ def test_a_schedule_ends_with_the_fit_of_two_ranks(train_command: Command, tmp_p
     lines = (tmp_path / "logs" / "latest" / "csv" / "metrics.csv").read_text().splitlines()
     column = lines[0].split(",").index("lr-AdamW")
     rates = [float(cells[column]) for cells in (line.split(",") for line in lines[1:]) if cells[column]]
-    assert len(rates) == 9
+    assert len(set(rates)) == 9
     assert rates[-1] == pytest.approx(LOWEST)
 
 
@@ -270,7 +270,7 @@ def test_a_schedule_without_an_end_is_refused(cfg: Compose) -> None:
         trainer.fit(module, datamodule=data)
 
 
-@pytest.mark.parametrize("model", ["lenet", "cnn", "resnet"])
+@pytest.mark.parametrize("model", ["lenet", "cnn", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_lbfgs_trains_convolutions(model: str, cfg: Compose) -> None:
     """torch's own cannot flatten their gradients, which are channels-last; a quadratic step must lower the loss."""
     module, data, trainer = build(
@@ -283,7 +283,7 @@ def test_lbfgs_trains_convolutions(model: str, cfg: Compose) -> None:
     noted = pl.callbacks.LambdaCallback(
         on_train_batch_end=lambda trainer, module, outputs, *_: losses.append(float(outputs["loss"]))
     )
-    trainer.callbacks.append(noted)
+    trainer.callbacks.append(noted)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=data)
     assert losses[1] < losses[0]
 
@@ -298,7 +298,7 @@ def test_plateau_looks_when_there_is_a_validation(cfg: Compose) -> None:
         )
     )
     bad: list[int] = []
-    trainer.callbacks.append(
+    trainer.callbacks.append(  # type: ignore[attr-defined]
         pl.callbacks.LambdaCallback(
             on_train_epoch_start=lambda trainer, module: bad.append(module.lr_schedulers().num_bad_epochs)
         )

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn, optim
 from torch.optim import Optimizer
@@ -102,7 +103,7 @@ class AdamW(optim.AdamW):
 
 
 class LBFGS(optim.LBFGS):
-    """`torch.optim.LBFGS`, for convolutions too: torch's own fails on gradients that are channels-last.
+    """`torch.optim.LBFGS`, for convolutions too: torch's own fails on parameters that are channels-last.
 
     Args:
         params: to optimize.
@@ -126,6 +127,12 @@ class LBFGS(optim.LBFGS):
         line_search_fn: Literal["strong_wolfe"] | None = "strong_wolfe",
         **options: Any,
     ) -> None:
+        params = list(params)
+        with torch.no_grad():
+            for p in params:
+                p.set_(
+                    p.contiguous()
+                )  # torch's LBFGS flattens gradients by `view`; they are laid out as parameters are
         super().__init__(
             params,
             lr,
@@ -136,16 +143,6 @@ class LBFGS(optim.LBFGS):
             line_search_fn=line_search_fn,
             **options,
         )
-
-    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
-        def contiguous() -> Any:
-            loss = closure()
-            for p in self.param_groups[0]["params"]:
-                if p.grad is not None:
-                    p.grad = p.grad.contiguous()
-            return loss
-
-        return super().step(contiguous)
 
 
 def configure(
