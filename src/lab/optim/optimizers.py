@@ -13,7 +13,7 @@ from torch import nn, optim
 from torch.optim import Optimizer
 
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.ranges import NonNegativeFloat, PositiveFloat, PositiveInt, Probability
+from lab.engine.utils.ranges import NonNegativeFloat, PositiveInt, Probability
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -119,7 +119,7 @@ class LBFGS(optim.LBFGS):
     def __init__(
         self,
         params: Iterable[nn.Parameter],
-        lr: PositiveFloat = 1.0,
+        lr: NonNegativeFloat = 1.0,
         max_iter: PositiveInt = 20,
         history_size: PositiveInt = 10,
         tolerance_grad: NonNegativeFloat = 1e-10,
@@ -128,11 +128,9 @@ class LBFGS(optim.LBFGS):
         **options: Any,
     ) -> None:
         params = list(params)
-        with torch.no_grad():
+        with torch.no_grad():  # torch flattens gradients by `view`, and they are laid out as their parameters are
             for p in params:
-                p.set_(
-                    p.contiguous()
-                )  # torch's LBFGS flattens gradients by `view`; they are laid out as parameters are
+                p.set_(p.contiguous())
         super().__init__(
             params,
             lr,
