@@ -47,7 +47,7 @@ CHECKED_GROUPS = ["hydra", "callbacks", "logger", "paths", "sweep", "trainer"]
 DESTINATIONS = ("dirpath", "save_dir", "default_root_dir")  # where Lightning's classes write
 
 PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@
-ADDRESS = re.compile(r"(?!file:)[a-z][\w+.-]*://\S+", re.IGNORECASE)
+ADDRESS = re.compile(r"(?<![\w+.-])(?!file:|sqlite:///\S*/mlflow\.db$)[a-z][\w+.-]*://\S+", re.IGNORECASE)
 
 
 def authorize(config: DictConfig, overrides: Sequence[str] = (), trusted: Sequence[str] | None = None) -> None:
