@@ -161,7 +161,8 @@ def wandb_runs(folder: Path) -> dict[str, dict[str, Any]]:
             if kind in (1, 4) and at <= len(data):  # whole, or the last of several parts
                 records.append(Record.FromString(parts))
                 parts = b""
-        name = next(record.run.run_id for record in records if record.HasField("run"))
+        name = path.stem.removeprefix("run-")
+        assert {record.run.run_id for record in records if record.HasField("run")} <= {name}
         run = found.setdefault(name, {"files": 0, "hparams": {}, "steps": [], "final": {}, "status": []})
         run["files"] += 1
         for record in records:
@@ -338,5 +339,7 @@ def test_runs_of_sweeps_have_ids_of_their_own_and_resumed_ones_go_on(
             "FINISHED",
             job.config.seed,
         )
-        assert sorted({*run["steps"]}) == [*range(9, 400, 10)]
+        steps = sorted({*run["steps"]})
+        assert steps == [*range(steps[0], 400, 10)]
+        assert steps[0] == 9 or (name == "wandb" and job is killed), "W&B writes in blocks, and a kill loses the last"
     assert len(found()) == 23
