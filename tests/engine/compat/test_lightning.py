@@ -162,7 +162,8 @@ def test_manual_optimization_is_left_to_lightning() -> None:
 def test_loggers_go_on_with_the_batch_and_not_with_the_optimizers_steps(tmp_path: Path) -> None:
     class Two(ManualOptimBoringModel):
         def training_step(self, batch: Any, batch_idx: int) -> None:
-            for optimizer in self.optimizers():
+            optimizers: Any = self.optimizers()
+            for optimizer in optimizers:
                 optimizer.zero_grad()
                 self.manual_backward(self.step(batch))
                 optimizer.step()

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,7 @@ def wandb(_offline: None) -> Iterator[Any]:
 
 def wandb_runs(folder: Path) -> dict[str, dict[str, Any]]:
     """What the files of W&B hold of each run, by id: LevelDB's log format, of which each record is a protobuf."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
+    record_type: Any = import_module("wandb.proto.wandb_internal_pb2").Record
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("offline-run-*/run-*.wandb"), key=lambda path: path.parent.name):
         data, at, parts, records = path.read_bytes(), 7, b"", []
@@ -159,7 +159,7 @@ def wandb_runs(folder: Path) -> dict[str, dict[str, Any]]:
             parts += data[at + 7 : at + 7 + size]
             at += 7 + size
             if kind in (1, 4) and at <= len(data):  # whole, or the last of several parts
-                records.append(Record.FromString(parts))
+                records.append(record_type.FromString(parts))
                 parts = b""
         name = path.stem.removeprefix("run-")
         assert {record.run.run_id for record in records if record.HasField("run")} <= {name}
@@ -210,7 +210,7 @@ def test_a_run_ends_the_wandb_run_of_anyones_code_but_none_that_was_open_before(
     notebooks = wandb.init()
     with ended_with_run([]):
         pass
-    assert wandb.run is notebooks
+    assert (wandb.run is notebooks) is True
     notebooks.finish()
 
 
@@ -279,10 +279,11 @@ def test_runs_of_sweeps_have_ids_of_their_own_and_resumed_ones_go_on(
     found: Callable[[], dict[str, dict[str, Any]]]
     if name == "wandb":
         request.getfixturevalue(name)
-        found, words = lambda: wandb_runs(tmp_path), ["logger=wandb"]
+        found, words, address = lambda: wandb_runs(tmp_path), ["logger=wandb"], []
     else:
-        address = request.getfixturevalue("mlflow_server")
-        found, words = lambda: mlflow_runs(address), ["logger=mlflow", f"logger.mlflow.tracking_uri={address}"]
+        server = request.getfixturevalue("mlflow_server")
+        address = [f"logger.mlflow.tracking_uri={server}"]  # which no file may say: typed each time
+        found, words = lambda: mlflow_runs(server), ["logger=mlflow", *address]
     paths = [f"paths.log_dir={tmp_path}/logs", f"paths.data_dir={data_dir}"]
     words = [*words, *paths, *MLP, *SMALL, "data.batch_size=50", "trainer=cpu"]
     long = [*words, "trainer.max_epochs=300"]
@@ -323,7 +324,7 @@ def test_runs_of_sweeps_have_ids_of_their_own_and_resumed_ones_go_on(
     of_single = single.config.logger[name].id
     assert found()[of_single]["status"] == {"wandb": ["KILLED", "FAILED"], "mlflow": ["KILLED"]}[name]
     epochs = found()[of_single]["steps"]
-    command(f"resume={single.dir}", f"trainer.max_epochs={len(epochs) + 2}")
+    command(f"resume={single.dir}", f"trainer.max_epochs={len(epochs) + 2}", *address)
     resumed = found()[of_single]
     assert resumed["status"][-1] == "FINISHED"
     assert resumed["steps"] == [*epochs, epochs[-1] + 10, epochs[-1] + 20]
@@ -331,7 +332,7 @@ def test_runs_of_sweeps_have_ids_of_their_own_and_resumed_ones_go_on(
     epochs_each = ["trainer.max_epochs=40", "seed=0,1", "sweep.name=mine"]
     killed = stopped(signal.SIGKILL, "sweeps/*/*-mine-*/1", "-m", *words, *epochs_each)
     assert killed.status == "running"
-    command(f"sweep.resume={killed.dir.parent}")
+    command(f"sweep.resume={killed.dir.parent}", *address)
     for job in (Run(killed.dir.with_name("0")), killed):
         run = found()[job.config.logger[name].id]
         assert (job.status, run["status"][-1], int(run["hparams"]["seed"])) == (
