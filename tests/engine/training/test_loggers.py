@@ -332,7 +332,7 @@ def test_runs_of_sweeps_have_ids_of_their_own_and_resumed_ones_go_on(
     epochs_each = ["trainer.max_epochs=40", "seed=0,1", "sweep.name=mine"]
     killed = stopped(signal.SIGKILL, "sweeps/*/*-mine-*/1", "-m", *words, *epochs_each)
     assert killed.status == "running"
-    command(f"sweep.resume={killed.dir.parent}", *address)
+    command(f"sweep.resume={killed.dir.parent}", f"logger={name}", *address)
     for job in (Run(killed.dir.with_name("0")), killed):
         run = found()[job.config.logger[name].id]
         assert (job.status, run["status"][-1], int(run["hparams"]["seed"])) == (
