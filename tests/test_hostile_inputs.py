@@ -181,6 +181,8 @@ EXPERIMENTS: dict[str, list[tuple[Any, ...]]] = {
     "addresses of loggers": [
         ("logger: {x: {_target_: pytorch_lightning.loggers.MLFlowLogger, tracking_uri: SERVER}}", "tracking_uri"),
         ("logger: {tensorboard: {settings: {base_url: SERVER}}}", "logger.tensorboard.settings.base_url"),
+        ("logger: {tensorboard: {comment: 'sqlite:////tmp/other.db'}}", "logger.tensorboard.comment"),
+        ("logger: {tensorboard: {comment: 'SERVER/sqlite:///mlflow.db'}}", "logger.tensorboard.comment"),
         ("evil: SERVER\nlogger: {tensorboard: {comment: '${evil}'}}", "logger.tensorboard.comment"),
     ],
     "what cannot be resolved yet": [

@@ -12,7 +12,7 @@ from pytorch_lightning.demos.boring_classes import BoringDataModule, BoringModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lab.engine.compat.lightning import FitLoop, uses_no_batch_hooks
+from lab.engine.compat.lightning import FitLoop, logged_steps, uses_no_batch_hooks
 from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.training.train import build
 from tests.conftest import SMALL, Compose
@@ -158,6 +158,36 @@ def test_manual_optimization_is_left_to_lightning() -> None:
         trainer.fit(ManualOptimBoringModel(), BoringDataModule())
     assert not uses_no_batch_hooks(trainer)
     assert trainer.global_step == 1
+
+
+def test_loggers_go_on_with_the_batch_and_not_with_the_optimizers_steps(tmp_path: Path) -> None:
+    class Two(ManualOptimBoringModel):
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            optimizers: Any = self.optimizers()
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+                self.manual_backward(self.step(batch))
+                optimizer.step()
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(self.parameters(), lr=0.1) for _ in range(2)]
+
+    options: dict[str, Any] = {"enable_model_summary": False, "enable_progress_bar": False, "logger": False}
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        limit_train_batches=3,
+        limit_val_batches=0,
+        enable_checkpointing=False,
+        **options,
+    )
+    trainer.fit_loop = FitLoop(trainer, SignalHandler())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(Two(), BoringDataModule())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (checkpoint["global_step"], logged_steps(checkpoint)) == (12, 6)
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -96,6 +96,14 @@ def test_the_file_makes_the_winner_s_config(words: list[str], sweep: Sweep, capl
         assert made[key] == value, key
 
 
+def test_the_file_says_no_address_of_a_logger_which_no_file_may_say(sweep: Sweep) -> None:
+    put(sweep, ["logger=mlflow", "logger.mlflow.tracking_uri=http://localhost:1"], 0.9)
+    path = write_best(sweep)
+    assert path is not None
+    assert "mlflow" in path.read_text()
+    assert "http" not in path.read_text()
+
+
 def test_without_a_job_that_ended_there_is_no_winner(sweep: Sweep) -> None:
     put(sweep, ["seed=0"], 0.9, "pruned")
     assert write_best(sweep) is None

@@ -56,6 +56,15 @@ class StopSignal(Protocol):
         """Returns the signal that any rank received, 0 for none; the same on every rank."""
 
 
+def logged_steps(checkpoint: dict[str, Any]) -> int:
+    """Returns the step that loggers go on with after a checkpoint: batches that stepped, of any number of optimizers.
+
+    Args:
+        checkpoint: of a Trainer, whose `global_step` counts the steps of each optimizer.
+    """
+    return checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+
+
 class FitLoop(_FitLoop):
     """Runs the epochs, with a point between two of them: `trainer.fit_loop = FitLoop(trainer, signals)`.
 

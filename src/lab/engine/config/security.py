@@ -47,7 +47,7 @@ CHECKED_GROUPS = ["hydra", "callbacks", "logger", "paths", "sweep", "trainer"]
 DESTINATIONS = ("dirpath", "save_dir", "default_root_dir")  # where Lightning's classes write
 
 PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@
-ADDRESS = re.compile(r"(?!file:)[a-z][\w+.-]*://\S+", re.IGNORECASE)
+ADDRESS = re.compile(r"(?<![\w+.-])(?!file:|sqlite:///\S*/mlflow\.db$)[a-z][\w+.-]*://\S+", re.IGNORECASE)
 
 
 def authorize(config: DictConfig, overrides: Sequence[str] = (), trusted: Sequence[str] | None = None) -> None:
@@ -132,7 +132,10 @@ def _check_destination(key: str, value: Any, run_dir: str) -> None:
         raise UserError(f"{key}={value}: a file may say ${{paths.run_dir}}/… alone; or give it on the command line")
     address = ADDRESS.search(str(value)) if is_under(key, ["logger"]) else None  # which is sent the service's token
     if address and not any(address[0] in path.read_text() for path in CONFIGS.glob("logger/*.yaml")):
-        raise UserError(f"{key}={value}: no file says where a logger sends to but those of configs/logger")
+        raise UserError(
+            f"{key}={value}: no file says where a logger sends to but those of configs/logger: write it there,"
+            " or give it on the command line, also when a run or sweep is resumed"
+        )
 
 
 def _check_secret(key: str, value: Any, references: dict[str, list[str]]) -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab.engine.config.compose import compose, options
 from lab.engine.config.drawn import is_drawn
 from lab.engine.config.identity import ABSENT, PLACE, differences
+from lab.engine.config.security import ADDRESS
 from lab.engine.config.tree import is_under
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import find_broken
@@ -105,11 +106,18 @@ def _defaults(run: Run) -> dict[str, Any]:
 
 
 def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yields every key at which the experiment `name` makes another config than the run's, with the run's value."""
+    """Yields every key at which the experiment `name` makes another config than the run's, with the run's value.
+
+    A logger's address is left out: the command line gave it, and no file may.
+    """
     now: Any = OmegaConf.to_container(compose([f"experiment={name}"]), resolve=False)
     then: Any = OmegaConf.to_container(run.saved, resolve=False)
     found = differences(now, then)
-    return ((key, value) for key, new, value in found if not is_under(key, own) and not is_drawn(new))
+    return (
+        (key, value)
+        for key, new, value in found
+        if not (is_under(key, own) or is_drawn(new) or (is_under(key, ["logger"]) and ADDRESS.search(str(value))))
+    )
 
 
 def _save(path: Path, header: list[str], content: DictConfig) -> None:

@@ -1,15 +1,67 @@
 """Extends Lightning's loggers for runs that are resumed, and for processes that train several jobs.
 
-Training calls two optional methods of any logger that has them: `resume_at(step)` before the fit, and
-`log_final_metrics(metrics)` at the end of the run.
+Training calls three optional methods of any logger that has them: `resume_at(step)` before the fit,
+`log_final_metrics(metrics)` after the test, and `end_run(status)` when the run has ended in any way.
 """
 
+import csv
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning.loggers as base
 from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+from lab.engine.utils.errors import Preempted
+
+log = logging.getLogger(__name__)
+
+MLFLOW_STATUS = {"completed": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
+
+
+@contextmanager
+def ended_with_run(loggers: Sequence[base.Logger]) -> Iterator[None]:
+    """Ends the loggers with the run, and what anyone's code began in W&B or MLflow: the next job begins its own.
+
+    Runs of W&B and MLflow that were open before, such as a notebook's, stay open.
+
+    Args:
+        loggers: whose `end_run(status)` is called, where they have one: completed, preempted or failed.
+    """
+    before = _open_runs()
+    try:
+        yield
+    except BaseException as error:
+        try:
+            _end(loggers, before, "preempted" if isinstance(error, Preempted) else "failed")
+        except Exception as second:  # the first error is the one to report
+            log.warning("a logger could not be ended: %s: %s", type(second).__name__, second)
+        raise
+    _end(loggers, before, "completed")
+
+
+def _end(loggers: Sequence[base.Logger], before: Sequence[Any], status: str) -> None:
+    for logger in loggers:
+        if hasattr(logger, "end_run"):
+            logger.end_run(status)
+    wandb_run, mlflow_run = _open_runs()
+    if wandb_run is not None and wandb_run not in before:
+        if status == "preempted":
+            wandb_run.mark_preempting()
+        wandb_run.finish(exit_code=int(status != "completed"))
+    if mlflow_run is not None and mlflow_run not in before:
+        sys.modules["mlflow"].end_run(MLFLOW_STATUS[status])
+
+
+def _open_runs() -> tuple[Any, Any]:
+    """Returns the runs of W&B and MLflow that are open in this process; None where there is none."""
+    wandb, mlflow = (sys.modules.get(name) for name in ("wandb", "mlflow"))
+    return wandb and wandb.run, mlflow and mlflow.active_run()
 
 
 class TensorBoardLogger(base.TensorBoardLogger):
@@ -47,7 +99,7 @@ class TensorBoardLogger(base.TensorBoardLogger):
 
 
 class CSVLogger(base.CSVLogger):
-    """Keeps the CSV file of a resumed run, which Lightning would remove: it continues in a folder `csv-STEPS` beside.
+    """Goes on in the CSV file of a resumed run, which Lightning would remove.
 
     Args:
         save_dir: folder of the run.
@@ -58,20 +110,27 @@ class CSVLogger(base.CSVLogger):
 
     def __init__(self, save_dir: str = "logs", name: str | None = "", version: str = "csv", **options: Any) -> None:
         super().__init__(save_dir, name, version, **options)
-        self.suffix = ""
 
-    @property
-    def log_dir(self) -> str:
-        return super().log_dir + self.suffix
-
+    @rank_zero_only
     def resume_at(self, step: int) -> None:
-        """Continues in another folder where there is one already."""
-        if Path(self.log_dir).exists():
-            self.suffix = f"-{step}"
+        """Keeps the lines from before `step`. A kill meanwhile loses none: they lie in `metrics.part` until then."""
+        path = Path(self.log_dir) / "metrics.csv"
+        before = path.with_suffix(".part")
+        if path.exists() and not before.exists():
+            path.rename(before)
+        if not before.exists():
+            return
+        whole = (line for line in before.read_text().splitlines(keepends=True) if line.endswith("\n"))
+        rows = [row for row in csv.DictReader(whole) if float(row["step"]) < step]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that files in this folder will be deleted
+            self.experiment.metrics.extend(rows)  # type: ignore[arg-type]
+        self.save()
+        before.unlink()
 
 
 class WandbLogger(base.WandbLogger):
-    """Ends its W&B run together with the run, so that the next job of this process begins a W&B run of its own.
+    """Writes the final metrics into the W&B summary; a resumed run goes on in the W&B run of its `id`.
 
     Args:
         save_dir: folder of the run.
@@ -95,12 +154,63 @@ class WandbLogger(base.WandbLogger):
 
     @rank_zero_only
     def log_final_metrics(self, metrics: dict[str, float]) -> None:
-        """Writes the final metrics into the W&B summary, and ends the W&B run."""
+        """Writes the final metrics into the W&B summary."""
         self.experiment.summary.update(metrics)
-        self.experiment.finish()
+
+
+class MLFlowLogger(base.MLFlowLogger):
+    """Goes on in the MLflow run of a resumed run, whose status is that of the run.
+
+    MLflow draws the ids of its runs itself; a tag holds the one by which a resumed run finds its own again.
+
+    Args:
+        experiment_name: of MLflow.
+        tracking_uri: of a server or a database.
+        id: drawn once per run; None for a new MLflow run each time.
+        tags: more of them.
+        **options: of `pytorch_lightning.loggers.MLFlowLogger`.
+    """
+
+    def __init__(
+        self,
+        experiment_name: str = "lab",
+        tracking_uri: str = "sqlite:///mlflow.db",
+        id: str | None = None,  # noqa: A002 (as W&B's)
+        tags: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        from mlflow import MlflowClient
+
+        tags, run_id = dict(tags or {}), None
+        if id is not None:
+            tags["lab_run"], client = id, MlflowClient(tracking_uri)
+            experiment = client.get_experiment_by_name(experiment_name)
+            found = client.search_runs([experiment.experiment_id], f"tags.lab_run = '{id}'") if experiment else []
+            run_id = found[0].info.run_id if found else None
+        super().__init__(experiment_name, tracking_uri=tracking_uri, tags=tags, run_id=run_id, **options)
+        self.resumed = run_id is not None
 
     @rank_zero_only
-    def finalize(self, status: str) -> None:
+    def log_hyperparams(self, params: Any) -> None:
+        """Logs the hyperparameters of a new run: MLflow refuses to change them."""
+        if self.resumed:
+            self.experiment.update_run(self.run_id, status="RUNNING")
+        else:
+            super().log_hyperparams(params)
+
+    @rank_zero_only
+    def log_final_metrics(self, metrics: dict[str, float]) -> None:
+        """Logs the final metrics beside the curves, as `final/…`."""
+        self.log_metrics({f"final/{name}": value for name, value in metrics.items()})
+
+    @rank_zero_only
+    def finalize(self, status: str = "success") -> None:
+        """Leaves the MLflow run open after the fit: it is still tested."""
         super().finalize(status)
-        if status != "success":  # after a successful fit the test is still logged
-            self.experiment.finish(exit_code=1)
+        if status == "success":
+            self.experiment.update_run(self.run_id, status="RUNNING")
+
+    @rank_zero_only
+    def end_run(self, status: str) -> None:
+        """Ends the MLflow run."""
+        self.experiment.set_terminated(self.run_id, MLFLOW_STATUS[status])

@@ -11,12 +11,13 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
-from lab.engine.compat.lightning import FitLoop
+from lab.engine.compat.lightning import FitLoop, logged_steps
 from lab.engine.config.instantiate import build_model, drop_unused_factories, instantiate, instantiate_each
 from lab.engine.distributed.preemption import SignalHandler, preemption
 from lab.engine.distributed.session import cluster_plugins, ranks
 from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import limits
+from lab.engine.training.loggers import ended_with_run
 from lab.engine.training.model import check_checkpoint, compile_layers, explain_errors
 from lab.engine.training.report import cost, gaps, hyperparameters, is_testable, report
 
@@ -37,23 +38,24 @@ def train(cfg: DictConfig) -> float | None:
     drop_unused_factories(cfg)
     with preemption(run.dir) as signals, run.recording(cfg) if is_first else nullcontext():
         model, data, trainer = build(cfg, signals=signals)
-        with (
-            ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
-            explain_errors(cfg.data.get("batch_size"), cfg.trainer.accumulate_grad_batches),
-        ):
-            if is_first:  # floating-point sums depend on both
-                devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
-                run.update(devices=devices, threads=torch.get_num_threads())
-            metrics = fit(cfg, run, model, data, trainer) if cfg.fit else {}
-            signals.raise_if_received()
-            if cfg.test and not trainer.fit_loop.stopped:  # type: ignore[attr-defined]
-                metrics |= test(model, data, trainer)
-        if is_first:
-            run.save_metrics(metrics)
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_final_metrics"):
-            logger.log_final_metrics(metrics)
-        logger.save()
+        with ended_with_run(trainer.loggers):
+            with (
+                ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
+                explain_errors(cfg.data.get("batch_size"), cfg.trainer.accumulate_grad_batches),
+            ):
+                if is_first:  # floating-point sums depend on both
+                    devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
+                    run.update(devices=devices, threads=torch.get_num_threads())
+                metrics = fit(cfg, run, model, data, trainer)
+                signals.raise_if_received()
+                if cfg.test and not trainer.fit_loop.stopped:  # type: ignore[attr-defined]
+                    metrics |= test(model, data, trainer)
+            if is_first:
+                run.save_metrics(metrics)
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_final_metrics"):
+                    logger.log_final_metrics(metrics)
+                logger.save()
     if is_first:
         log.info("%s", report(metrics, run.dir))
     return metrics.get(objective)
@@ -92,7 +94,7 @@ def fit(cfg: DictConfig, run: Recorder, model: pl.LightningModule, data: Any, tr
     """Trains, from the newest checkpoint if the run is resumed; leaves the best checkpoint's weights in `model`.
 
     Returns:
-        The metrics at the best checkpoint, and the cost of training.
+        The metrics at the best checkpoint, and the cost of training; with `fit=false` none.
     """
     newest, steps, metrics = (run.newest_checkpoint() if cfg.resume else None), 0, dict[str, float]()
     if newest is not None:
@@ -103,12 +105,15 @@ def fit(cfg: DictConfig, run: Recorder, model: pl.LightningModule, data: Any, tr
         check_checkpoint(checkpoint, newest, model, trainer)
         steps, epoch, metrics = checkpoint["global_step"], checkpoint["epoch"] + 1, checkpoint.get("metrics", metrics)
         log.info("resuming from %s, after %d steps, in epoch %d", newest, steps, epoch)
+        steps = logged_steps(checkpoint)
         if run.record.get("trained") == limits(cfg):
             trainer.fit_loop.skip_training()  # type: ignore[attr-defined]
     for logger in trainer.loggers:
         if hasattr(logger, "resume_at"):
             logger.resume_at(steps)
         logger.log_hyperparams(hyperparameters(cfg))
+    if not cfg.fit:
+        return metrics
     if trainer.global_rank:  # ranks start with the same weights, but draw their own dropout and noise
         torch.manual_seed(cfg.seed + trainer.global_rank)
     trainer.fit(model, datamodule=data, ckpt_path=newest, weights_only=True)
