@@ -12,7 +12,7 @@ import torch
 
 from lab.engine.runs.run import Run
 from lab.engine.training.train import build, train
-from lab.engine.utils.errors import RunFailed
+from lab.engine.utils.errors import RunFailed, UserError
 from tests.conftest import SMALL, Command, Compose, run_script
 
 TINY = [*SMALL, "trainer.max_epochs=2", "data.batch_size=50", "trainer.log_every_n_steps=5"]
@@ -102,7 +102,12 @@ def test_evaluate_gives_the_figures_of_the_run(
     measured = json.loads((directory / "evaluation-digits.json").read_text())
     assert measured == {k: v for k, v in Run(directory).metrics.items() if k.startswith("test/")}
     assert f"{measured['test/acc']:.4f}" in done.stdout
-    (directory / "evaluation-digits.json").unlink()
+    done = run_script("scripts/evaluate.py", f"run={directory}", "checkpoint=last")
+    assert done.returncode == 0, done.stderr
+    assert (directory / "evaluation-digits-last.json").is_file()
+    assert measured == json.loads((directory / "evaluation-digits.json").read_text()), "still the best one's"
+    for path in directory.glob("evaluation-*.json"):
+        path.unlink()
 
 
 @pytest.mark.parametrize(
@@ -134,6 +139,10 @@ def test_a_run_without_a_checkpoint_says_so(
     done = run_script("scripts/evaluate.py", f"run={tmp_path / 'copy'}", timeout=20)
     assert done.returncode == 2
     assert "no checkpoint 'best'" in done.stderr
+    (tmp_path / "copy" / "checkpoints").mkdir(exist_ok=True)
+    shutil.copy(finished[0] / "checkpoints" / "last.ckpt", tmp_path / "copy" / "checkpoints")
+    with pytest.raises(UserError, match="checkpoint=last"):
+        Run(tmp_path / "copy").checkpoint()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(cfg: Compose) -> None:
