@@ -42,6 +42,7 @@ def saved_steps(cfg: Compose, monkeypatch: pytest.MonkeyPatch, *overrides: str) 
         (["every_n_epochs=2", "monitor=null"], [20]),
         (["every_n_epochs=0", "monitor=null"], []),
         (["every_n_epochs=0", "monitor=null", "every_n_steps=10"], [10, 20]),  # the last batch of an epoch
+        (["every_n_epochs=0", "monitor=null", "every_n_steps=15"], [15, 20]),  # the end of training
         (["every_n_epochs=0", "every_n_steps=15"], [10, 15, 20]),  # the best
         (["every_n_steps=4"], [4, 8, 10, 12, 16, 20]),
         (["every_n_minutes=1e-9"], list(range(1, 21))),
@@ -105,7 +106,7 @@ def test_with_top_k_0_the_last_is_the_best(cfg: Compose, tmp_path: Path) -> None
 class Uneven(ManualOptimBoringModel):
     """Steps three times on every other batch."""
 
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         for _ in range(3 * (batch_idx % 2)):
             super().training_step(batch, batch_idx)
 

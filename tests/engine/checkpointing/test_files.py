@@ -151,9 +151,10 @@ def test_damage_is_seen(damage: object, said: str, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     write_checkpoint({"weights": torch.ones(10_000)}, path)
     assert find_fault(path) is None
-    path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
     with pytest.raises(UserError, match=said):
-        read_checkpoint(path)
+        read_checkpoint(damaged)
 
 
 def test_a_process_reads_a_checkpoint_whole_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,8 @@ class Checkpoint(callbacks.Checkpoint):
     """Saves `last.ckpt`, from which a run resumes exactly, and `best.ckpt`.
 
     It saves between two batches or between two epochs, when the one is finished with all that follows it and the next
-    has not started. `best.ckpt` is a hard link to what `last.ckpt` was then; without a `monitor` the last checkpoint
-    is the best.
+    has not started; at the end of training too, unless all three periods are 0. `best.ckpt` is a hard link to what
+    `last.ckpt` was then; without a `monitor` the last checkpoint is the best.
 
     Args:
         dirpath: folder of the files.
@@ -59,6 +59,7 @@ class Checkpoint(callbacks.Checkpoint):
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
+        self._is_periodic = bool(every_n_epochs or every_n_steps or every_n_minutes)
         self.metrics: dict[str, float] = {}  # at the checkpoint that the run resumed from
         self.best_scores: dict[str, float] = {}  # of the best checkpoints, by file name; the best one first
         self._validated = False  # whether there is a validation that is not compared with the best yet
@@ -105,6 +106,7 @@ class Checkpoint(callbacks.Checkpoint):
             or (end_of_epoch and self.every_n_epochs and epochs % self.every_n_epochs == 0)
             or (self.every_n_steps and steps // self.every_n_steps > self._steps // self.every_n_steps)
             or (self.every_n_minutes and self._is_time(trainer))
+            or (end_of_epoch and self._is_periodic and ends_training(trainer))
         ):
             self.save(trainer)
         self._steps = steps  # a batch may take several steps, or none
@@ -189,6 +191,12 @@ def ends_validation(trainer: pl.Trainer) -> bool:
     """Returns, at the end of a validation, whether its metrics count: it is within a fit, and no trial of the code."""
     is_trial = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
     return trainer.state.fn == "fit" and not is_trial
+
+
+def ends_training(trainer: pl.Trainer) -> bool:
+    """Returns, at the end of an epoch, whether it is the last one."""
+    limits = ((trainer.max_epochs, trainer.current_epoch), (trainer.max_steps, trainer.global_step))
+    return trainer.should_stop or any(limit is not None and 0 <= limit <= done for limit, done in limits)
 
 
 def check_logged(key: str, metric: str, logged: Collection[str], end_of_epoch: bool) -> bool:
