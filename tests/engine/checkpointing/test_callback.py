@@ -116,7 +116,7 @@ def test_batches_of_several_steps_and_of_none(cfg: Compose, tmp_path: Path, monk
     monkeypatch.setattr(io, "write_checkpoint", lambda checkpoint, path: steps.append(checkpoint["global_step"]))
     monkeypatch.setattr(callback, "link_checkpoint", lambda path, name: None)
     _, _, trainer = build(
-        cfg(*RUN, "trainer.max_epochs=1", "callbacks.checkpoint=null"),
+        cfg(*RUN, "objective=null", "trainer.max_epochs=1", "callbacks.checkpoint=null"),
         [Checkpoint(str(tmp_path), every_n_epochs=0, every_n_steps=5)],
     )
     trainer.fit(Uneven(), train_dataloaders=torch.utils.data.DataLoader(RandomDataset(32, 10)))
