@@ -1,7 +1,7 @@
 """Tests a run's model: python scripts/evaluate.py run=latest [checkpoint=last] [data=mnist] [data.KEY=VALUE …]
 
 Everything comes from the run directory; data overrides serve another dataset that fits. The figures are printed and
-written to evaluation-<data>.json in the run directory.
+written to evaluation-<data>.json in the run directory; those of checkpoint=last to evaluation-<data>-last.json.
 """
 
 import sys
@@ -43,8 +43,9 @@ def main(words: list[str]) -> None:
     for metric, value in metrics.items():
         table.add_row(metric, f"{value:.4f}")
     Console().print(table)
-    run.save_metrics(metrics, f"evaluation-{name}.json")
-    print(f"written to {run.dir / f'evaluation-{name}.json'}")
+    file = f"evaluation-{name}.json" if which == "best" else f"evaluation-{name}-{path.stem}.json"
+    run.save_metrics(metrics, file)
+    print(f"written to {run.dir / file}")
 
 
 if __name__ == "__main__":

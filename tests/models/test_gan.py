@@ -26,7 +26,7 @@ TINY = [
     "model.latent_dim=8",
     "data.batch_size=50",
 ]
-BARE = [*TINY, "callbacks=none", "logger=none", "trainer.max_epochs=1"]
+BARE = [*TINY, "callbacks=none", "objective=null", "logger=none", "trainer.max_epochs=1"]
 
 
 def make(**options: Any) -> GAN:

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.demos.boring_classes import ManualOptimBoringModel, RandomDataset
 
-from lab.engine.checkpointing import files, io
+from lab.engine.checkpointing import callback, files, io
 from lab.engine.checkpointing.callback import Checkpoint
 from lab.engine.checkpointing.files import read_checkpoint, write_checkpoint
 from lab.engine.training.train import build
+from lab.engine.utils.errors import Preempted
 from lab.engine.utils.random_state import random_state, restore_random_state
 from tests.conftest import SMALL, Compose
 
@@ -39,6 +41,9 @@ def saved_steps(cfg: Compose, monkeypatch: pytest.MonkeyPatch, *overrides: str) 
         ([], [10, 20]),
         (["every_n_epochs=2", "monitor=null"], [20]),
         (["every_n_epochs=0", "monitor=null"], []),
+        (["every_n_epochs=0", "monitor=null", "every_n_steps=10"], [10, 20]),  # the last batch of an epoch
+        (["every_n_epochs=0", "monitor=null", "every_n_steps=15"], [15, 20]),  # the end of training
+        (["every_n_epochs=0", "every_n_steps=15"], [10, 15, 20]),  # the best
         (["every_n_steps=4"], [4, 8, 10, 12, 16, 20]),
         (["every_n_minutes=1e-9"], list(range(1, 21))),
         (["every_n_minutes=60"], [10, 20]),
@@ -67,7 +72,13 @@ class Scores(pl.Callback):
 
 @pytest.mark.parametrize(
     ("mode", "top_k", "best", "kept"),
-    [("max", 1, 2, []), ("min", 1, 5, []), ("max", 3, 2, [2, 4, 3]), ("min", 2, 5, [5, 1])],
+    [
+        ("max", 1, 2, []),
+        ("min", 1, 5, []),
+        ("max", 3, 2, [2, 4, 3]),
+        ("min", 2, 5, [5, 1]),
+        ("max", -1, 2, [2, 4, 3, 1, 5]),  # all
+    ],
 )
 def test_the_best_are_kept(mode: str, top_k: int, best: int, kept: list[int], cfg: Compose, tmp_path: Path) -> None:
     scores = [0.3, 0.9, 0.5, 0.7, 0.1, float("nan")]  # of epochs 1 to 6
@@ -82,6 +93,83 @@ def test_the_best_are_kept(mode: str, top_k: int, best: int, kept: list[int], cf
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 60
     assert next(iter(keeper.best_scores.values())) == pytest.approx(scores[best - 1])
     assert [int(name[5:-5]) // 10 for name in keeper.best_scores][: len(kept) or 1] == (kept or [best])
+
+
+def test_with_top_k_0_the_last_is_the_best(cfg: Compose, tmp_path: Path) -> None:
+    module, data, trainer = build(cfg(*RUN, "callbacks.checkpoint.top_k=0"))
+    trainer.fit(module, datamodule=data)
+    best, last = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    assert best.samefile(last)
+    assert sorted(best.parent.iterdir()) == [best, last]
+
+
+class Uneven(ManualOptimBoringModel):
+    """Steps three times on every other batch."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        for _ in range(3 * (batch_idx % 2)):
+            super().training_step(batch, batch_idx)
+
+
+def test_batches_of_several_steps_and_of_none(cfg: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    monkeypatch.setattr(io, "write_checkpoint", lambda checkpoint, path: steps.append(checkpoint["global_step"]))
+    monkeypatch.setattr(callback, "link_checkpoint", lambda path, name: None)
+    _, _, trainer = build(
+        cfg(*RUN, "objective=null", "trainer.max_epochs=1", "callbacks.checkpoint=null"),
+        [Checkpoint(str(tmp_path), every_n_epochs=0, every_n_steps=5)],
+    )
+    trainer.fit(Uneven(), train_dataloaders=torch.utils.data.DataLoader(RandomDataset(32, 10)))
+    assert steps == [6, 12, 15], "once for each multiple of five that was reached"
+
+
+def test_a_kill_between_writing_and_linking_loses_no_best(cfg: Compose, tmp_path: Path) -> None:
+    from lab.engine.runs.recorder import Recorder
+    from lab.engine.runs.resume import resumed_config
+    from tests.engine.runs.test_resume import start
+
+    config = cfg(*RUN, "callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=min", "trainer.max_epochs=2")
+    start(config)
+    run = Recorder(tmp_path / "run")
+    assert run.checkpoint("best").samefile(run.checkpoint("last")), "the loss falls"
+    metrics = run.metrics
+    run.checkpoint("best").unlink()
+    run.write("run.json", {"format": run.record["format"], "status": "running"})
+    start(resumed_config(cfg(f"resume={run.dir}")))
+    assert run.checkpoint("best").samefile(run.checkpoint("last"))
+    assert {k: v for k, v in run.metrics.items() if "second" not in k} == {
+        k: v for k, v in metrics.items() if "second" not in k
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_with_lightnings_callbacks_as_well_resumes_exactly(
+    cfg: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab.engine.runs.resume import resumed_config
+    from lab.engine.runs.run import Run
+    from tests.engine.runs.test_resume import CLASSIFIER, assert_equal, result, start, stopping_at
+
+    target = "_target_: pytorch_lightning.callbacks.ModelCheckpoint, dirpath: '${paths.run_dir}/"
+    more = [
+        f"+callbacks.top={{{target}top', monitor: val/loss, save_top_k: 2}}",
+        f"+callbacks.all={{{target}all', save_top_k: -1, save_last: true}}",
+    ]
+    overrides = [*CLASSIFIER, *more]
+    with monkeypatch.context() as patch:
+        stopping_at([], patch)
+        start(cfg(*overrides, f"paths.run_dir={tmp_path}/straight"))
+    stopping_at([13], monkeypatch)
+    with pytest.raises(Preempted):
+        start(cfg(*overrides, f"paths.run_dir={tmp_path}/stopped"))
+    straight, stopped = Run(tmp_path / "straight"), Run(tmp_path / "stopped")
+    start(resumed_config(cfg(f"resume='{stopped.dir}'")))
+    assert_equal(result(straight), result(stopped))
+    for folder in ("top", "all", "checkpoints"):
+        kept = [sorted(path.name for path in (run.dir / folder).iterdir()) for run in (straight, stopped)]
+        assert kept[0] == kept[1]
+        assert len(kept[0]) == {"top": 2, "all": 4, "checkpoints": 2}[folder]
 
 
 def test_random_states_come_back(tmp_path: Path) -> None:

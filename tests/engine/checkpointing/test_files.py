@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,9 +151,28 @@ def test_damage_is_seen(damage: object, said: str, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     write_checkpoint({"weights": torch.ones(10_000)}, path)
     assert find_fault(path) is None
-    path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
     with pytest.raises(UserError, match=said):
-        read_checkpoint(path)
+        read_checkpoint(damaged)
+
+
+def test_a_process_reads_a_checkpoint_whole_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, testzip = [], zipfile.ZipFile.testzip
+
+    def count(archive: zipfile.ZipFile) -> str | None:
+        read.append(archive.filename)
+        return testzip(archive)
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", count)
+    run = Run(tmp_path)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    for number in (1, 2):
+        write_checkpoint({"weights": torch.full([1000], float(number))}, path)
+        for _ in range(3):  # as the command line is checked, as its config is resolved, as training begins
+            assert run.newest_checkpoint() == path
+        assert torch.equal(read_checkpoint(path)["weights"], torch.full([1000], float(number)))
+        assert len(read) == number, "a new file is read anew"
 
 
 def test_two_names_of_one_file(tmp_path: Path) -> None:

@@ -82,13 +82,27 @@ def test_nothing_of_warnings_stays_replaced(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["a, b = batch[0].shape", "open('/nowhere/mine.txt')"])
-def test_a_bug_in_a_model_of_ones_own_is_shown_and_logged(line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "target"),
+    [
+        ("a, b = batch[0].shape", "model._target_=broken.Broken"),
+        ("open('/nowhere/mine.txt')", "model._target_=broken.Broken"),
+        ("self.no_such", "data._target_=broken.Rows"),
+        ("raise RunFailed('the disk is gone')", "model._target_=broken.Broken"),
+    ],
+)
+def test_a_bug_in_code_of_ones_own_is_shown_and_logged(line: str, target: str, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "import warnings\n"
+        "from lab.data.digits import Digits\n"
+        "from lab.engine.utils.errors import RunFailed\n"
         "from lab.models.mlp import MLP\n"
         "class Broken(MLP):\n"
         "    def training_step(self, batch, batch_idx):\n"
+        "        warnings.warn('mind the shape')\n"
+        f"        {line}\n"
+        "class Rows(Digits):\n"
+        "    def train_dataloader(self):\n"
         "        warnings.warn('mind the shape')\n"
         f"        {line}\n"
     )
@@ -102,14 +116,15 @@ def test_a_bug_in_a_model_of_ones_own_is_shown_and_logged(line: str, tmp_path: P
     )
     run = tmp_path / "run"
     ended = run_script(
-        str(probe), "model=mlp", "model._target_=broken.Broken", *SMALL, "trainer=cpu", "logger=none",
+        str(probe), "model=mlp", target, *SMALL, "trainer=cpu", "logger=none",
         "callbacks=none", f"paths.log_dir={tmp_path}", f"hydra.run.dir={run}", timeout=120,
     )  # fmt: skip
     assert ended.returncode == 1, ended.stderr
     log = run / "train.log"
     for shown in (ended.stderr, log.read_text()):
-        assert "Traceback" in shown
-        assert line in shown
+        if "RunFailed" not in line or shown != ended.stderr:
+            assert "Traceback" in shown
+            assert line in shown
         assert shown.count("UserWarning: mind the shape") == 1
     assert "mind the shape" not in ended.stdout
     assert str(log) in ended.stderr.splitlines()[-1]

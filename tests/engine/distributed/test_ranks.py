@@ -61,6 +61,11 @@ def test_a_rank_that_fails_ends_all_and_is_named(fault: str, said: str, tmp_path
     run = the_run(tmp_path)
     assert run.status == "failed"
     assert said.rpartition(":")[2].strip() in run.record["error"]
+    if fault.startswith("raise"):
+        log = (run.dir / "train.log").read_text()
+        assert "Traceback" in log
+        assert 'raise KeyError("the fault")' in log
+        assert str(run.dir / "train.log") in told.splitlines()[-1]
     if fault.startswith("sleep"):
         assert "in training_step" in told, "where it sleeps"
 

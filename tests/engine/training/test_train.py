@@ -106,7 +106,12 @@ def test_evaluate_gives_the_figures_of_the_run(
     measured = json.loads((directory / "evaluation-digits.json").read_text())
     assert measured == {k: v for k, v in Run(directory).metrics.items() if k.startswith("test/")}
     assert f"{measured['test/acc']:.4f}" in done.stdout
-    (directory / "evaluation-digits.json").unlink()
+    done = run_script("scripts/evaluate.py", f"run={directory}", "checkpoint=last")
+    assert done.returncode == 0, done.stderr
+    assert (directory / "evaluation-digits-last.json").is_file()
+    assert measured == json.loads((directory / "evaluation-digits.json").read_text()), "still the best one's"
+    for path in directory.glob("evaluation-*.json"):
+        path.unlink()
 
 
 @pytest.mark.parametrize(
@@ -138,6 +143,10 @@ def test_a_run_without_a_checkpoint_says_so(
     done = run_script("scripts/evaluate.py", f"run={tmp_path / 'copy'}", timeout=20)
     assert done.returncode == 2
     assert "no checkpoint 'best'" in done.stderr
+    (tmp_path / "copy" / "checkpoints").mkdir(exist_ok=True)
+    shutil.copy(finished[0] / "checkpoints" / "last.ckpt", tmp_path / "copy" / "checkpoints")
+    with pytest.raises(UserError, match="checkpoint=last"):
+        Run(tmp_path / "copy").checkpoint()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(cfg: Compose) -> None:

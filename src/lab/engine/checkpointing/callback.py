@@ -3,10 +3,12 @@
 import logging
 import math
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
+from annotated_types import Ge
 from pytorch_lightning import callbacks
 
 from lab.engine.checkpointing.files import link_checkpoint, remove_partial_files
@@ -14,7 +16,7 @@ from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.names import nearest
 from lab.engine.utils.processes import gather_objects
 from lab.engine.utils.random_state import random_state, restore_random_state
-from lab.engine.utils.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
+from lab.engine.utils.ranges import NonNegativeFloat, NonNegativeInt
 
 log = logging.getLogger(__name__)
 
@@ -23,20 +25,21 @@ class Checkpoint(callbacks.Checkpoint):
     """Saves `last.ckpt`, from which a run resumes exactly, and `best.ckpt`.
 
     It saves between two batches or between two epochs, when the one is finished with all that follows it and the next
-    has not started. `best.ckpt` is a hard link to what `last.ckpt` was then; without a `monitor` the last checkpoint
-    is the best.
+    has not started; at the end of training too, unless all three periods are 0. `best.ckpt` is a hard link to what
+    `last.ckpt` was then; without a `monitor` the last checkpoint is the best.
 
     Args:
         dirpath: folder of the files.
         monitor: the metric that decides which checkpoint is best; None for the last one.
         mode: whether `min` or `max` of it is best.
-        top_k: how many of the best to keep; above one, each is kept as `step-<steps>.ckpt` as well.
+        top_k: how many of the best to keep, -1 for all; above one, each is kept as `step-<steps>.ckpt` as well. With 0
+            the last checkpoint is the best.
         every_n_epochs: epochs between two `last.ckpt`, 0 for never.
         every_n_steps: optimizer steps between two `last.ckpt`, 0 for never.
         every_n_minutes: minutes between two `last.ckpt`, 0 for never.
 
     Raises:
-        RunFailed: after an epoch with a validation in which `monitor` was not logged.
+        RunFailed: after a validation in which `monitor` was not logged.
     """
 
     def __init__(
@@ -44,23 +47,25 @@ class Checkpoint(callbacks.Checkpoint):
         dirpath: str = "checkpoints",
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
-        top_k: PositiveInt = 1,
+        top_k: Annotated[int, Ge(-1)] = 1,
         every_n_epochs: NonNegativeInt = 1,
         every_n_steps: NonNegativeInt = 0,
         every_n_minutes: NonNegativeFloat = 0.0,
     ) -> None:
         self.dirpath = Path(dirpath)
-        self.monitor = monitor
+        self.monitor = monitor if top_k else None
         self.sign = {"min": 1.0, "max": -1.0}[mode]
         self.top_k = top_k
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
+        self._is_periodic = bool(every_n_epochs or every_n_steps or every_n_minutes)
         self.metrics: dict[str, float] = {}  # at the checkpoint that the run resumed from
         self.best_scores: dict[str, float] = {}  # of the best checkpoints, by file name; the best one first
         self._validated = False  # whether there is a validation that is not compared with the best yet
         self._score: float | None = None  # of weights that are among the best and not saved yet
         self._random_state: Any = None  # to restore at the start of training
+        self._steps = 0  # at the last step boundary
 
     @property
     def last(self) -> Path:
@@ -82,20 +87,13 @@ class Checkpoint(callbacks.Checkpoint):
             probe.unlink()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved_at = time.monotonic()
+        self._saved_at, self._steps = time.monotonic(), trainer.global_step
         if self._random_state is not None:
             restore_random_state(self._random_state)
             self._random_state = None
-        resumed, name = trainer.ckpt_path, f"step-{trainer.global_step}.ckpt"
-        # A kill may have come after the file was written and before it was linked
-        if resumed and trainer.is_global_zero and name in self.best_scores:
-            names = [name] * (self.top_k > 1) + ["best.ckpt"] * (name == next(iter(self.best_scores)))
-            for name in names:
-                link_checkpoint(Path(resumed), self.dirpath / name)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._validated = True
+        self._validated |= ends_validation(trainer)
 
     def on_step_boundary(self, trainer: pl.Trainer, end_of_epoch: bool, stopping: bool) -> None:
         """Saves a checkpoint if one is due. The loop calls this between two batches and between two epochs."""
@@ -106,25 +104,22 @@ class Checkpoint(callbacks.Checkpoint):
             stopping
             or self._score is not None
             or (end_of_epoch and self.every_n_epochs and epochs % self.every_n_epochs == 0)
-            or (self.every_n_steps and steps % self.every_n_steps == 0)
+            or (self.every_n_steps and steps // self.every_n_steps > self._steps // self.every_n_steps)
             or (self.every_n_minutes and self._is_time(trainer))
+            or (end_of_epoch and self._is_periodic and ends_training(trainer))
         ):
             self.save(trainer)
+        self._steps = steps  # a batch may take several steps, or none
 
     def _compare_with_best(self, trainer: pl.Trainer, end_of_epoch: bool) -> None:
         """Sets `_score` if the last validation is among the best `top_k`."""
         logged = self._logged(trainer)
-        if self.monitor not in logged:
-            if end_of_epoch:
-                raise RunFailed(
-                    f"callbacks.checkpoint.monitor={self.monitor} was not logged{nearest(str(self.monitor), logged)}\n"
-                    f"logged were: {', '.join(sorted(logged)) or 'none'}\n"
-                    "set objective.metric to one of these, or objective=null: then the last checkpoint is the best"
-                )
-            return  # some metrics are logged at the end of an epoch
+        assert self.monitor is not None
+        if not check_logged("callbacks.checkpoint.monitor", self.monitor, logged, end_of_epoch):
+            return
         self._validated = False
         score = trainer.strategy.broadcast(logged[self.monitor])  # every rank must decide the same
-        worst = list(self.best_scores.values())[-1] if len(self.best_scores) >= self.top_k else None
+        worst = list(self.best_scores.values())[-1] if 0 < self.top_k <= len(self.best_scores) else None
         if math.isfinite(score) and (worst is None or self.sign * score < self.sign * worst):
             self._score = score
 
@@ -138,14 +133,7 @@ class Checkpoint(callbacks.Checkpoint):
         dropped = self._insert(f"step-{trainer.global_step}.ckpt") if self._score is not None else []
         trainer.save_checkpoint(self.last, weights_only=False)
         if trainer.is_global_zero:
-            if self._score is not None:
-                name = next(iter(self.best_scores))
-                if self.top_k > 1:
-                    link_checkpoint(self.last, self.dirpath / f"step-{trainer.global_step}.ckpt")
-                if name == f"step-{trainer.global_step}.ckpt":
-                    link_checkpoint(self.last, self.dirpath / "best.ckpt")
-            if not self.best_scores:
-                link_checkpoint(self.last, self.dirpath / "best.ckpt")
+            self._link(self.last, trainer.global_step)
             for name in dropped:
                 (self.dirpath / name).unlink(missing_ok=True)
             for logger in trainer.loggers:  # the curves must not lag behind the checkpoint
@@ -154,11 +142,16 @@ class Checkpoint(callbacks.Checkpoint):
         self._score = None
         self._saved_at = time.monotonic()
 
+    def _link(self, path: Path, steps: int) -> None:
+        """Links the checkpoint at `path`, which was saved after `steps`, if it is one of the best."""
+        name = f"step-{steps}.ckpt"
+        if name in self.best_scores and self.top_k != 1:
+            link_checkpoint(path, self.dirpath / name)
+        if name == next(iter(self.best_scores), name):
+            link_checkpoint(path, self.dirpath / "best.ckpt")
+
     def state_dict(self) -> dict[str, Any]:
         return {"best_scores": self.best_scores}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_scores = state_dict["best_scores"]
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -171,6 +164,9 @@ class Checkpoint(callbacks.Checkpoint):
     ) -> None:
         if trainer.state.fn == "fit":
             self.metrics = checkpoint.get("metrics", {})
+            self.best_scores = checkpoint["callbacks"].get(self.state_key, self.state_dict())["best_scores"]
+            if trainer.is_global_zero:  # a kill may have come after the file was written and before it was linked
+                self._link(Path(str(trainer.ckpt_path)), checkpoint["global_step"])
             states = checkpoint.get("random", [])
             if len(states) == trainer.world_size:
                 self._random_state = states[trainer.global_rank]
@@ -182,9 +178,51 @@ class Checkpoint(callbacks.Checkpoint):
     def _insert(self, name: str) -> list[str]:
         """Inserts a checkpoint into the best ones, and returns the names of those that drop out."""
         assert self._score is not None
-        ranked = sorted([*self.best_scores.items(), (name, self._score)], key=lambda item: self.sign * item[1])
-        self.best_scores = dict(ranked[: self.top_k])
-        return [name for name, _ in ranked[self.top_k :]]
+        scores = self.best_scores | {name: self._score}
+        ranked = sorted(scores.items(), key=lambda item: self.sign * item[1])
+        self.best_scores = dict(ranked[: self.top_k] if self.top_k > 0 else ranked)
+        return [name for name, _ in ranked[len(self.best_scores) :]]
 
     def _is_time(self, trainer: pl.Trainer) -> bool:
         return trainer.strategy.broadcast(time.monotonic() - self._saved_at >= 60 * self.every_n_minutes)
+
+
+def ends_validation(trainer: pl.Trainer) -> bool:
+    """Returns, at the end of a validation, whether its metrics count: it is within a fit, and no trial of the code."""
+    is_trial = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
+    return trainer.state.fn == "fit" and not is_trial
+
+
+def ends_training(trainer: pl.Trainer) -> bool:
+    """Returns, at the end of an epoch, whether it is the last one."""
+    limits = ((trainer.max_epochs, trainer.current_epoch), (trainer.max_steps, trainer.global_step))
+    return trainer.should_stop or any(limit is not None and 0 <= limit <= done for limit, done in limits)
+
+
+def check_logged(key: str, metric: str, logged: Collection[str], end_of_epoch: bool) -> bool:
+    """Returns whether `metric` was logged; one of training may come with the end of its epoch.
+
+    Args:
+        key: of the config, whose value `metric` is.
+        metric: to look for, after a validation.
+        logged: the metrics that are there.
+        end_of_epoch: whether the epoch is over.
+
+    Raises:
+        RunFailed: when it is missing; lists those that are there.
+    """
+    if metric in logged:
+        return True
+    if metric.startswith("train") and not end_of_epoch:
+        return False
+    raise RunFailed(
+        f"{key}={metric} was not logged{nearest(metric, logged)}\n"
+        f"logged were: {', '.join(sorted(logged)) or 'none'}\n"
+        f"set {key} to one of these, or {key.removesuffix('.metric')}=null: then the last checkpoint is the best"
+    )
+
+
+def best_checkpoint(trainer: pl.Trainer) -> str:
+    """Returns the path of the best checkpoint, of `Checkpoint` before Lightning's; empty where there is none."""
+    callbacks = sorted(trainer.checkpoint_callbacks, key=lambda callback: not isinstance(callback, Checkpoint))
+    return next((path for callback in callbacks if (path := getattr(callback, "best_model_path", ""))), "")

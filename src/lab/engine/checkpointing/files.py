@@ -9,7 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from lab.engine.utils.errors import RunFailed, UserError
-from lab.engine.utils.files import atomic_write
+from lab.engine.utils.files import atomic_write, cached_by_mtime
 from lab.engine.utils.formats import FORMAT, check_format
 from lab.engine.utils.redaction import redact
 
@@ -69,7 +69,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if fault := find_fault(path):
         raise UserError(f"{path}: {fault}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped: what nobody looks at, such as an optimizer's state in a test, is not read
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} holds code, and not data alone: not loaded") from error
     check_format(checkpoint if isinstance(checkpoint, dict) else {}, path)
@@ -78,8 +79,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def find_fault(path: Path) -> str | None:
     """Returns why the file at `path` is no complete checkpoint, by its checksums; None where it is one."""
-    if not path.is_file():
-        return "no such file"
+    return _find_fault(path) if path.is_file() else "no such file"
+
+
+@cached_by_mtime  # a process that resumes asks several times, and the whole file is read
+def _find_fault(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()

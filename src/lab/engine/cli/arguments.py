@@ -32,9 +32,9 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
         UserError: when there is no such run or sweep, or the other arguments do not fit it.
     """
     if directory := last_value(arguments, "attach"):
-        return _attached(directory, arguments, environ)
+        return _attached(directory, arguments)
     if global_rank(environ):
-        return _attached(_directory_of_rank_zero(arguments), ["attach"], environ)
+        return _attached(_directory_of_rank_zero(arguments), ["attach"])
     if sweep := last_value(arguments, "sweep.resume"):
         return _resumed_sweep(sweep, arguments)
     run = last_value(arguments, "resume")
@@ -49,14 +49,12 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
     return rest if run is None else _resumed_run(run, rest)
 
 
-def _attached(directory: str, arguments: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+def _attached(directory: str, arguments: Sequence[str]) -> list[str]:
     """Returns the arguments of a process, a rank or a job of gpu_pool, that joins the run in `directory`."""
     if len(arguments) > 1:
         other = next((a for a in arguments if override_key(a) != "attach"), arguments[-1])
         raise UserError(f"attach={directory} takes no other argument: leave out {other}")
-    attached = [f"attach={to_override(str(Run.open(directory, argument='attach').dir))}", *_run_dir(directory)]
-    rank = global_rank(environ)
-    return [*attached, f"hydra.job.name=rank_{rank}"] if rank else attached
+    return [f"attach={to_override(str(Run.open(directory, argument='attach').dir))}", *_run_dir(directory)]
 
 
 def _directory_of_rank_zero(arguments: Sequence[str]) -> str:

@@ -26,8 +26,8 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 def user_errors() -> Iterator[None]:
     """Ends the process with a short message and status 2 for a UserError, status 1 for a RunFailed.
 
-    Any other error shows its whole traceback, also in the run's `train.log`, and ends with status 1. Secrets of the
-    environment are masked in all of them, and in warnings.
+    Any other error shows its whole traceback, and ends with status 1. The run's `train.log` holds the traceback of a
+    RunFailed, too, and the last line names it. Secrets of the environment are masked in all of them, and in warnings.
     """
     # Makes Hydra raise errors instead of printing them
     set_variables(HYDRA_FULL_ERROR="1", **{COMMAND_LINE: json.dumps(command_line(sys.argv[1:]))})
@@ -51,12 +51,16 @@ def script(main: Callable[[list[str]], int | None], usage: str | None) -> None:
 
 def report(error: Exception) -> int:
     """Prints an error on stderr, and returns the exit status."""
-    if (expected := as_expected(error)) is not None:
+    expected = as_expected(error)
+    if expected is not None:
         print(f"error: {redact(str(expected))}", file=sys.stderr)
-        return 2 if isinstance(expected, UserError) else 1
-    sys.stderr.write(redact("".join(traceback.format_exception(error))))
+    else:
+        sys.stderr.write(redact("".join(traceback.format_exception(error))))
+    if isinstance(expected, UserError):
+        return 2
     if (log := _log_traceback(error)) is not None:
-        print(f"error: {redact(f'{type(error).__name__}: {error}')}; see {log}", file=sys.stderr)
+        cause = "" if expected is not None else f"error: {redact(f'{type(error).__name__}: {error}')}; "
+        print(f"{cause}see {log}", file=sys.stderr)
     return 1
 
 

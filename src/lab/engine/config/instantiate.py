@@ -55,12 +55,15 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     if config is None:
         return None
     # Interpolations are resolved once, here: what is looked at is what is built
-    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    plain: Any = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     for target in targets(plain):
         _check_arguments(target, kwargs if target is plain else {})
+    if kwargs:  # Hydra would make a dictionary of one that is a dataclass
+        plain = {key: value for key, value in plain.items() if key not in kwargs} | {"_partial_": True}
     node: Any = OmegaConf.create(plain, flags={"allow_objects": True})  # type: ignore[call-overload]
     try:
-        return hydra_instantiate(node, _convert_="all", **kwargs)
+        built = hydra_instantiate(node, _convert_="all")
+        return built(**kwargs) if kwargs else built
     except InstantiationException as error:
         raise (error.__cause__ or error) from None
 

@@ -148,7 +148,11 @@ class Run:
             others = [p.stem for p in sorted(path.parent.glob("[!.]*.ckpt"))]
             raise UserError(
                 f"no checkpoint {which!r} in {self.dir} (status {self.status})\n"
-                + (f"it has: {', '.join(others)}" if others else "it has none: train it again, with callbacks=default")
+                + (
+                    f"it has: {', '.join(others)}; take it with checkpoint={'last' if 'last' in others else others[0]}"
+                    if others
+                    else "it has none: train it again, with callbacks=default"
+                )
             )
         return path
 

@@ -1,4 +1,4 @@
-"""Logs the training metrics, and ends a run whose loss is NaN or infinite."""
+"""Logs the training metrics, saves them, and ends a run whose loss is NaN or infinite or whose objective is missing."""
 
 import math
 from typing import Any
@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from lab.engine.checkpointing.callback import best_checkpoint, check_logged, ends_validation
 from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.processes import gather_objects
 
@@ -60,7 +61,8 @@ class TrainMetrics(pl.Callback):
             self._reset()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        steps = trainer.num_training_batches / trainer.accumulate_grad_batches
+        batches = trainer.fit_loop.epoch_loop.batch_idx + 1  # the number of the loader may be unknown
+        steps = batches / trainer.accumulate_grad_batches
         if self._sums and steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             pl_module.log_dict(self._means(trainer), sync_dist=True)  # they are the same on every rank already
             self._reset()
@@ -87,13 +89,47 @@ class TrainMetrics(pl.Callback):
         return values
 
 
+class LoggedMetrics(pl.Callback):
+    """Saves the metrics in every checkpoint, and ends a run whose objective is not among them; every run has it.
+
+    Args:
+        objective: the metric that says which checkpoint is best; None where none does.
+
+    Raises:
+        RunFailed: after the first validation in which `objective` was not logged.
+    """
+
+    def __init__(self, objective: str | None = None) -> None:
+        self.objective = objective  # None once it was logged
+        self._validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated |= ends_validation(trainer)
+
+    def on_step_boundary(self, trainer: pl.Trainer, end_of_epoch: bool, stopping: bool) -> None:
+        if not self._validated or self.objective is None:
+            return
+        if check_logged("objective.metric", self.objective, trainer.callback_metrics, end_of_epoch):
+            self.objective = None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self.objective in checkpoint.get("metrics", {}):
+            self.objective = None
+
+
 def _check(trainer: pl.Trainer, values: dict[str, float]) -> None:
     """Ends the run if a loss among `values` is NaN or infinite."""
     for name, value in values.items():
         if "loss" in name.rpartition("/")[2] and not math.isfinite(value):
-            best = getattr(trainer.checkpoint_callback, "best_model_path", "")
             raise RunFailed(
                 f"{name} is {value} at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): the run ends\n"
-                f"the best checkpoint: {best or 'none yet'}\n"
+                f"the best checkpoint: {best_checkpoint(trainer) or 'none yet'}\n"
                 "try a lower optimizer.lr, trainer.gradient_clip_val=1.0, or trainer.detect_anomaly=true to find where"
             )

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
+from lab.engine.checkpointing.callback import best_checkpoint
 from lab.engine.compat.lightning import FitLoop, logged_steps
 from lab.engine.config.instantiate import build_model, drop_unused_factories, instantiate, instantiate_each
 from lab.engine.distributed.preemption import SignalHandler, preemption
@@ -18,6 +19,7 @@ from lab.engine.distributed.session import cluster_plugins, ranks
 from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import limits
 from lab.engine.training.loggers import ended_with_run
+from lab.engine.training.metrics import LoggedMetrics
 from lab.engine.training.model import check_checkpoint, compile_layers, explain_errors
 from lab.engine.training.report import cost, gaps, hyperparameters, is_testable, report
 
@@ -31,10 +33,10 @@ def train(cfg: DictConfig) -> float | None:
         The objective at the best checkpoint, for a sweeper; None where nothing was validated.
     """
     run = Recorder(Path(cfg.paths.run_dir))
-    objective = str((cfg.get("objective") or {}).get("metric"))
+    objective = objective_metric(cfg)
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if run.is_finished(cfg):
-        return run.metrics.get(objective)
+        return run.metrics.get(str(objective))
     drop_unused_factories(cfg)
     with preemption(run.dir) as signals, run.recording(cfg) if is_first else nullcontext():
         model, data, trainer = build(cfg, signals=signals)
@@ -58,7 +60,12 @@ def train(cfg: DictConfig) -> float | None:
                 logger.save()
     if is_first:
         log.info("%s", report(metrics, run.dir))
-    return metrics.get(objective)
+    return metrics.get(str(objective))
+
+
+def objective_metric(cfg: DictConfig) -> str | None:
+    """Returns the metric that says which checkpoint is best; None where none does."""
+    return (cfg.get("objective") or {}).get("metric")
 
 
 def build(
@@ -76,7 +83,7 @@ def build(
     model = build_model(cfg)
     if cfg.compile:
         compile_layers(model)
-    callbacks = [*instantiate_each(cfg.callbacks), *callbacks]
+    callbacks = [*instantiate_each(cfg.callbacks), LoggedMetrics(objective_metric(cfg)), *callbacks]
     if signals is not None:  # Lightning installs handlers of its own before it tests
         callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: signals.install()))
     trainer = instantiate(
@@ -120,7 +127,7 @@ def fit(cfg: DictConfig, run: Recorder, model: pl.LightningModule, data: Any, tr
     if trainer.is_global_zero and not trainer.fit_loop.stopped:  # type: ignore[attr-defined]
         run.update(trained=limits(cfg))  # a run that is stopped during its test is not trained further
 
-    best = trainer.strategy.broadcast(getattr(trainer.checkpoint_callback, "best_model_path", ""))
+    best = trainer.strategy.broadcast(best_checkpoint(trainer))
     metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
     if best:  # not by ckpt_path, which would load the averaged weights in place of the moving average
         checkpoint = run.read_checkpoint(Path(best))

@@ -55,13 +55,13 @@ def cached_by_mtime(read: Callable[[Path], T]) -> Callable[[Path], T]:
     """
 
     @lru_cache(maxsize=4)  # the files of one dataset
-    def cached(path: Path, mtime: int, size: int) -> T:
+    def cached(path: Path, mtime: int, size: int, inode: int) -> T:
         return read(path)
 
     @wraps(read)
     def wrapper(path: Path) -> T:
         stat = path.stat()
-        return cached(path, stat.st_mtime_ns, stat.st_size)
+        return cached(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)  # a tick of the clock is milliseconds
 
     return wrapper
 
