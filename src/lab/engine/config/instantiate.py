@@ -58,9 +58,12 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     for target in targets(plain):
         _check_arguments(target, kwargs if target is plain else {})
+    if kwargs:  # Hydra would make configs of some of them, such as of a callback that is a dataclass
+        own = {key: value for key, value in plain.items() if key not in kwargs}
+        return instantiate(own | {"_partial_": True})(**kwargs)
     node: Any = OmegaConf.create(plain, flags={"allow_objects": True})  # type: ignore[call-overload]
     try:
-        return hydra_instantiate(node, _convert_="all", **kwargs)
+        return hydra_instantiate(node, _convert_="all")
     except InstantiationException as error:
         raise (error.__cause__ or error) from None
 
@@ -82,7 +85,7 @@ def build_model(cfg: DictConfig, **known: Any) -> Any:
     more = {name: instantiate(node) for name, node in factories.items() if name in takes} | known
     node = {key: _plain(cfg.model[key]) for key in map(str, cfg.model) if key not in known}
     _check_arguments(node, more)
-    return instantiate(node | {"_partial_": True})(**more)
+    return instantiate(node, **more)
 
 
 def drop_unused_factories(cfg: DictConfig) -> None:

@@ -42,7 +42,8 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     config = run.config
     with open_dict(config):
         config.trainer.accelerator, config.trainer.devices = "auto", 1  # need not be the machine it was trained on
-    config, data = merge_overrides(config, str(run.choices.get("data")), overrides)
+    name = run.choices.get("data") or run.choices.get("model")  # whose loaders they are
+    config, data = merge_overrides(config, str(name), overrides)
     if all(OmegaConf.is_interpolation(each, "dims") for each in (run.config, config)):
         # Columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims
         if isinstance(path := OmegaConf.select(config, "data.path"), str):
@@ -52,10 +53,14 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     return config, data, check_data_compatibility(run.config, config)
 
 
-def datamodule(run: Run, config: DictConfig, which: str) -> "pl.LightningDataModule":
-    """Builds the data of `config`, prepared as the run's training rows say in its checkpoint `which`."""
+def datamodule(run: Run, config: DictConfig, which: str) -> "pl.LightningDataModule | None":
+    """Builds the data of `config`, prepared as the run's training rows say in its checkpoint `which`.
+
+    Returns:
+        None where the model has its own loaders.
+    """
     data: Any = run.datamodule(config)
-    same = config.data._target_ == run.config.data._target_
+    same = OmegaConf.select(config, "data._target_") == OmegaConf.select(run.config, "data._target_")
     if same and hasattr(data, "restore") and (preparation := run.preparation(which)):
         data.restore(preparation)
     return data
@@ -101,5 +106,5 @@ def merge_overrides(config: DictConfig, data: str, overrides: Sequence[str]) -> 
         with open_dict(config):
             config.data, config.dims = composed["data"], composed.get("dims")
     config = merge_changes(config, single, {})
-    check_nodes(nodes(config.data, "data"))
+    check_nodes(nodes(config.data, "data") if config.data else ())
     return config, data

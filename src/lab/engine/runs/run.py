@@ -189,6 +189,7 @@ class Run:
         arguments = {key for key in map(str, config.model) if not key.startswith("_")}
         saved = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key in arguments}
         model = build_model(config, **saved | changes)
+        model.configure_model()  # where Lightning lets it make its layers
         try:
             model.load_state_dict(checkpoint["state_dict"])
         except (KeyError, RuntimeError) as error:
@@ -201,7 +202,7 @@ class Run:
 
         It is in the checkpoint, so that the training file may be gone; empty for data that learns nothing.
         """
-        name = str(self.config.data._target_).rpartition(".")[2]
+        name = str(OmegaConf.select(self.config, "data._target_")).rpartition(".")[2]
         return self.read_checkpoint(which).get(name, {}).get("preparation", {})
 
     def datamodule(self, config: DictConfig | None = None, which: str = "best") -> "pl.LightningDataModule":

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
@@ -31,7 +32,8 @@ def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.Lightning
         {name: getattr(value, "shape", None) for name, value in state.items()}
         for state in (model.state_dict(), checkpoint["state_dict"])
     )
-    if shapes != saved:
+    is_built_later = is_overridden("configure_model", model) or is_overridden("setup", model)
+    if shapes != saved and not is_built_later:
         raise UserError(
             f"{path} is no checkpoint of this run's {type(model).__name__}: put its own back, or remove this one"
         )

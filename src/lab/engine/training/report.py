@@ -64,15 +64,16 @@ def _table(metrics: dict[str, float]) -> Iterator[str]:
     """Yields a line for each metric, with a column for each stage; leaves out `cost/...`."""
     rows: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
-        stage, _, metric = name.rpartition("/")
+        stage, _, metric = name.partition("/")
         if stage != "cost":
-            rows.setdefault(metric, {})[stage] = value
-    logged = dict.fromkeys(stage for row in rows.values() for stage in row)  # of a foreign model, any
-    stages = sorted(logged, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
+            row, column = (metric, stage) if stage in STAGES else (name, "")  # of a foreign model
+            rows.setdefault(row, {})[column] = value
+    logged = {stage for values in rows.values() for stage in values}
+    stages = [stage for stage in (*STAGES, "") if stage in logged]
     width = max(map(len, rows), default=0)
     yield " " * width + "".join(f"{stage:>10}" for stage in stages)
-    for metric, row in rows.items():
-        cells = (f"{row[stage]:10.4f}" if stage in row else " " * 10 for stage in stages)
+    for metric, values in rows.items():
+        cells = (f"{values[stage]:10.4f}" if stage in values else " " * 10 for stage in stages)
         yield f"{metric:{width}}{''.join(cells)}".rstrip()
 
 

@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> float | None:
         model, data, trainer = build(cfg, signals=signals)
         with (
             ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
-            explain_memory(cfg.data.get("batch_size"), cfg.trainer.accumulate_grad_batches),
+            explain_memory((cfg.data or {}).get("batch_size"), cfg.trainer.accumulate_grad_batches),
         ):
             if is_first:  # floating-point sums depend on both
                 devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
