@@ -99,6 +99,16 @@ class LateNet(Net):
             self.net = nn.Linear(4, 1)
 
 
+class SetupNet(LateNet):
+    """Makes its layers once it knows its data."""
+
+    def setup(self, stage: str) -> None:
+        super().configure_model()
+
+    def configure_model(self) -> None:
+        pass
+
+
 class DictNet(Net):
     """Reads dictionaries."""
 
