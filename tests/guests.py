@@ -62,7 +62,7 @@ class Net(pl.LightningModule):
     def __init__(self, hidden: int = 8, lr: float = 0.01) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.net = nn.Sequential(nn.Linear(4, hidden), nn.Dropout(0.2), nn.Linear(hidden, 1))
+        self.net: nn.Module = nn.Sequential(nn.Linear(4, hidden), nn.Dropout(0.2), nn.Linear(hidden, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)

@@ -28,7 +28,10 @@ MODELS = {
     "manual": f"_target_: {BORING}.ManualOptimBoringModel",
     "transformer": "_target_: pytorch_lightning.demos.transformer.LightningTransformer\n  vocab_size: 40",
     "lstm": "_target_: pytorch_lightning.demos.lstm.LightningLSTM\n  vocab_size: 40",
-    **{name: f"_target_: guests.{name}" for name in ("Net", "LateNet", "SetupNet", "DictNet", "Pieces", "Pair", "Classifier")},
+    **{
+        name: f"_target_: guests.{name}"
+        for name in ("Net", "LateNet", "SetupNet", "DictNet", "Pieces", "Pair", "Classifier")
+    },
 }
 DATA = {
     "boring": f"_target_: {BORING}.BoringDataModule",
@@ -88,7 +91,9 @@ GUESTS = {
     "configure_model": Guest(f"model=LateNet data=Rows {OWN}"),
     "setup": Guest(
         f"model=SetupNet data=Rows {OWN}",
-        refused=dict.fromkeys(("evaluate", "predict", "export"), "its constructor and configure_model make no net.bias"),
+        refused=dict.fromkeys(
+            ("evaluate", "predict", "export"), "its constructor and configure_model make no net.bias"
+        ),
     ),
     "workers": Guest(f"model=Net data=Rows +data.num_workers=2 {OWN}"),
     "two_optimizers": Guest(f"model=Pair data=Rows {OWN}"),

@@ -196,7 +196,9 @@ class Run:
             name = type(model).__name__
             lacking = sorted(checkpoint["state_dict"].keys() - model.state_dict().keys())
             why = f": its constructor and configure_model make no {lacking[0]}" if lacking else ""
-            raise UserError(f"{self.checkpoint(which)} holds no {name} as the run's config describes it{why}") from error
+            raise UserError(
+                f"{self.checkpoint(which)} holds no {name} as the run's config describes it{why}"
+            ) from error
         return model.eval()
 
     def preparation(self, which: str = "best") -> dict[str, Any]:
