@@ -169,17 +169,18 @@ def test_batches_are_changed_as_the_model_says_where_it_has_no_predict_step() ->
         def test_dataloader(self) -> Any:
             return Data.test_dataloader(self)  # type: ignore[arg-type]
 
-    table, _ = predict(Scaled(), Plain())
+    with pytest.warns(UserWarning, match="on_before_batch_transfer"):  # Lightning says whose is called
+        table, _ = predict(Scaled(), Plain())
     assert table["output_1"][:10].to_list() == [60.0 * i for i in range(10)]
 
 
 def test_a_model_with_loaders_of_its_own_is_predicted() -> None:
     class Own(Sums):
         def setup(self, stage: str) -> None:
-            self.stage = stage
+            self.stages = [*getattr(self, "stages", []), stage]
 
         def test_dataloader(self) -> Any:
-            assert self.stage == "test"
+            assert "test" in self.stages
             return DataLoader(Pairs(), batch_size=4)
 
     table, _ = predict(Own(), None)

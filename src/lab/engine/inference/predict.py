@@ -6,7 +6,6 @@ from typing import Any
 
 import polars
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
@@ -29,27 +28,6 @@ class Loader:
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]  # TypeError where it has none, as Lightning expects
-
-
-class Forward(pl.LightningModule):
-    """Predicts by `forward` of a model that has no `predict_step` of its own, on batches as the model prepares them."""
-
-    def __init__(self, model: pl.LightningModule) -> None:
-        super().__init__()
-        self.model = model
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return self.model.on_before_batch_transfer(batch, dataloader_idx)
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return self.model.transfer_batch_to_device(batch, device, dataloader_idx)
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return self.model.on_after_batch_transfer(batch, dataloader_idx)
-
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        args, kwargs = forward_arguments(self.model, batch)
-        return self.model(*args, **kwargs)
 
 
 class TableWriter(pl.Callback):
@@ -118,12 +96,22 @@ def predict(
         def predict_dataloader(self) -> list[Loader]:
             return [Loader(each) for each in ([loader] if files else split_loaders(source, split))]
 
+    class Forward(type(model)):  # type: ignore[misc]
+        """Predicts by `forward`; the model's other hooks run as they were written."""
+
+        def __init__(self) -> None:
+            self.__dict__ = vars(model)
+
+        def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+            args, kwargs = forward_arguments(self, batch)
+            return self(*args, **kwargs)
+
     writer = TableWriter()
     trainer = pl.Trainer(
         accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
         enable_progress_bar=sys.stdout.isatty(), callbacks=[writer],
     )  # fmt: skip
-    trainer.predict(model if own else Forward(model), datamodule=Part(), return_predictions=False)
+    trainer.predict(model if own else Forward(), datamodule=Part(), return_predictions=False)
     if not writer.tables:
         raise UserError("nothing to predict: the data has no batch")
     table = polars.concat(writer.tables, how="vertical_relaxed")
