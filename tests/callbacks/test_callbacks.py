@@ -87,6 +87,7 @@ def test_the_bar_follows_the_epoch_on_a_terminal(cfg: Compose, monkeypatch: pyte
     assert bar._bar is None, "the terminal is given back"
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_the_bar_has_no_end_where_the_data_has_no_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setattr(BoringDataModuleNoLen, "train_dataloader", lambda data: DataLoader(data.random_train, 8))

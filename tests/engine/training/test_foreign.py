@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,7 +168,8 @@ def test_a_run_whose_model_has_its_own_loaders_may_change_a_group(tmp_path: Path
     assert (config.data, config.dims) == (None, {})
 
 
-def test_nan_in_one_of_several_validation_loaders_ends_the_run(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_nan_in_one_of_several_validation_loaders_ends_the_run() -> None:
     class Diverging(BoringModel):
         def val_dataloader(self) -> Any:
             return [super().val_dataloader()] * 2
@@ -182,10 +182,8 @@ def test_nan_in_one_of_several_validation_loaders_ends_the_run(tmp_path: Path) -
         logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
         callbacks=[TrainMetrics()],
     )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*num_workers")
-        with pytest.raises(RunFailed, match="val_loss/dataloader_idx_1 is nan"):
-            trainer.fit(Diverging())
+    with pytest.raises(RunFailed, match="val_loss/dataloader_idx_1 is nan"):
+        trainer.fit(Diverging())
 
 
 def test_the_table_of_a_foreign_model_has_its_names() -> None:
