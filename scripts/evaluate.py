@@ -9,6 +9,7 @@ import sys
 from lab.engine.cli.errors import script
 from lab.engine.inference.reuse import parse, with_data
 from lab.engine.runs.run import Run
+from lab.engine.utils.errors import UserError
 
 
 def main(words: list[str]) -> None:
@@ -21,11 +22,13 @@ def main(words: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lab.engine.training.report import gaps
+    from lab.engine.training.report import gaps, is_testable
     from lab.engine.utils.console import quiet
 
     quiet()
-    data = run.datamodule(config, which)
+    data, model = run.datamodule(config, which), run.model(which, **model_arguments)
+    if not is_testable(model, data):
+        raise UserError(f"{type(model).__name__} has no test_step, or there is no test_dataloader: nothing is tested")
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
@@ -36,7 +39,7 @@ def main(words: list[str]) -> None:
         default_root_dir=run.dir,
         callbacks=[*run.test_callbacks(config)],
     )
-    found = trainer.test(run.model(which, **model_arguments), data, verbose=False)
+    found = trainer.test(model, data, verbose=False)
     metrics = {metric: value for of_loader in found for metric, value in of_loader.items()}
     metrics |= gaps(metrics, data)
     table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {name}")

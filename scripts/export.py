@@ -39,13 +39,16 @@ def main(words: list[str]) -> None:
 
     quiet()
     model: Any = run.model(own["checkpoint"])
-    part = describe(model, data_dims(run.config), lambda: first_batch(run.datamodule(which=own["checkpoint"])))
+
+    def example() -> Any:
+        return first_batch(run.datamodule(which=own["checkpoint"]) or model)
+
+    part = describe(model, data_dims(run.config), example) if to != "safetensors" else None  # weights need no example
     metadata = {
         "class": str(run.config.model._target_),
         "hyperparameters": dict(model.hparams),
-        "exports": part.description if to != "safetensors" else "weights",
-        "inputs": part.inputs,
-        "outputs": part.outputs,
+        "exports": part.description if part else "weights",
+        **({"inputs": part.inputs, "outputs": part.outputs} if part else {}),
         "data": run.choices.get("data"),
         "preparation": run.preparation(own["checkpoint"]),
         "run": run.dir.name,

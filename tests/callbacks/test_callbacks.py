@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.demos.boring_classes import BoringDataModuleNoLen, BoringModel
+from torch.utils.data import DataLoader
 
+from lab.callbacks.progress import Progress
 from lab.engine.training.train import build
 from tests.conftest import SMALL, Compose
 
@@ -82,6 +85,18 @@ def test_the_bar_follows_the_epoch_on_a_terminal(cfg: Compose, monkeypatch: pyte
     assert done == sorted(done)
     assert done[-1] > 5
     assert bar._bar is None, "the terminal is given back"
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_the_bar_has_no_end_where_the_data_has_no_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr(BoringDataModuleNoLen, "train_dataloader", lambda data: DataLoader(data.random_train, 8))
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
+        enable_model_summary=False, callbacks=[Progress(interval=0.001)],
+    )  # fmt: skip
+    trainer.fit(BoringModel(), datamodule=BoringDataModuleNoLen())
+    assert trainer.global_step == 64
 
 
 def test_speed_counts_training_alone(cfg: Compose, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Shows the progress of a run."""
 
 import logging
+import math
 import sys
 import time
 from typing import Any
@@ -55,7 +56,8 @@ class Progress(ProgressBar):
         if self._bar is not None:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)
-            self._task = self._bar.add_task(_epoch(trainer), total=self.total_train_batches, loss="")
+            total = self.total_train_batches
+            self._task = self._bar.add_task(_epoch(trainer), total=total if math.isfinite(total) else None, loss="")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -21,9 +21,11 @@ from torch.utils.data import DataLoader, Dataset
 from lab.engine.analysis.comparison import compare
 from lab.engine.analysis.recorded import find_runs
 from lab.engine.config.compose import compose
+from lab.engine.inference.export import describe
+from lab.engine.inference.export import export as write_export
 from lab.engine.inference.forward import forward_arguments, named_outputs
 from lab.engine.inference.predict import predict, to_columns
-from lab.engine.utils.errors import UserError
+from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.formats import FORMAT
 
 DEMOS = "pytorch_lightning.demos.boring_classes"
@@ -158,6 +160,57 @@ def test_batches_of_any_nesting_and_several_loaders() -> None:
         predict(Sums(), Data(), "val")
 
 
+def test_batches_are_changed_as_the_model_says_where_it_has_no_predict_step() -> None:
+    class Scaled(Sums):
+        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return batch | {"pixels": batch["pixels"] * 10}
+
+    class Plain(pl.LightningDataModule):
+        def test_dataloader(self) -> Any:
+            return Data.test_dataloader(self)  # type: ignore[arg-type]
+
+    with pytest.warns(UserWarning, match="on_before_batch_transfer"):  # Lightning says whose is called
+        table, _ = predict(Scaled(), Plain())
+    assert table["output_1"][:10].to_list() == [60.0 * i for i in range(10)]
+
+
+def test_a_model_with_loaders_of_its_own_is_predicted() -> None:
+    class Own(Sums):
+        def setup(self, stage: str) -> None:
+            self.stages = [*getattr(self, "stages", []), stage]
+
+        def test_dataloader(self) -> Any:
+            assert "test" in self.stages
+            return DataLoader(Pairs(), batch_size=4)
+
+    table, _ = predict(Own(), None)
+    assert table["output_1"].to_list() == [6.0 * i for i in range(10)]
+    with pytest.raises(UserError, match=r"in=val: the run's model \(Own\) has no val_dataloader"):
+        predict(Own(), None, "val")
+
+
+def test_a_model_without_forward_is_refused() -> None:
+    class Bare(pl.LightningModule):
+        pass
+
+    with pytest.raises(UserError, match="Bare has no predict_step and no forward"):
+        predict(Bare(), Data())
+    with pytest.raises(UserError, match="Bare has no forward and no export_wrapper"):
+        describe(Bare(), {}, lambda: None)
+
+
+def test_what_cannot_be_traced_is_refused_in_words(tmp_path: Path) -> None:
+    class Branches(pl.LightningModule):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if float(x.sum()) > 0 else -x
+
+    model = Branches().eval()
+    part = describe(model, {}, lambda: torch.ones(4, 2))
+    with pytest.raises(RunFailed, match=r"torch\.export cannot trace what forward gives"):
+        write_export(part, model, "torch_export", tmp_path / "m.pt2", {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_may_say_by_itself_which_sample_a_row_is() -> None:
     class Counted(Sums):
         def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
@@ -183,6 +236,13 @@ def test_targets_stay_out_of_forward() -> None:
     assert forward_arguments(Net(), ["x", "lengths", "y"]) == (("x",), {})
     assert forward_arguments(Net(), {"x": 1, "y": 2}) == ((), {"x": 1})
     assert forward_arguments(Net(), {"z": 1}) == (({"z": 1},), {})
+
+    class Whole(nn.Module):
+        def forward(self, batch: Any) -> Any:
+            return batch
+
+    for batch in (("x", "y"), {"batch": 1}, "x"):
+        assert forward_arguments(Whole(), batch) == ((batch,), {})
 
 
 WRONG: list[tuple[Any, str]] = [

@@ -1,6 +1,7 @@
 """Code that nobody here wrote runs by its config alone: Lightning's demos, and a package of one's own under src/."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -8,13 +9,22 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.demos.boring_classes import BoringModel
 
 from lab.engine.checkpointing.files import read_checkpoint
+from lab.engine.config.changes import chosen
+from lab.engine.config.compose import compose
+from lab.engine.config.instantiate import instantiate
+from lab.engine.training.metrics import TrainMetrics
+from lab.engine.training.report import report
+from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.paths import ROOT
 
 BORING = {
@@ -135,6 +145,55 @@ def ended(process: "subprocess.Popen[str]") -> str:
 
 def metrics(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "metrics.json").read_text())
+
+
+@dataclass
+class Counter(pl.Callback):
+    every: int = 2
+
+
+def test_a_callback_that_is_a_dataclass_reaches_the_trainer_as_it_is() -> None:
+    counter = Counter()
+    trainer = instantiate({"_target_": "pytorch_lightning.Trainer", "logger": False}, callbacks=[counter])
+    assert counter in trainer.callbacks
+
+
+def test_a_run_whose_model_has_its_own_loaders_may_change_a_group(tmp_path: Path) -> None:
+    """Hydra can delete no group that a file overrides."""
+    text = BORING["model/boring.yaml"].replace("model:", "defaults: [override /data: null]\n        model:")
+    write(tmp_path, {"model/boring.yaml": text})
+    choices = {"data": None, "model": "lenet", "debug": None}
+    assert chosen(choices) == {"model": "model=lenet", "debug": "~debug"}
+    config = compose([f"hydra.searchpath=[{tmp_path.as_uri()}]", "model=boring", "logger=csv"])
+    assert (config.data, config.dims) == (None, {})
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_nan_in_one_of_several_validation_loaders_ends_the_run() -> None:
+    class Diverging(BoringModel):
+        def val_dataloader(self) -> Any:
+            return [super().val_dataloader()] * 2
+
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # type: ignore[override]
+            self.log("val_loss", [0.0, math.nan][dataloader_idx])
+
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, limit_train_batches=2, limit_val_batches=2, num_sanity_val_steps=0,
+        logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        callbacks=[TrainMetrics()],
+    )  # fmt: skip
+    with pytest.raises(RunFailed, match="val_loss/dataloader_idx_1 is nan"):
+        trainer.fit(Diverging())
+
+
+def test_the_table_of_a_foreign_model_has_its_names() -> None:
+    lines = report({"val_loss/dataloader_idx_1": 0.5, "train/loss": 0.25, "val/acc/dataloader_idx_0": 1.0}, Path("run"))
+    assert [line.split() for line in lines.splitlines()[:4]] == [
+        ["train", "val"],
+        ["val_loss/dataloader_idx_1", "0.5000"],
+        ["loss", "0.2500"],
+        ["acc/dataloader_idx_0", "1.0000"],
+    ]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Changes a saved config by the overrides of a new command line."""
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -8,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.compose import compose, leaves, options, parse
 from lab.engine.config.identity import ABSENT, differences
+from lab.engine.config.run_config import run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
@@ -57,7 +59,7 @@ def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
     for group, choice in choices.items():
         known = options(group) if not group.startswith("hydra") else []
         names = [] if choice is None else choice if isinstance(choice, list) else [choice]
-        if not known:
+        if not known or (choice is None and group in signature(run).parameters):  # the latter by another group's file
             continue
         for name in names:
             if name not in known:

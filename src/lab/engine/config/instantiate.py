@@ -85,7 +85,7 @@ def build_model(cfg: DictConfig, **known: Any) -> Any:
     more = {name: instantiate(node) for name, node in factories.items() if name in takes} | known
     node = {key: _plain(cfg.model[key]) for key in map(str, cfg.model) if key not in known}
     _check_arguments(node, more)
-    return instantiate(node | {"_partial_": True})(**more)
+    return instantiate(node, **more)
 
 
 def drop_unused_factories(cfg: DictConfig) -> None:

@@ -52,7 +52,7 @@ def precision(cfg: DictConfig) -> None:
 def shared_batch(cfg: DictConfig) -> None:
     """Refuses a batch of 127 samples for two processes, which share it in equal parts."""
     size, samples, ranks = _int(cfg, "data.batch_size"), _num_samples(cfg), processes(cfg)
-    if not str(cfg.data.get("_target_")).startswith("lab.data.") or size is None or ranks is None:
+    if not str(get(cfg, "data._target_")).startswith("lab.data.") or size is None or ranks is None:
         return
     # More than there are means all of them. How many a file has is not known here; nobody means so large a batch.
     size = min(size, samples or (size if size <= 2**16 else ranks))

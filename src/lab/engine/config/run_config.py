@@ -8,7 +8,7 @@ from lab.engine.utils.ranges import PositiveInt, Seed
 
 def run(
     *,
-    data: dict[str, Any],
+    data: dict[str, Any] | None,
     model: dict[str, Any],
     optimizer: dict[str, Any] | None,
     scheduler: dict[str, Any] | None,

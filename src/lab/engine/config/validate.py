@@ -177,5 +177,5 @@ def _files(group: str) -> dict[str, dict[str, Any]]:
 
 def _choice(group: str, cfg: DictConfig) -> str:
     """Returns the name of the choice that has the config's class, or that class."""
-    target: str = cfg[group]._target_
+    target = str(get(cfg, f"{group}._target_"))
     return next((name for name, config in _files(group).items() if config[group]["_target_"] == target), target)

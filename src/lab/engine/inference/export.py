@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.utilities.data import extract_batch_size
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from lab.engine.inference.forward import Arguments, forward_arguments, named_outputs, tensors
@@ -71,7 +72,14 @@ def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -
         model: with weights, on the CPU.
         dims: what the run's data offers, for `export_wrapper`.
         first_batch: makes a batch of the test data, for a model that says no shape and has no `example_input_array`.
+
+    Raises:
+        UserError: when the model has neither an `export_wrapper` nor a `forward`.
     """
+    if not (hasattr(model, "export_wrapper") or is_overridden("forward", model)):
+        raise UserError(
+            f"{type(model).__name__} has no forward and no export_wrapper: to=safetensors writes its weights"
+        )
     spec = model.export_wrapper(dims) if hasattr(model, "export_wrapper") else ExportSpec(model, "what forward gives")
     module = (spec.module if spec.forward is None else Wrapper(spec.module, spec.forward)).eval()
     examples = random_inputs(spec) if spec.sample_shape is not None else repeated_samples(model, first_batch)
@@ -130,11 +138,11 @@ def _input_names(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     return [f"{name}_{i + 1}" if number > 1 else name for name, number in numbers.items() for i in range(number)]
 
 
-def export(part: Exported, model: nn.Module, to: str, path: Path, metadata: dict[str, Any]) -> dict[int, float]:
+def export(part: Exported | None, model: nn.Module, to: str, path: Path, metadata: dict[str, Any]) -> dict[int, float]:
     """Writes `path` as `to`, checked; not at all where it differs from the model.
 
     Args:
-        part: of the model.
+        part: of the model; `safetensors` needs none.
         model: itself, whose weights alone `safetensors` takes.
         to: `onnx`, `torch_export` or `safetensors`.
         path: of the file.
@@ -151,6 +159,7 @@ def export(part: Exported, model: nn.Module, to: str, path: Path, metadata: dict
         if to == "safetensors":
             _write_weights(model, partial, saved_metadata)
             return {}
+        assert part is not None
         loaded = (_write_onnx if to == "onnx" else _write_program)(part, partial, saved_metadata)
         return {batch: _difference(loaded, part, batch, steps) for batch, steps in CHECKED}
 
@@ -174,7 +183,11 @@ def _difference(loaded: Loaded, part: Exported, batch: int, steps: int) -> float
 
 
 def trace(part: Exported) -> torch.export.ExportedProgram:
-    """Returns the graph of `part`, for batches of any size and sequences of any length."""
+    """Returns the graph of `part`, for batches of any size and sequences of any length.
+
+    Raises:
+        RunFailed: when torch cannot trace it.
+    """
     part.module.to(memory_format=torch.contiguous_format)  # others are nothing to a graph, and cannot be saved
     limits = {"batch": {"min": 1}, "time": {"min": 1, "max": part.max_length}}
     dims = {name: torch.export.Dim(name, **limit) for name, limit in limits.items()}
@@ -182,8 +195,12 @@ def trace(part: Exported) -> torch.export.ExportedProgram:
     shapes = torch.export.ShapesCollection()
     for x, axes in zip(tensors((args, kwargs)), part.axes(), strict=True):
         shapes[x] = {i: dims[name] for i, name in axes.items()}
-    with KeepRecurrentLayers():
-        return torch.export.export(part.module, args, kwargs, dynamic_shapes=shapes, strict=False)
+    try:
+        with KeepRecurrentLayers():
+            return torch.export.export(part.module, args, kwargs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # of many kinds; by itself the model has just done the same
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunFailed(f"torch.export cannot trace {part.description}, with batches of any size: {why}") from error
 
 
 def _write_program(part: Exported, path: Path, metadata: str) -> Loaded:

@@ -14,9 +14,12 @@ def forward_arguments(model: Any, batch: Any) -> Arguments:
     """Returns the positional and the named arguments of `forward` that `batch` holds.
 
     Of a tuple or list they are the first ones, as many as `forward` requires: targets stand last. Of a dictionary they
-    are the keys that `forward` has arguments for, or the whole where it has none. Anything else is the only argument.
+    are the keys that `forward` has arguments for, or the whole where it has none. Anything else is the only argument,
+    and so is the whole for a `forward(batch)`.
     """
     parameters = inspect.signature(model.forward).parameters.values()
+    if "batch" in [p.name for p in parameters][:1]:
+        return (batch,), {}
     if isinstance(batch, Mapping):
         named = {p.name: batch[p.name] for p in parameters if p.name in batch}
         return ((), named) if named else ((batch,), {})

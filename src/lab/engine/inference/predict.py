@@ -7,6 +7,7 @@ from typing import Any
 import polars
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import CombinedLoader
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from lab.engine.inference.forward import forward_arguments, named_outputs
@@ -27,18 +28,6 @@ class Loader:
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]  # TypeError where it has none, as Lightning expects
-
-
-class Forward(pl.LightningModule):
-    """Predicts by `forward` of a model that has no `predict_step` of its own."""
-
-    def __init__(self, model: pl.LightningModule) -> None:
-        super().__init__()
-        self.model = model
-
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-        args, kwargs = forward_arguments(self.model, batch)
-        return self.model(*args, **kwargs)
 
 
 class TableWriter(pl.Callback):
@@ -69,7 +58,7 @@ def predict(
 
     Args:
         model: with `predict_step`, which returns a dictionary of columns, or else with a `forward`.
-        data: the datamodule.
+        data: the datamodule; None for a model that has its own loaders.
         split: `train`, `val`, `test` or `predict`.
         files: read instead of a split, by the data's `predict_inputs`, which returns a loader. Its `row_names`, one
             named column, says what the rows are; without it they are counted.
@@ -77,33 +66,52 @@ def predict(
     Returns:
         A row for each sample, whose first column says which; and the names of the columns that are the answer itself:
         the first output.
-    """
-    loader: Any = data.predict_inputs(files) if files else None
 
-    class Part(type(data)):  # type: ignore[misc]
+    Raises:
+        UserError: when the model has neither, or there is no such loader.
+    """
+    own = is_overridden("predict_step", model)
+    if not own and not is_overridden("forward", model):
+        raise UserError(f"{type(model).__name__} has no predict_step and no forward: it predicts nothing")
+    loader: Any = data.predict_inputs(files) if files else None
+    source = model if data is None else data
+
+    class Part(pl.LightningDataModule if data is None else type(data)):  # type: ignore[misc]
         """Serves what is asked for as `predict_dataloader`; the data's other hooks run as they were written."""
 
         def __init__(self) -> None:
-            self.__dict__ = vars(data)  # shared: what the trainer or `setup` sets, both have
+            if data is None:
+                super().__init__()
+            else:
+                self.__dict__ = vars(data)  # shared: what the trainer or `setup` sets, both have
 
         def prepare_data(self) -> None:
             if not files:
-                data.prepare_data()
+                source.prepare_data()
 
         def setup(self, stage: str) -> None:
             if not files:
-                data.setup(STAGES[split])
+                source.setup(STAGES[split])
 
         def predict_dataloader(self) -> list[Loader]:
-            return [Loader(each) for each in ([loader] if files else split_loaders(data, split))]
+            return [Loader(each) for each in ([loader] if files else split_loaders(source, split))]
+
+    class Forward(type(model)):  # type: ignore[misc]
+        """Predicts by `forward`; the model's other hooks run as they were written."""
+
+        def __init__(self) -> None:
+            self.__dict__ = vars(model)
+
+        def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+            args, kwargs = forward_arguments(self, batch)
+            return self(*args, **kwargs)
 
     writer = TableWriter()
     trainer = pl.Trainer(
         accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
         enable_progress_bar=sys.stdout.isatty(), callbacks=[writer],
     )  # fmt: skip
-    own = type(model).predict_step is not pl.LightningModule.predict_step
-    trainer.predict(model if own else Forward(model), datamodule=Part(), return_predictions=False)
+    trainer.predict(model if own else Forward(), datamodule=Part(), return_predictions=False)
     if not writer.tables:
         raise UserError("nothing to predict: the data has no batch")
     table = polars.concat(writer.tables, how="vertical_relaxed")
@@ -113,32 +121,40 @@ def predict(
     return table.select(*first, polars.all()), writer.main_columns
 
 
-def split_loaders(data: Any, split: str) -> list[Any]:
+def split_loaders(source: Any, split: str) -> list[Any]:
     """Returns the loaders of a split, in evaluation order where the data offers `eval_dataloader`.
+
+    Args:
+        source: the data, or a model that has its own loaders.
+        split: which.
 
     Raises:
         UserError: when the data has none.
     """
-    if not _has_loader(data, split):
-        raise UserError(f"in={split}: the run's data ({type(data).__name__}) has no {split}_dataloader")
-    if split != "predict" and hasattr(data, "eval_dataloader"):
-        return [data.eval_dataloader(split)]
-    return CombinedLoader(getattr(data, f"{split}_dataloader")(), "sequential").flattened
+    if not _has_loader(source, split):
+        raise UserError(f"in={split}: {_name(source)} has no {split}_dataloader")
+    if split != "predict" and hasattr(source, "eval_dataloader"):
+        return [source.eval_dataloader(split)]
+    return CombinedLoader(getattr(source, f"{split}_dataloader")(), "sequential").flattened
 
 
-def first_batch(data: Any) -> Any:
+def first_batch(source: Any) -> Any:
     """Returns the first batch of the test data, or of the first split that has a loader."""
-    data.prepare_data()
+    source.prepare_data()
     for split in ("test", "val", "train"):
-        if _has_loader(data, split):
-            data.setup(STAGES[split])
-            return next(iter(split_loaders(data, split)[0]))
-    raise UserError(f"the run's data ({type(data).__name__}) has no loader: give the model an example_input_array")
+        if _has_loader(source, split):
+            source.setup(STAGES[split])
+            return next(iter(split_loaders(source, split)[0]))
+    raise UserError(f"{_name(source)} has no loader: give the model an example_input_array")
 
 
-def _has_loader(data: Any, split: str) -> bool:
+def _has_loader(source: Any, split: str) -> bool:
     name = f"{split}_dataloader"
-    return getattr(type(data), name) is not getattr(pl.LightningDataModule, name)
+    return getattr(type(source), name) is not getattr(pl.LightningDataModule, name)
+
+
+def _name(source: Any) -> str:
+    return f"the run's {'model' if isinstance(source, pl.LightningModule) else 'data'} ({type(source).__name__})"
 
 
 def to_columns(outputs: Any) -> dict[str, list[polars.Series]]:

@@ -140,17 +140,16 @@ def readable_files(asked: Request, data: Any) -> list[Path]:
     Raises:
         UserError: when the data has no `predict_inputs`, or reads none of the files.
     """
-    name, suffixes = type(data).__name__, getattr(data, "predict_suffixes", None)
+    suffixes = getattr(data, "predict_suffixes", None)
+    name = "the model, which has its own loaders," if data is None else f"the run's data ({type(data).__name__})"
     if asked.files and not hasattr(data, "predict_inputs"):
         raise UserError(
-            f"in={asked.source}: the run's data ({name}) has no predict_inputs: it reads no files to predict\n"
+            f"in={asked.source}: {name} has no predict_inputs: it reads no files to predict\n"
             f"in= takes its parts: {', '.join(SPLITS)}"
         )
     files = [path for path in asked.files if suffixes is None or path.suffix.lower() in suffixes]
     if asked.files and not files:
-        raise UserError(
-            f"in={asked.source}: the run's data ({name}) reads {', '.join(suffixes or ())}, and finds none there"
-        )
+        raise UserError(f"in={asked.source}: {name} reads {', '.join(suffixes or ())}, and finds none there")
     return files
 
 

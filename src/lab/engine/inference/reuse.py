@@ -44,8 +44,9 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     with open_dict(config):
         config.trainer.accelerator, config.trainer.devices = "auto", 1  # need not be the machine it was trained on
     config = merge_changes(config, overrides, run.choices)
-    check_nodes(nodes(config.data, "data"))
-    data = last_value(overrides, "data") or str(run.choices.get("data"))
+    check_nodes(nodes(config.data, "data") if config.data else ())
+    own = run.choices.get("data") or run.choices.get("model")  # whose loaders they are
+    data = last_value(overrides, "data") or str(own)
     if all(OmegaConf.is_interpolation(each, "dims") for each in (run.config, config)):
         # Columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims
         if isinstance(path := OmegaConf.select(config, "data.path"), str):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lab.engine.checkpointing.files import find_fault, read_checkpoint
-from lab.engine.config.compose import find_log_dir
+from lab.engine.config.compose import find_log_dir, get
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import atomic_write
@@ -197,11 +197,16 @@ class Run:
         arguments = {key for key in map(str, config.model) if not key.startswith("_")}
         saved = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if key in arguments}
         model = build_model(config, **saved | changes)
+        model.configure_model()  # where Lightning lets it make its layers
         try:
             model.load_state_dict(checkpoint["state_dict"])
         except (KeyError, RuntimeError) as error:
             name = type(model).__name__
-            raise UserError(f"{self.checkpoint(which)} holds no {name} as the run's config describes it") from error
+            lacking = sorted(checkpoint["state_dict"].keys() - model.state_dict().keys())
+            why = f": its constructor and configure_model make no {lacking[0]}" if lacking else ""
+            raise UserError(
+                f"{self.checkpoint(which)} holds no {name} as the run's config describes it{why}"
+            ) from error
         return model.eval()
 
     def preparation(self, which: str = "best") -> dict[str, Any]:
@@ -209,22 +214,24 @@ class Run:
 
         It is in the checkpoint, so that the training file may be gone; empty for data that learns nothing.
         """
-        name = str(self.config.data._target_).rpartition(".")[2]
+        name = str(OmegaConf.select(self.config, "data._target_")).rpartition(".")[2]
         return self.read_checkpoint(which).get(name, {}).get("preparation", {})
 
-    def datamodule(self, config: DictConfig | None = None, which: str = "best") -> "pl.LightningDataModule":
+    def datamodule(self, config: DictConfig | None = None, which: str = "best") -> "pl.LightningDataModule | None":
         """Builds the data of the run or of another `config`, prepared as the run's training rows say.
 
         Args:
             config: whose data is built; None for the run's own. Data of another class is prepared by itself.
             which: checkpoint that data with `restore` is restored from.
+
+        Returns:
+            None where the model has its own loaders.
         """
         from lab.engine.config.instantiate import instantiate
 
-        own = self.config.data
-        node = own if config is None else config.data
-        data = instantiate(node)
-        is_alike = node._target_ == own._target_ and hasattr(data, "restore")
+        data = instantiate((config or self.config).data)
+        own = self.config
+        is_alike = get(config or own, "data._target_") == get(own, "data._target_") and hasattr(data, "restore")
         if is_alike and (preparation := self.preparation(which)):
             data.restore(preparation)
         return data

@@ -1,6 +1,7 @@
 """Logs the training metrics, saves them, and ends a run whose loss is NaN or infinite or whose objective is missing."""
 
 import math
+import re
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,6 +11,8 @@ from torch import Tensor
 from lab.engine.checkpointing.callback import best_checkpoint, check_logged, ends_validation
 from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.processes import gather_objects
+
+LOADER = re.compile(r"/dataloader_idx_\d+$")  # what Lightning adds to the name of a metric where loaders are several
 
 
 class TrainMetrics(pl.Callback):
@@ -61,8 +64,7 @@ class TrainMetrics(pl.Callback):
             self._reset()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        batches = trainer.fit_loop.epoch_loop.batch_idx + 1  # the number of the loader may be unknown
-        steps = batches / trainer.accumulate_grad_batches
+        steps = (trainer.fit_loop.batch_idx + 1) / trainer.accumulate_grad_batches  # a stream has no length
         if self._sums and steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             pl_module.log_dict(self._means(trainer), sync_dist=True)  # they are the same on every rank already
             self._reset()
@@ -127,7 +129,7 @@ class LoggedMetrics(pl.Callback):
 def _check(trainer: pl.Trainer, values: dict[str, float]) -> None:
     """Ends the run if a loss among `values` is NaN or infinite."""
     for name, value in values.items():
-        if "loss" in name.rpartition("/")[2] and not math.isfinite(value):
+        if "loss" in LOADER.sub("", name).rpartition("/")[2] and not math.isfinite(value):
             raise RunFailed(
                 f"{name} is {value} at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): the run ends\n"
                 f"the best checkpoint: {best_checkpoint(trainer) or 'none yet'}\n"

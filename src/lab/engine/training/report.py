@@ -65,11 +65,11 @@ def _table(metrics: dict[str, float]) -> Iterator[str]:
     """Yields a line for each metric, with a column for each stage; leaves out `cost/...`."""
     rows: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
-        stage, _, metric = name.rpartition("/")
+        stage, _, metric = name.partition("/")
         if stage != "cost":
-            rows.setdefault(metric, {})[stage] = value
-    logged = dict.fromkeys(stage for row in rows.values() for stage in row)  # of a foreign model, any
-    stages = sorted(logged, key=lambda stage: STAGES.index(stage) if stage in STAGES else len(STAGES))
+            row, column = (metric, stage) if stage in STAGES else (name, "")  # of a foreign model
+            rows.setdefault(row, {})[column] = value
+    stages = [stage for stage in (*STAGES, "") if any(stage in row for row in rows.values())]
     table = [["", *stages]]
     table += [[metric, *(f"{row[s]:.4f}" if s in row else "" for s in stages)] for metric, row in rows.items()]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
