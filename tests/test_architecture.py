@@ -143,7 +143,7 @@ def test_what_answers_a_wrong_command_line_loads_no_torch() -> None:
     paths = [path for room in LIGHT for path in (LAB / "engine" / room).rglob("*.py") if path.stem != "random_state"]
     modules = [".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in paths]
     probe = (
-        "import importlib, sys, lab\nlab.Run, lab.Sweep\n"
+        "import importlib, sys, lab\nlab.Run, lab.Sweep, lab.compose, lab.train\n"
         f"for name in ['lab', *{modules}]:\n"
         "    importlib.import_module(name)\n"
         "    if 'torch' in sys.modules: sys.exit(name)\n"

@@ -5,6 +5,7 @@ seems to have four GPUs. README's tour, its files to copy, and the pages that ne
 the checkout without a network, each training shortened to two batches an epoch.
 """
 
+import json
 import os
 import re
 import shlex
@@ -25,6 +26,7 @@ from tests.conftest import accepted, animals
 
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 TRAIN = ["python", "src/train.py"]
 IN_PROSE = r"`((?:python|make|pip|source|pre-commit) [^`]+)`"
 FILE = r"(?:# @package _global_\n)?# ((?:src|configs)/\S+)\n"
@@ -174,6 +176,12 @@ def test_files_to_copy_are_new_and_named() -> None:
         assert (ROOT / path).parent.is_dir() or path.startswith("src/mine/"), path
 
 
+def test_the_notebook_is_saved_without_outputs() -> None:
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 3
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+
+
 # --- run for real ---------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +309,30 @@ def test_a_page_runs(page: Path, checkout: Path) -> None:
             steps += [words for line in lines if line and is_run(name(page), line) and (words := short(line))]
     assert steps
     play(checkout, steps)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(checkout / "jupyter"))
+    driver = checkout / "execute.py"
+    driver.write_text(
+        "import nbclient, nbformat\n"
+        f"notebook = nbformat.read({str(NOTEBOOK)!r}, as_version=4)\n"
+        "nbclient.NotebookClient(notebook, timeout=300, kernel_name='python3').execute()\n"
+        "nbformat.write(notebook, 'executed.ipynb')\n"
+    )
+    run(checkout, str(driver))
+    cells = {cell["id"]: cell for cell in json.loads((checkout / "executed.ipynb").read_text())["cells"]}
+    shown = {name: json.dumps(cell.get("outputs")) for name, cell in cells.items()}
+    assert "lab.models.mlp.MLP" in shown["compose"]
+    assert "epoch 2/2" in shown["train"]
+    assert f"<td>{(checkout / 'logs' / 'latest').resolve()}</td>" in shown["train"]
+    assert "test/acc" in shown["metrics"]
+    assert "application/vnd.plotly.v1+json" in shown["curves"]
+    assert "tensor(" in shown["predict"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,26 @@ def resume(run: Run, *words: str) -> tuple[int, str]:
     done = run_script("src/train.py", f"resume={run.dir}", f"paths.log_dir={run.dir.parent}", *words, timeout=120)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
+
+
+def test_a_run_says_what_it_is(tmp_path: Path) -> None:
+    described = Run(tmp_path / "a<b")
+    (described.dir / ".hydra").mkdir(parents=True)
+    (described.dir / ".hydra" / "config.yaml").write_text("objective: {metric: val/acc, mode: max}\n")
+    started = datetime.now().astimezone() - timedelta(hours=2, minutes=30)
+    described.write("run.json", {"status": "running", "started": started.isoformat(timespec="seconds")})
+    for text in ("running", "val/acc not known yet", "2 h", "a<b"):
+        assert text in str(described)
+    described.write("metrics.json", {"val/acc": 0.98426, "val/loss": 0.1})
+    described.write("run.json", {"status": "completed", "started": (started - timedelta(days=3)).isoformat()})
+    assert str(described).splitlines() == [
+        "status     completed", "objective  val/acc 0.9843", "age        3 days", f"directory  {described.dir}",
+    ]  # fmt: skip
+    html = described._repr_html_()
+    for cell in ("completed", "val/acc 0.9843", "3 days", f"{tmp_path}/a&lt;b"):
+        assert f"<td>{cell}</td>" in html
+    (described.dir / ".hydra" / "config.yaml").write_text("objective: null\n")
+    assert "objective  none" in str(described)
 
 
 @pytest.mark.slow

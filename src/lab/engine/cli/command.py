@@ -27,17 +27,20 @@ from lab.engine.utils.paths import CONFIGS, ROOT
 from lab.engine.utils.processes import global_rank
 
 
-def check_command(arguments: Sequence[str]) -> None:
+def check_command(arguments: Sequence[str]) -> DictConfig | None:
     """Composes what a command line of `src/train.py` would run, and refuses it if it is wrong or would run code.
 
     It writes nothing and builds nothing that a config names. Hydra composes the same config once more.
+
+    Returns:
+        The config of the run; None where the command trains none, or several.
 
     Raises:
         UserError: for the first mistake.
     """
     flags = parse_flags(arguments)
     if flags.shell_completion:
-        return
+        return None
     directory = _config_directory(flags)
     name = None if flags.hydra_help else flags.config_name or "train"
     if name is not None:
@@ -52,8 +55,8 @@ def check_command(arguments: Sequence[str]) -> None:
         if swept and not multirun:
             raise UserError(f"{swept[0].input_line}: several values need --multirun; a list is written key=[a,b]")
         if flags.help or flags.hydra_help or flags.cfg or flags.info:
-            return
-        (check_sweep if multirun else check_run)(config)
+            return None
+        return check_sweep(config) if multirun else check_run(config)
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
@@ -68,8 +71,12 @@ def resolve(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def check_run(config: DictConfig) -> None:
-    """Checks the config of a single run, composed with its `hydra` node, and the run's directory."""
+def check_run(config: DictConfig) -> DictConfig:
+    """Checks the config of a single run, composed with its `hydra` node, and the run's directory.
+
+    Returns:
+        The config that the run trains with.
+    """
     job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     exists = job.resume or job.attach
     overrides = raw_overrides(job.changes if exists else config.hydra.overrides.task)
@@ -83,6 +90,7 @@ def check_run(config: DictConfig) -> None:
             f"{directory} holds a run already: resume it with resume={directory}, or choose another hydra.run.dir"
         )
     _check_writable(directory)
+    return run
 
 
 def check_sweep(config: DictConfig) -> None:

@@ -58,7 +58,7 @@ def report(error: Exception) -> int:
         sys.stderr.write(redact("".join(traceback.format_exception(error))))
     if isinstance(expected, UserError):
         return 2
-    if (log := _log_traceback(error)) is not None:
+    if (log := log_traceback(error)) is not None:
         cause = "" if expected is not None else f"error: {redact(f'{type(error).__name__}: {error}')}; "
         print(f"{cause}see {log}", file=sys.stderr)
     return 1
@@ -78,7 +78,7 @@ def as_expected(error: Exception) -> UserError | RunFailed | None:
     return None
 
 
-def _log_traceback(error: Exception) -> Path | None:
+def log_traceback(error: Exception) -> Path | None:
     """Writes a traceback into the log file of the run, and returns that file; None where no run has started."""
     fields = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run failed"}
     record = logging.makeLogRecord({**fields, "exc_info": (type(error), error, error.__traceback__)})

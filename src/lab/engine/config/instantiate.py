@@ -4,7 +4,6 @@ import inspect
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from importlib import import_module
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lab.engine.compat.aliases import import_foreign
 from lab.engine.config.schema_cache import cached_schema
 from lab.engine.config.tree import is_under, values
 from lab.engine.utils.errors import UserError
@@ -143,13 +143,18 @@ def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_
     authorize_name(target, allowed, remedy)
     module_name, _, name = target.rpartition(".")
     try:
-        located = getattr(import_module(module_name), name)
+        located = getattr(import_foreign(module_name), name)
     except (ImportError, AttributeError) as error:
         missing = getattr(error, "name", None) or ""
         if isinstance(error, ImportError) and not f"{module_name}.".startswith(f"{missing}."):
             raise  # the module is there, and cannot import something
         known = vars(sys.modules[module_name]) if module_name in sys.modules else {}
         raise UserError(f"_target_: {target}: no such class{nearest(name, known)}") from error
+    if any(is_under(base.__module__, ["lightning"]) for base in getattr(located, "__mro__", ())):
+        raise UserError(
+            f"_target_: {target}: its classes are those of the package lightning, and not pytorch_lightning's: start"
+            " again without importing lightning before, and lab makes that name stand for pytorch_lightning"
+        )
     home = str(getattr(located, "__module__", ""))
     # A single class may stand under another name than where it was defined; a package's own classes may not
     is_allowed = target in allowed or any(is_under(target, [one]) and is_under(home, [one]) for one in allowed)

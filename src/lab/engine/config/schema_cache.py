@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lab.engine.compat.aliases import import_foreign
 from lab.engine.config.run_config import NODES
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.paths import CONFIGS, ROOT
@@ -78,7 +79,7 @@ def configured_classes(texts: Iterable[str]) -> dict[str, Callable[..., Any]]:
     for target in sorted({name for text in texts for name in re.findall(r"_target_: *([\w.]+)", text)}):
         module, _, name = target.rpartition(".")
         with suppress(ImportError, AttributeError):  # of an extra that is not installed, or wrong: a run refuses it
-            classes[target] = getattr(import_module(module), name)
+            classes[target] = getattr(import_foreign(module), name)
     return classes
 
 

@@ -4,6 +4,8 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +84,28 @@ class Run:
             if status in (None, run.status) and all(run.choice(group) == choice for group, choice in choices.items())
         ]
         return sorted(selected, key=lambda run: str(run.record.get("started")), reverse=True)
+
+    def __str__(self) -> str:
+        """Describes the run in four lines: status, objective, age, directory."""
+        return "\n".join(f"{name:10} {text}" for name, text in self._description().items())
+
+    def _repr_html_(self) -> str:
+        """Describes the run in a notebook."""
+        rows = (f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in self._description().items())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _description(self) -> dict[str, str]:
+        metric = OmegaConf.select(self.saved, "objective.metric")
+        value = self.metrics.get(str(metric))
+        started = self.record.get("started")
+        return {
+            "status": self.status,
+            "objective": "none"
+            if metric is None
+            else f"{metric} {'not known yet' if value is None else f'{value:.4g}'}",
+            "age": "not started" if started is None else _age(datetime.fromisoformat(started)),
+            "directory": str(self.dir),
+        }
 
     @property
     def saved(self) -> DictConfig:
@@ -257,3 +281,12 @@ class Run:
         """Writes a JSON file of the run atomically, with secrets of the environment masked."""
         with atomic_write(self.dir / name) as partial:
             partial.write_text(json.dumps(redact(content), indent=2) + "\n")
+
+
+def _age(started: datetime) -> str:
+    """Returns the time since `started` in its largest unit."""
+    seconds = (datetime.now().astimezone() - started).total_seconds()
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,22 @@
+"""Lets code that imports `lightning` run: that package's classes are copies, which pytorch_lightning's Trainer refuses.
+
+This folder holds a module `lightning` of our own, whose names are those of pytorch_lightning and lightning_fabric.
+
+Public wish: one of the two packages is an alias of the other.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+
+def import_foreign(name: str) -> ModuleType:
+    """Imports a module of anyone's, which finds our `lightning`; one that is imported already stays.
+
+    By a folder in `sys.path`, which spawned processes take over: workers of a DataLoader import such modules, too.
+    """
+    folder = str(Path(__file__).parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # before a `lightning` that is installed
+    return import_module(name)
