@@ -31,7 +31,7 @@ from lab.engine.checkpointing.files import write_checkpoint
 from lab.engine.compat.lightning import FitLoop
 from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from lab.engine.utils.paths import ROOT
 
 

@@ -10,7 +10,8 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from torch import Tensor
 
 from lab.engine.runs.run import Run
-from lab.engine.training.train import build, train
+from lab.engine.training.build import build
+from lab.engine.training.train import train
 from lab.engine.utils.paths import CONFIGS
 from tests.conftest import SMALL, Compose, choices
 

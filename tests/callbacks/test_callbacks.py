@@ -12,7 +12,7 @@ from pytorch_lightning.demos.boring_classes import BoringDataModuleNoLen, Boring
 from torch.utils.data import DataLoader
 
 from lab.callbacks.progress import Progress
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from tests.conftest import SMALL, Compose
 
 RUN = [*SMALL, "data.batch_size=50", "logger=csv", "trainer.log_every_n_steps=4"]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lab.data.tensors import generator
+from lab.engine.training.build import build
 from lab.engine.training.metrics import TrainMetrics
-from lab.engine.training.train import build
 from lab.models.gan import GAN, gradient_penalty_of
 from tests.conftest import SMALL, Command, Compose
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from lab.engine.config.instantiate import instantiate
 from lab.engine.config.validate import validate
+from lab.engine.training.build import build
 from lab.engine.training.model import compile_layers
-from lab.engine.training.train import build
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
 from lab.models.lenet import LeNet

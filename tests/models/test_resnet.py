@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 import torchvision
 
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from lab.engine.utils.errors import UserError
 from lab.models.resnet import ResNet
 from tests.conftest import Compose, small

@@ -14,7 +14,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from lab.data.digits import Digits
 from lab.data.tensors import Batches, generator
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from lab.models.vae import VAE, binarise
 from tests.conftest import SMALL, Compose
 

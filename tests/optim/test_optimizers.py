@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, TensorDataset
 
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from lab.engine.utils.errors import UserError
 from lab.models.mlp import MLP
 from lab.optim.optimizers import AdamW, configure

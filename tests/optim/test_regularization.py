@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from lab.models.mlp import MLP
 from tests.conftest import SMALL, Compose
 

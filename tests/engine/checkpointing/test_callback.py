@@ -11,7 +11,7 @@ from pytorch_lightning.demos.boring_classes import ManualOptimBoringModel, Rando
 from lab.engine.checkpointing import callback, files, io
 from lab.engine.checkpointing.callback import Checkpoint
 from lab.engine.checkpointing.files import read_checkpoint, write_checkpoint
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from lab.engine.utils.errors import Preempted
 from lab.engine.utils.random_state import random_state, restore_random_state
 from tests.conftest import SMALL, Compose

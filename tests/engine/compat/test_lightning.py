@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from lab.engine.compat.lightning import FitLoop, logged_steps, uses_no_batch_hooks
 from lab.engine.distributed.preemption import SignalHandler
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from tests.conftest import SMALL, Compose
 
 RUN = [

@@ -23,6 +23,7 @@ import yaml
 from lab.engine.runs.resume import resumed_config
 from lab.engine.runs.run import Run
 from lab.engine.training import train as training
+from lab.engine.training.build import build
 from lab.engine.training.loggers import ended_with_run
 from lab.engine.training.train import train
 from lab.engine.utils.errors import Preempted
@@ -58,7 +59,6 @@ class Crash(pl.Callback):
 
 
 def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    build = training.build
     monkeypatch.setattr(training, "build", lambda config, **options: build(config, [Crash()], **options))
 
 

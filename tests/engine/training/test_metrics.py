@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.config.instantiate import ALLOWED
 from lab.engine.runs.run import Run
+from lab.engine.training.build import build
 from lab.engine.training.metrics import TrainMetrics
-from lab.engine.training.train import build, train
+from lab.engine.training.train import train
 from lab.engine.utils.errors import RunFailed
 from tests.conftest import SMALL, Compose
 

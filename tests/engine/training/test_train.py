@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lab.engine.runs.run import Run
+from lab.engine.training.build import build
 from lab.engine.training.model import explain_errors
-from lab.engine.training.train import build, train
+from lab.engine.training.train import train
 from lab.engine.utils.errors import RunFailed, UserError
 from tests.conftest import SMALL, Command, Compose, run_script
 

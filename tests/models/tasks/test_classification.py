@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from lab.engine.utils.errors import UserError
 from lab.models.cnn import CNN
 from lab.models.lenet import LeNet

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from lab.models.gpt import GPT
 from lab.models.tasks.language_modeling import sample_token
 from tests.conftest import Compose, small

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from lab.engine.training.train import build
+from lab.engine.training.build import build
 from lab.models.linear import LinearRegression, LogisticRegression
 from tests.conftest import Compose, small
 

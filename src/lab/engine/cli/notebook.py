@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -58,7 +59,8 @@ def train(overrides: Sequence[str] = ()) -> Run:
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             job = hydra.run("train", _train, arguments)
-        return Run.open(job.hydra_cfg.hydra.runtime.output_dir)
+        hydra_config: Any = job.hydra_cfg
+        return Run.open(hydra_config.hydra.runtime.output_dir)
 
 
 def _train(cfg: DictConfig) -> float | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.compose import leaves
 from lab.engine.config.tree import is_under
@@ -57,3 +57,10 @@ def check_fixed(before: DictConfig, after: DictConfig) -> None:
                 "a resumed run keeps its model, data, optimizer, schedule and seed: leave it out,"
                 " or begin a new run without resume="
             )
+
+
+def training_limits(cfg: DictConfig) -> dict[str, Any]:
+    """Returns the settings that end training, as plain values."""
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    early_stopping = (raw.get("callbacks") or {}).get("early_stopping")
+    return {key: raw["trainer"].get(key) for key in LENGTHS} | {"early_stopping": early_stopping}

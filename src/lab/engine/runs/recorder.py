@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.drawn import RUN_DIR, resolve_drawn
+from lab.engine.config.identity import training_limits
 from lab.engine.config.overrides import override_key, raw_overrides
 from lab.engine.runs.provenance import collect_metadata
 from lab.engine.runs.run import FINISHED, Run
@@ -53,6 +54,14 @@ class Recorder(Run):
     def is_finished(self, config: DictConfig) -> bool:
         """Returns whether `resume=auto` found a finished run, so that nothing is left to do."""
         return bool(config.get("resume") == "auto" and self.status in FINISHED)
+
+    def is_trained(self, config: DictConfig) -> bool:
+        """Returns whether the run was trained to the end that `config` sets."""
+        return bool(self.record.get("trained") == training_limits(config))
+
+    def mark_trained(self, config: DictConfig) -> None:
+        """Records that the run was trained to the end that `config` sets."""
+        self.update(trained=training_limits(config))
 
     def update(self, **metadata: Any) -> None:
         """Adds run metadata to `run.json`."""

@@ -11,11 +11,11 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from lab.engine.config.changes import merge_changes
 from lab.engine.config.compose import get
-from lab.engine.config.identity import LENGTHS, check_fixed
+from lab.engine.config.identity import LENGTHS, check_fixed, training_limits
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.config.security import authorize
 from lab.engine.runs.recorder import Recorder
@@ -55,13 +55,6 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     if cfg.attach or config.resume not in (None, "auto"):
         authorize(config, trusted=command_line())  # a saved config is untrusted; a composed one is checked already
     return config
-
-
-def limits(cfg: DictConfig) -> dict[str, Any]:
-    """Returns the settings that end training, as plain values."""
-    raw: Any = OmegaConf.to_container(cfg, resolve=False)
-    early_stopping = (raw.get("callbacks") or {}).get("early_stopping")
-    return {key: raw["trainer"].get(key) for key in LENGTHS} | {"early_stopping": early_stopping}
 
 
 def _resumed(cfg: DictConfig, run: Run) -> DictConfig:
@@ -149,7 +142,7 @@ def _add_new_keys(saved: DictConfig, cfg: DictConfig) -> DictConfig:
 
 def _check_longer(run: Run, before: DictConfig, after: DictConfig) -> None:
     """Refuses to resume a completed run unless the overrides make it train for longer."""
-    old, new = limits(before), limits(after)
+    old, new = training_limits(before), training_limits(after)
     growth = [_limit(new[key]) - _limit(old[key]) for key in LENGTHS if new[key] != old[key]]
     if min(growth, default=0.0) >= 0 and new != old:
         return

@@ -241,7 +241,7 @@ class Run:
         name = str(OmegaConf.select(self.config, "data._target_")).rpartition(".")[2]
         return self.read_checkpoint(which).get(name, {}).get("preparation", {})
 
-    def datamodule(self, config: DictConfig | None = None, which: str = "best") -> "pl.LightningDataModule | None":
+    def datamodule(self, config: DictConfig | None = None, which: str = "best") -> Any:
         """Builds the data of the run or of another `config`, prepared as the run's training rows say.
 
         Args:

@@ -17,11 +17,20 @@ import pytorch_lightning.loggers as base
 from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from lab.engine.compat.lightning import logged_steps
 from lab.engine.utils.errors import Preempted
 
 log = logging.getLogger(__name__)
 
 MLFLOW_STATUS = {"completed": "FINISHED", "preempted": "KILLED", "failed": "FAILED"}
+
+
+def start_loggers(loggers: Sequence[base.Logger], hparams: dict[str, Any], checkpoint: dict[str, Any] | None) -> None:
+    """Logs the hyperparameters; a logger of a run that resumes from `checkpoint` goes on after its steps."""
+    for logger in loggers:
+        if hasattr(logger, "resume_at"):
+            logger.resume_at(0 if checkpoint is None else logged_steps(checkpoint))
+        logger.log_hyperparams(hparams)
 
 
 @contextmanager

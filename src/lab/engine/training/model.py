@@ -1,4 +1,4 @@
-"""Compiles a model, checks a checkpoint against it, and explains errors of torch and Lightning."""
+"""Compiles a model, checks and loads its checkpoints, and explains errors of torch and Lightning."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,8 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
+from lab.engine.checkpointing.callback import best_checkpoint
+from lab.engine.runs.run import Run
 from lab.engine.utils.errors import RunFailed, UserError
 
 
@@ -46,6 +48,17 @@ def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.Lightning
     ):
         if limit is not None and 0 <= limit < done:
             raise UserError(f"trainer.{key}={limit}: the run has come to {done} already")
+
+
+def load_best(model: pl.LightningModule, trainer: pl.Trainer, run: Run) -> dict[str, float]:
+    """Loads the weights of the best checkpoint into `model`, and returns its metrics; those logged last without one."""
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if best := trainer.strategy.broadcast(best_checkpoint(trainer)):
+        # Not by ckpt_path, which would load the averaged weights in place of the moving average
+        checkpoint = run.read_checkpoint(Path(best))
+        model.load_state_dict(checkpoint["state_dict"])
+        metrics = checkpoint.get("metrics", metrics)
+    return metrics
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Trains one run, from its config to its metrics."""
 
 import logging
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,13 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
-from lab.engine.checkpointing.callback import best_checkpoint
-from lab.engine.compat.lightning import FitLoop, logged_steps
-from lab.engine.config.instantiate import build_model, drop_unused_factories, instantiate, instantiate_each
-from lab.engine.distributed.preemption import SignalHandler, preemption
-from lab.engine.distributed.session import cluster_plugins, ranks
+from lab.engine.config.instantiate import drop_unused_factories
+from lab.engine.distributed.preemption import preemption
+from lab.engine.distributed.session import ranks
 from lab.engine.runs.recorder import Recorder
-from lab.engine.runs.resume import limits
-from lab.engine.training.loggers import ended_with_run
-from lab.engine.training.metrics import LoggedMetrics
-from lab.engine.training.model import check_checkpoint, compile_layers, explain_errors
+from lab.engine.training.build import build, objective_metric
+from lab.engine.training.loggers import ended_with_run, start_loggers
+from lab.engine.training.model import check_checkpoint, explain_errors, load_best
 from lab.engine.training.report import cost, gaps, hyperparameters, is_testable, report
 
 log = logging.getLogger(__name__)
@@ -63,47 +59,13 @@ def train(cfg: DictConfig) -> float | None:
     return metrics.get(str(objective))
 
 
-def objective_metric(cfg: DictConfig) -> str | None:
-    """Returns the metric that says which checkpoint is best; None where none does."""
-    return (cfg.get("objective") or {}).get("metric")
-
-
-def build(
-    cfg: DictConfig, callbacks: Sequence[pl.Callback] = (), signals: SignalHandler | None = None
-) -> tuple[Any, Any, pl.Trainer]:
-    """Seeds, then builds the model, the data and the trainer of `cfg`.
-
-    Args:
-        cfg: the whole config.
-        callbacks: to add to those of the config.
-        signals: tells the training loop when to stop; None for a run that no signal stops.
-    """
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    data = instantiate(cfg.data)
-    model = build_model(cfg)
-    if cfg.compile:
-        compile_layers(model)
-    callbacks = [*instantiate_each(cfg.callbacks), LoggedMetrics(objective_metric(cfg)), *callbacks]
-    if signals is not None:  # Lightning installs handlers of its own before it tests
-        callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: signals.install()))
-    trainer = instantiate(
-        cfg.trainer,
-        callbacks=callbacks,
-        logger=instantiate_each(cfg.logger),
-        plugins=[*(instantiate(cfg.trainer.get("plugins")) or []), *cluster_plugins(cfg.trainer)],
-        enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),  # else Lightning adds one
-    )
-    trainer.fit_loop = FitLoop(trainer, signals or SignalHandler(), fast=cfg.fast_loop)
-    return model, data, trainer
-
-
 def fit(cfg: DictConfig, run: Recorder, model: pl.LightningModule, data: Any, trainer: pl.Trainer) -> dict[str, float]:
     """Trains, from the newest checkpoint if the run is resumed; leaves the best checkpoint's weights in `model`.
 
     Returns:
         The metrics at the best checkpoint, and the cost of training; with `fit=false` none.
     """
-    newest, steps, metrics = (run.newest_checkpoint() if cfg.resume else None), 0, dict[str, float]()
+    newest, checkpoint, metrics = (run.newest_checkpoint() if cfg.resume else None), None, dict[str, float]()
     if newest is not None:
         checkpoint = run.read_checkpoint(newest)
         # Refuses another file by its name, before the model is held against its columns
@@ -112,27 +74,17 @@ def fit(cfg: DictConfig, run: Recorder, model: pl.LightningModule, data: Any, tr
         check_checkpoint(checkpoint, newest, model, trainer)
         steps, epoch, metrics = checkpoint["global_step"], checkpoint["epoch"] + 1, checkpoint.get("metrics", metrics)
         log.info("resuming from %s, after %d steps, in epoch %d", newest, steps, epoch)
-        steps = logged_steps(checkpoint)
-        if run.record.get("trained") == limits(cfg):
+        if run.is_trained(cfg):
             trainer.fit_loop.skip_training()  # type: ignore[attr-defined]
-    for logger in trainer.loggers:
-        if hasattr(logger, "resume_at"):
-            logger.resume_at(steps)
-        logger.log_hyperparams(hyperparameters(cfg))
+    start_loggers(trainer.loggers, hyperparameters(cfg), checkpoint)
     if not cfg.fit:
         return metrics
     if trainer.global_rank:  # ranks start with the same weights, but draw their own dropout and noise
         torch.manual_seed(cfg.seed + trainer.global_rank)
     trainer.fit(model, datamodule=data, ckpt_path=newest, weights_only=True)
     if trainer.is_global_zero and not trainer.fit_loop.stopped:  # type: ignore[attr-defined]
-        run.update(trained=limits(cfg))  # a run that is stopped during its test is not trained further
-
-    best = trainer.strategy.broadcast(best_checkpoint(trainer))
-    metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-    if best:  # not by ckpt_path, which would load the averaged weights in place of the moving average
-        checkpoint = run.read_checkpoint(Path(best))
-        model.load_state_dict(checkpoint["state_dict"])
-        metrics = checkpoint.get("metrics", metrics)
+        run.mark_trained(cfg)  # a run that is stopped during its test is not trained further
+    metrics |= load_best(model, trainer, run)
     return {name: value for name, value in metrics.items() if not name.startswith("lr-")} | cost(trainer, model)
 
 

@@ -41,7 +41,7 @@ sys.meta_path.insert(0, AliasFinder())  # before that of files, which would load
 import lightning_fabric as fabric  # noqa: E402
 import pytorch_lightning as pytorch  # noqa: E402
 from lightning_fabric import Fabric  # noqa: E402
-from pytorch_lightning import (  # noqa: E402
+from pytorch_lightning import (  # type: ignore[attr-defined]  # noqa: E402
     Callback,
     LightningDataModule,
     LightningModule,

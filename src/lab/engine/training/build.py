@@ -1,0 +1,48 @@
+"""Builds what a run trains: model, data and trainer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+
+from lab.engine.compat.lightning import FitLoop
+from lab.engine.config.instantiate import build_model, instantiate, instantiate_each
+from lab.engine.distributed.preemption import SignalHandler
+from lab.engine.distributed.session import cluster_plugins
+from lab.engine.training.metrics import LoggedMetrics
+from lab.engine.training.model import compile_layers
+
+
+def objective_metric(cfg: DictConfig) -> str | None:
+    """Returns the metric that says which checkpoint is best; None where none does."""
+    return (cfg.get("objective") or {}).get("metric")
+
+
+def build(
+    cfg: DictConfig, callbacks: Sequence[pl.Callback] = (), signals: SignalHandler | None = None
+) -> tuple[Any, Any, pl.Trainer]:
+    """Seeds, then builds the model, the data and the trainer of `cfg`.
+
+    Args:
+        cfg: the whole config.
+        callbacks: to add to those of the config.
+        signals: tells the training loop when to stop; None for a run that no signal stops.
+    """
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    data = instantiate(cfg.data)
+    model = build_model(cfg)
+    if cfg.compile:
+        compile_layers(model)
+    callbacks = [*instantiate_each(cfg.callbacks), LoggedMetrics(objective_metric(cfg)), *callbacks]
+    if signals is not None:  # Lightning installs handlers of its own before it tests
+        callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: signals.install()))
+    trainer = instantiate(
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=instantiate_each(cfg.logger),
+        plugins=[*(instantiate(cfg.trainer.get("plugins")) or []), *cluster_plugins(cfg.trainer)],
+        enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),  # else Lightning adds one
+    )
+    trainer.fit_loop = FitLoop(trainer, signals or SignalHandler(), fast=cfg.fast_loop)
+    return model, data, trainer
