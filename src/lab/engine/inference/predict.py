@@ -75,8 +75,9 @@ def predict(
         raise UserError(f"{type(model).__name__} has no predict_step and no forward: it predicts nothing")
     loader: Any = data.predict_inputs(files) if files else None
     source = model if data is None else data
+    base: Any = pl.LightningDataModule if data is None else type(data)
 
-    class Part(pl.LightningDataModule if data is None else type(data)):  # type: ignore[misc]
+    class Selection(base):
         """Serves what is asked for as `predict_dataloader`; the data's other hooks run as they were written."""
 
         def __init__(self) -> None:
@@ -111,7 +112,7 @@ def predict(
         accelerator="auto", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False,
         enable_progress_bar=sys.stdout.isatty(), callbacks=[writer],
     )  # fmt: skip
-    trainer.predict(model if own else Forward(), datamodule=Part(), return_predictions=False)
+    trainer.predict(model if own else Forward(), datamodule=Selection(), return_predictions=False)
     if not writer.tables:
         raise UserError("nothing to predict: the data has no batch")
     table = polars.concat(writer.tables, how="vertical_relaxed")
