@@ -1,0 +1,46 @@
+"""GPUs are counted as their drivers tell, without torch."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.engine.utils import machine
+
+
+@pytest.fixture
+def amd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tree of AMD's driver on a node with two CPUs and eight GPUs, one of which this container may not read."""
+    for name in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(machine, "AMD_NODES", tmp_path)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))  # no driver of NVIDIA's
+    monkeypatch.setattr("sys.platform", "linux")
+    for node in range(10):
+        (tmp_path / str(node)).mkdir()
+        (tmp_path / str(node) / "gpu_id").write_text(f"{0 if node < 2 else 5000 + node}\n")
+    (tmp_path / "9" / "gpu_id").unlink()
+    (tmp_path / "9" / "gpu_id").mkdir()  # reading it is an OSError, as of a GPU of others
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("variables", "count"),
+    [
+        ({}, 7),
+        ({"HIP_VISIBLE_DEVICES": "0,3"}, 2),
+        ({"CUDA_VISIBLE_DEVICES": ""}, 0),
+        ({"ROCR_VISIBLE_DEVICES": "0,1,2,3", "HIP_VISIBLE_DEVICES": "2"}, 1),
+        ({"HIP_VISIBLE_DEVICES": "-1"}, 0),
+    ],
+)
+def test_amd_gpus_are_counted(
+    variables: dict[str, str], count: int, amd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert machine.count_gpus() == count
+
+
+def test_a_machine_without_drivers_has_none(amd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "AMD_NODES", tmp_path / "none")
+    assert machine.count_gpus() == 0
