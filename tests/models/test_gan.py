@@ -108,20 +108,28 @@ def test_the_penalty_is_taken_between_real_and_fake() -> None:
 
 
 class Recorder(pl.Callback):
-    """Keeps the generator as it is after each step."""
+    """Keeps the generator as it is after each optimizer step, and the latents of each batch."""
 
     def __init__(self) -> None:
         self.kept: list[dict[str, Tensor]] = []
+        self.latents: list[Tensor] = []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.generator.register_forward_pre_hook(lambda module, args: self.latents.append(args[0]))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self.kept.append(deepcopy(pl_module.generator.state_dict()))
+        if trainer.global_step > len(self.kept):
+            self.kept.append(deepcopy(pl_module.generator.state_dict()))
 
 
-def test_the_average_follows_its_recursion(cfg: Compose) -> None:
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_average_follows_its_recursion(accumulate: int, cfg: Compose) -> None:
     recorder = Recorder()
-    module, data, trainer = build(cfg(*BARE, "model.ema_decay=0.8"), [recorder])
+    words = [*BARE, "model.ema_decay=0.8", f"trainer.accumulate_grad_batches={accumulate}"]
+    module, data, trainer = build(cfg(*words), [recorder])
     trainer.fit(module, datamodule=data)
-    assert len(recorder.kept) == 10
+    assert len(recorder.kept) == 10 / accumulate
+    assert len({tuple(z.flatten().tolist()) for z in recorder.latents}) == 10, "each batch has latents of its own"
     for name, value in module.ema.module.state_dict().items():
         if not value.is_floating_point():
             continue

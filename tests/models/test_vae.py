@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from lab.data.digits import Digits
-from lab.data.tensors import generator
+from lab.data.tensors import Batches, generator
 from lab.engine.training.train import build
 from lab.models.vae import VAE, binarise
 from tests.conftest import SMALL, Compose
@@ -231,6 +232,38 @@ def test_nll_counts_the_first_images_alone(cfg: Compose) -> None:
         x = binarise(module.intensities(next(batches)[0]), generator(0, 0, i))[:count]
         found.append(-module.log_likelihood(x, 20, generator(0, 0, i, 1)))
     assert metrics["test/nll"] == pytest.approx(float(torch.cat(found).mean()), rel=1e-5)
+
+
+class Listing(VAE):
+    """Notes the images that `test/nll` counts."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.counted: list[int] = []
+
+    def log(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def log_likelihood(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        self.counted += (x.flatten(1) @ 2.0 ** torch.arange(16)).int().tolist()
+        return torch.zeros(len(x))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("nll_images", [10, 23, None])
+def test_nll_counts_the_same_images_whatever_the_number_of_ranks(world_size: int, nll_images: int | None) -> None:
+    numbers = torch.arange(50)
+    pixels = (numbers.unsqueeze(1) >> torch.arange(16) & 1).float().view(50, 1, 4, 4)  # image i is i in binary
+    counted = []
+    for rank in range(world_size):
+        model = Listing(
+            image_shape=[1, 4, 4], pixel_mean_std=[0.0, 1.0], hidden_sizes=[2], latent_dim=1, nll_images=nll_images
+        )
+        model.trainer = SimpleNamespace(world_size=world_size, global_rank=rank)  # type: ignore[assignment]
+        model.on_test_epoch_start()
+        for i, batch in enumerate(Batches((pixels,), 4, rank=rank, world_size=world_size)):
+            model.test_step(batch, i)
+        counted += model.counted
+    assert sorted(counted) == list(range(nll_images or 50))
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,9 @@ class Batches:
     `batch_size` counts the samples of all ranks together, and each rank takes its part of every batch, so that the
     same batches are trained on whatever the number of ranks. Samples left over at the end of the order are dropped.
 
-    Evaluation (no `shuffle_seed`): every sample once, in order, over all ranks together; every rank makes the same
-    number of batches, since a rank that ran out early would leave the others waiting.
+    Evaluation (no `shuffle_seed`): every sample once, in order, over all ranks together, which take turns as those of
+    torch's DistributedSampler do. Every rank makes the same number of batches, since a rank that ran out early would
+    leave the others waiting.
 
     Args:
         tensors: of equal length N; a batch holds the rows of each.
@@ -125,15 +126,17 @@ class _Epoch(Dataset[Batch]):
         self.of, self.epoch = of, epoch
         self.index: Any  # what each batch takes: a slice, in training rows (batches, batch_size / world_size)
         if of.shuffle_seed is None:
-            edges = np.linspace(0, of.size, of.world_size * len(of) + 1).round().astype(int).tolist()
-            self.index = [slice(*ends) for ends in pairwise(edges)][of.rank * len(of) : (of.rank + 1) * len(of)]
+            mine = range(of.rank, of.size, of.world_size)
+            edges = np.linspace(0, len(mine), len(of) + 1).round().astype(int).tolist()
+            batches = [mine[a:b] for a, b in pairwise(edges)]
+            self.index = [slice(batch.start, batch.stop, batch.step) for batch in batches]
         else:
             order = torch.randperm(of.size, generator=generator(of.shuffle_seed, epoch))[: len(of) * of.batch_size]
             self.index = order.view(len(of), of.world_size, -1)[:, of.rank].to(of.tensors[0].device)
 
     def __getitem__(self, i: int) -> Batch:
         rows, of = self.index[i], self.of
-        batch = tuple(t[rows] if isinstance(rows, slice) else t.index_select(0, rows) for t in of.tensors)
+        batch = tuple(t[rows].contiguous() if isinstance(rows, slice) else t.index_select(0, rows) for t in of.tensors)
         return batch if of.transform is None else of.transform(batch, (of.shuffle_seed or 0, self.epoch, of.rank, i))
 
 

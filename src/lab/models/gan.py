@@ -59,8 +59,9 @@ class GAN(Task):
     penalty is on each image's own slope.
 
     Both players step at once, down the sum of their losses, where each loss has gradients for its own player alone. So
-    one backward pass gives every parameter its gradient and one optimizer takes the step, element by element the same
-    as two would, and distributed training, mixed precision, clipping and schedules are those of any other model.
+    one backward pass gives every parameter its gradient, and one optimizer takes the step: distributed training, mixed
+    precision and schedules are those of any other model. Adam and SGD step element by element, as two optimizers would.
+    Clipping by norm and the loss scaling of 16-mixed measure the gradients of both players together.
 
     Batches are images (B, C, H, W) first; what follows (labels) is not looked at.
 
@@ -74,7 +75,7 @@ class GAN(Task):
         hidden_size: units of the layer between the feature maps and the latents, or the score.
         loss: non_saturating, hinge, or wgan_gp, whose critic takes no more steps than the generator here.
         gradient_penalty: weight of wgan_gp's penalty on slopes other than one.
-        ema_decay: share of the averaged generator kept at each step; 0 for no average. `sample` draws from
+        ema_decay: share of the averaged generator kept at each optimizer step; 0 for no average. `sample` draws from
             the average (Yazici et al. 2019).
         **task: see `Task`; one optimizer has the parameters of both players.
 
@@ -194,14 +195,16 @@ class GAN(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         real = self._inward(batch[0])
-        # Ranks share the global seed and must not share latents; a resumed run goes on with those that came next.
-        draw = generator(torch.initial_seed(), self.global_step, self.global_rank)
+        # Ranks share the global seed and must not share latents, nor must batches whose gradients are accumulated; a
+        # resumed run goes on with those that came next.
+        draw = generator(torch.initial_seed(), self.trainer.fit_loop.total_batch_idx, self.global_rank)
         z = torch.randn(len(real), self.latent_dim, generator=draw).to(real)
         losses = self.losses(real, self.generator(z), draw)
 
         return {"loss": losses["loss_d"] + losses["loss_g"] + self.penalty(), **losses}
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
             self.ema.update_parameters(self.generator)
 

@@ -4,6 +4,7 @@ Shapes: B images, K samples of each, L latents, D = C * H * W pixels.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -193,12 +194,13 @@ class VAE(Task):
             self._shown = x[:10]
 
     def on_test_epoch_start(self) -> None:
-        world_size = self.trainer.world_size
-        self._nll_left = math.inf if self.nll_images is None else -(-self.nll_images // world_size)
+        # Ranks take turns, image by image: the first images of all ranks together are those of a single process
+        turns = range(self.global_rank, self.nll_images or sys.maxsize, self.trainer.world_size)
+        self._nll_left = len(turns)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         x = self._evaluate(batch, batch_idx, "test", self.test_loss, self.test_elbo)
-        x = x[: int(min(self._nll_left, len(x)))]
+        x = x[: self._nll_left]
         self._nll_left -= len(x)
         if len(x):
             draws = generator(SEED, self.global_rank, batch_idx, 1)  # others than the bounds', whatever K is

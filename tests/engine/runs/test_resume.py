@@ -134,6 +134,7 @@ CASES = {
     "momentum": ([*CLASSIFIER, "optimizer=sgd", "scheduler=cosine"], [13]),
     "vae": (VAE, [10, 14]),
     "gan": (GAN, [10, 14]),
+    "gan, accumulation": ([*GAN, "trainer.accumulate_grad_batches=2"], [2, 6]),
     "gpt": ([*WORDS, "data.batch_size=16"], [3]),
     "batch norm": ([*BASE, "model=cnn"], [13]),
 }
