@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.demos.boring_classes import BoringModel, RandomDataset, RandomIterableDataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lab.engine.runs.run import Run
+from lab.engine.training.model import explain_errors
 from lab.engine.training.train import build, train
-from lab.engine.utils.errors import RunFailed
+from lab.engine.utils.errors import RunFailed, UserError
 from tests.conftest import SMALL, Command, Compose, run_script
 
 TINY = [*SMALL, "trainer.max_epochs=2", "data.batch_size=50", "trainer.log_every_n_steps=5"]
@@ -175,10 +179,38 @@ def test_fit_and_test_can_be_left_out(cfg: Compose, tmp_path: Path) -> None:
     assert set(Run(tmp_path / "run").metrics) == {"test/loss", "test/acc", "test/precision", "test/recall", "test/f1"}
 
 
-@pytest.mark.parametrize("debug", [pytest.param("overfit", marks=pytest.mark.slow), "profile", "anomaly"])
-def test_debugging_runs_run(debug: str, cfg: Compose, tmp_path: Path) -> None:
-    train(cfg(*SMALL, f"debug={debug}"))
-    assert Run(tmp_path / "run").status == "completed"
+@pytest.mark.parametrize("scheduler", ["none", "onecycle"])
+def test_a_share_of_the_batches_that_is_none_is_named(scheduler: str, cfg: Compose) -> None:
+    with pytest.raises(UserError, match=r"limit_train_batches"):
+        train(cfg(*TINY, f"scheduler={scheduler}", "trainer.limit_train_batches=0.001"))
+
+
+def test_so_is_a_share_of_nobody_knows_how_many() -> None:
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(max_epochs=1, limit_train_batches=0.5, accelerator="cpu", enable_checkpointing=False, **silent)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"limit_train_batches"), explain_errors(None, 1):
+        trainer.fit(BoringModel(), DataLoader(RandomIterableDataset(32, 5)))
+
+
+def test_a_batch_of_one_sample_is_too_small_for_batch_norm(cfg: Compose) -> None:
+    with pytest.raises(UserError, match=r"data\.batch_size=1"):
+        train(cfg(*TINY, "model=mlp", "data.batch_size=1"))
+
+
+def test_so_is_a_last_batch_of_one_sample() -> None:
+    class Normalized(BoringModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Sequential(nn.BatchNorm1d(32), nn.Linear(32, 2))  # type: ignore[assignment]
+
+        def train_dataloader(self) -> DataLoader[Tensor]:
+            return DataLoader(RandomDataset(32, 5), batch_size=4)
+
+    silent = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(max_epochs=1, limit_val_batches=0, accelerator="cpu", enable_checkpointing=False, **silent)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"last batch"), explain_errors(4, 1):
+        trainer.fit(Normalized())
+    assert trainer.global_step == 1
 
 
 @pytest.mark.parametrize("logger", ["csv", "none", "[csv,tensorboard]"])

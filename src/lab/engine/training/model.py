@@ -1,4 +1,4 @@
-"""Compiles a model, checks a checkpoint against it, and explains errors of memory."""
+"""Compiles a model, checks a checkpoint against it, and explains errors of torch and Lightning."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
@@ -45,19 +46,31 @@ def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.Lightning
 
 
 @contextmanager
-def explain_memory(batch_size: int | None, accumulate: int) -> Iterator[None]:
-    """Turns an out-of-memory error into advice.
+def explain_errors(batch_size: int | None, accumulate: int) -> Iterator[None]:
+    """Turns an error that torch or Lightning raises deep within a run, whatever the model, into advice.
 
     Args:
         batch_size: of the data; None if it has none.
         accumulate: batches per optimizer step.
 
     Raises:
-        RunFailed: in place of torch's error.
+        UserError: for batches that are too small for batch normalization, and a share of the batches that is none or
+            unknown.
+        RunFailed: where memory is exhausted.
     """
     try:
         yield
+    except MisconfigurationException as error:
+        if not any(start in str(error) for start in ("Please increase the `limit_", "When using an `IterableDataset`")):
+            raise
+        raise UserError(f"{error} (where trainer.overfit_batches is set, it is that one)") from error
     except Exception as error:
+        if "Expected more than 1 value per channel when training" in str(error):
+            raise UserError(
+                "a batch of one sample cannot be normalized over the batch: use more than"
+                f" data.batch_size={batch_size} on each process, a data.batch_size that leaves no last batch of one"
+                " sample, or a model without batch norm"
+            ) from error
         # Only its message identifies an error of the CPU's allocator
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise

@@ -17,7 +17,7 @@ from lab.engine.distributed.preemption import SignalHandler, preemption
 from lab.engine.distributed.session import cluster_plugins, ranks
 from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import limits
-from lab.engine.training.model import check_checkpoint, compile_layers, explain_memory
+from lab.engine.training.model import check_checkpoint, compile_layers, explain_errors
 from lab.engine.training.report import cost, gaps, hyperparameters, is_testable, report
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> float | None:
         model, data, trainer = build(cfg, signals=signals)
         with (
             ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
-            explain_memory(cfg.data.get("batch_size"), cfg.trainer.accumulate_grad_batches),
+            explain_errors(cfg.data.get("batch_size"), cfg.trainer.accumulate_grad_batches),
         ):
             if is_first:  # floating-point sums depend on both
                 devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
