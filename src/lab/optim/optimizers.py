@@ -4,15 +4,16 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn, optim
 from torch.optim import Optimizer
 
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.ranges import NonNegativeFloat, Probability
+from lab.engine.utils.ranges import NonNegativeFloat, PositiveInt, Probability
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -101,6 +102,47 @@ class AdamW(optim.AdamW):
         super().__init__(groups, lr, betas, weight_decay=weight_decay, fused=fused, **options)
 
 
+class LBFGS(optim.LBFGS):
+    """`torch.optim.LBFGS`, for convolutions too: torch's own fails on parameters that are channels-last.
+
+    Args:
+        params: to optimize.
+        lr: step size, where the line search begins.
+        max_iter: iterations a step.
+        history_size: steps that the curvature is estimated from.
+        tolerance_grad: of the largest element; torch's own limits leave the sixth digit open in double precision.
+        tolerance_change: of the parameters and the loss.
+        line_search_fn: None for steps of `lr`.
+        **options: of torch's.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: NonNegativeFloat = 1.0,
+        max_iter: PositiveInt = 20,
+        history_size: PositiveInt = 10,
+        tolerance_grad: NonNegativeFloat = 1e-10,
+        tolerance_change: NonNegativeFloat = 1e-14,
+        line_search_fn: Literal["strong_wolfe"] | None = "strong_wolfe",
+        **options: Any,
+    ) -> None:
+        params = list(params)
+        with torch.no_grad():  # torch flattens gradients by `view`, and they are laid out as their parameters are
+            for p in params:
+                p.set_(p.contiguous())
+        super().__init__(
+            params,
+            lr,
+            max_iter,
+            history_size=history_size,
+            tolerance_grad=tolerance_grad,
+            tolerance_change=tolerance_change,
+            line_search_fn=line_search_fn,
+            **options,
+        )
+
+
 def configure(
     module: pl.LightningModule, optimizer: OptimizerFactory | None, scheduler: dict[str, Any] | None
 ) -> OptimizerLRScheduler:
@@ -119,22 +161,35 @@ def configure(
         return built
     factory = scheduler["scheduler"]
     if "total_steps" in inspect.signature(factory).parameters:
-        factory = partial(factory, total_steps=_num_steps(module.trainer))
+        factory = partial(factory, total_steps=_num_steps(module.trainer, scheduler.get("interval", "epoch")))
     return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": factory(built)}}  # type: ignore[return-value]
 
 
-def _num_steps(trainer: pl.Trainer) -> int:
-    """Optimizer steps of the whole fit.
+def _num_steps(trainer: pl.Trainer, interval: str) -> int:
+    """Returns how many steps a schedule over the whole fit has.
 
-    `trainer.estimated_stepping_batches` knows them too, but reading it here would make a resumed run lose the state
-    of its loader.
+    Args:
+        trainer: its limits and its training data are asked.
+        interval: "step" of the optimizer, or "epoch".
+
+    Raises:
+        UserError: where that is not known before the fit.
     """
-    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if overfit := trainer.overfit_batches:  # type: ignore[attr-defined]
-        batches = min(batches, overfit) if isinstance(overfit, int) else math.ceil(batches * overfit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
-    if steps <= 0 and trainer.max_steps <= 0:
-        raise UserError("this schedule needs an end: set trainer.max_epochs or trainer.max_steps, or scheduler=none")
-    return steps if trainer.max_steps <= 0 else min(steps, trainer.max_steps) if steps > 0 else trainer.max_steps
+    if any(isinstance(c, pl.callbacks.GradientAccumulationScheduler) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        raise UserError(
+            "GradientAccumulationScheduler: the steps of this schedule cannot be counted where accumulation changes:"
+            " use trainer.accumulate_grad_batches, or scheduler=none"
+        )
+    steps, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
+    if interval == "epoch" and math.isfinite(batches):
+        steps = math.ceil(steps / math.ceil(batches / trainer.accumulate_grad_batches))
+    elif interval == "epoch":
+        steps = (trainer.max_epochs or 0) if trainer.max_steps == -1 else -1
+    if not 0 < steps < math.inf:
+        length = f"{batches} batches" if math.isfinite(batches) else "unknown length"
+        raise UserError(
+            f"this schedule must know how many {interval}s the fit has, which trainer.max_epochs={trainer.max_epochs},"
+            f" max_steps={trainer.max_steps} and epochs of {length} do not say: set"
+            f" {'max_steps' if interval == 'step' else 'max_epochs'}, or use scheduler=none"
+        )
+    return int(steps)

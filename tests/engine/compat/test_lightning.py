@@ -1,6 +1,7 @@
 """The fast path does what Lightning's own loop does, for anybody's code, and stands back where it could not."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,73 @@ def test_a_fit_that_is_told_to_stop_ends_after_the_batch(fast: bool) -> None:
     assert trainer.fit_loop.stopped
     assert trainer.global_step == 3
     assert stopper.boundaries == [(1, False), (2, False), (3, False), (3, True)]
+
+
+class Numbers:
+    """A loader with a state: the numbers up to six, over and over, in batches of one."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+    def __len__(self) -> int:
+        return 6
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for number in range(self.next, 6):
+            self.next = (number + 1) % 6
+            yield torch.full((1, 32), float(number))
+
+    def state_dict(self) -> dict[str, int]:
+        return {"next": self.next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.next = state["next"]
+
+
+class Estimating(BoringModel):
+    """Makes its schedule as Lightning's documentation does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: list[int] = []
+
+    def train_dataloader(self) -> Any:
+        return Numbers()
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:  # type: ignore[override]
+        self.numbers.append(int(batch[0, 0]))
+        return self.layer(batch).sum()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        return [optimizer], [
+            torch.optim.lr_scheduler.LinearLR(optimizer, total_iters=int(self.trainer.estimated_stepping_batches))
+        ]
+
+
+def test_a_model_that_estimates_its_steps_resumes_with_the_next_batch(tmp_path: Path) -> None:
+    """Lightning itself drops the state of the loader then, and trains on the first batches again."""
+
+    class Saver(pl.Callback):
+        def on_step_boundary(self, trainer: pl.Trainer, end_of_epoch: bool, stopping: bool) -> None:
+            if trainer.global_step == 10 and not end_of_epoch:
+                trainer.save_checkpoint(tmp_path / "ten.ckpt")
+
+    def fit(checkpoint: Path | None = None) -> list[int]:
+        options: dict[str, Any] = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
+        trainer = pl.Trainer(
+            accelerator="cpu", max_epochs=3, limit_val_batches=0, enable_model_summary=False, callbacks=[Saver()],
+            **options,
+        )  # fmt: skip
+        trainer.fit_loop = FitLoop(trainer, SignalHandler())
+        model = Estimating()
+        trainer.fit(model, ckpt_path=checkpoint, weights_only=True)
+        assert trainer.global_step == 18
+        return model.numbers
+
+    straight = fit()
+    assert straight == [*range(6)] * 3
+    assert fit(tmp_path / "ten.ckpt") == straight[10:]
 
 
 class Watcher(pl.Callback):

@@ -93,6 +93,11 @@ class FitLoop(_FitLoop):
 
     def run(self) -> None:
         self.epoch_loop.signals.install()
+        if self._combined_loader is not None and self._combined_loader_states_to_load:
+            # `configure_optimizers` asked for `trainer.estimated_stepping_batches`, which makes the loaders. Lightning
+            # reads the checkpoint after that, and drops the state of the loaders in it.
+            self._load_combined_loader_states()
+            iter(self._data_fetcher)  # type: ignore[arg-type]
         super().run()
 
     def on_run_start(self) -> None:
