@@ -67,16 +67,20 @@ def shared_batch(cfg: DictConfig) -> None:
 
 
 def limits(cfg: DictConfig) -> None:
-    """Refuses trainer.min_epochs above max_epochs, and data.num_val that leaves nothing to train on."""
+    """Refuses trainer.min_epochs above max_epochs, data.num_val that leaves nothing to train on, and ignored limits."""
     epochs, steps = ("trainer.min_epochs", "trainer.max_epochs"), ("trainer.min_steps", "trainer.max_steps")
     for (low, high), gap in ((epochs, 0), (steps, 0), (("data.num_val", "data.num_samples"), 1)):
         least, most = _int(cfg, low), _int(cfg, high)
         if least is not None and most is not None and least + gap > most >= 0:
             raise UserError(f"{low}={least}: expected {'less than' if gap else 'at most'} {high}={most}")
+    overfit = get(cfg, "trainer.overfit_batches")
+    for key in ("limit_train_batches", "limit_val_batches") if overfit else ():
+        if (limit := get(cfg, f"trainer.{key}")) is not None:
+            raise UserError(f"trainer.{key}={limit} would be ignored: trainer.overfit_batches={overfit} limits both")
 
 
 def schedule(cfg: DictConfig) -> None:
-    """Refuses a schedule over the whole fit in a run without an end, and OneCycle's momentum where there is none."""
+    """Refuses a schedule over the whole fit without an end or with a frequency, and OneCycle without a momentum."""
     target = get(cfg, f"{SCHEDULER}._target_")
     if not cfg.fit or not target:
         return
@@ -85,6 +89,11 @@ def schedule(cfg: DictConfig) -> None:
         raise UserError(
             f"{target.rpartition('.')[2]} needs an end, and trainer.max_epochs={cfg.trainer.max_epochs}"
             f" gives none: set trainer.max_epochs or trainer.max_steps, or use scheduler=none"
+        )
+    if "total_steps" in _arguments(target) and (frequency := get(cfg, "scheduler.frequency") or 1) != 1:
+        raise UserError(
+            f"scheduler.frequency={frequency}: {target.rpartition('.')[2]} is stepped after each"
+            f" {get(cfg, 'scheduler.interval') or 'epoch'} of the fit, which ends with it: use scheduler.frequency=1"
         )
     cycles = target.endswith((".OneCycle", ".OneCycleLR")) and get(cfg, f"{SCHEDULER}.cycle_momentum") is not False
     optimizer = _arguments(get(cfg, "optimizer._target_"))
@@ -112,6 +121,14 @@ def validation(cfg: DictConfig) -> None:
     every, epochs, interval, limit = (get(cfg, f"trainer.{key}") for key in keys)
     if every is None and not isinstance(interval, int | str) and "check_val_every_n_epoch" in cfg.trainer:
         raise UserError("trainer.check_val_every_n_epoch=null: then trainer.val_check_interval must count batches")
+    monitor, looks = str(get(cfg, "scheduler.monitor")), get(cfg, "scheduler.frequency") or 1
+    by_epoch = monitor.startswith(("val/", "val_")) and get(cfg, "scheduler.interval") != "step"
+    if by_epoch and "check_val_every_n_epoch" in cfg.trainer and (every is None or looks % every):
+        remedy = f"frequency={every}" if every else "interval=step, and frequency counts batches"
+        raise UserError(
+            f"scheduler.frequency={looks}: the scheduler asks for {monitor} every {looks} epochs, and"
+            f" trainer.check_val_every_n_epoch={every} leaves out some: use scheduler.{remedy}"
+        )
     cause = f"trainer.limit_val_batches={limit}" if limit == 0 else ""
     if not cause and isinstance(every, int) and isinstance(epochs, int) and 0 < epochs < every:
         cause = f"trainer.check_val_every_n_epoch={every}, max_epochs={epochs}"
