@@ -1,6 +1,7 @@
 """CSV files: read as they should be, prepared by the training rows, and what is wrong with one told at once."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -221,7 +222,7 @@ def test_a_run_can_be_given_another_file(cfg: Compose, iris: str) -> None:
     assert merged.data.path == iris
 
 
-CHANGES = {
+CHANGES: dict[str, Callable[[Path], int]] = {
     "a row more": lambda path: path.write_text(path.read_text() + "\n9,9,9,9,setosa\n"),
     "a column more": lambda path: path.write_text(
         "\n".join(f"{line},{i % 7 if i else 'e'}" for i, line in enumerate(path.read_text().splitlines()))
@@ -235,7 +236,7 @@ def test_a_run_is_not_resumed_on_a_file_that_has_changed(change: str, cfg: Compo
     short = ["data=csv", f"data.path={path}", "data.target=species", "model=mlp", "logger=none", "trainer.max_epochs=1"]
     train(cfg(*short))
     run = Run(tmp_path / "run")
-    prepared = run.datamodule()
+    prepared: Any = run.datamodule()
     prepared.setup("test")
 
     def go_on() -> None:
@@ -251,6 +252,7 @@ def test_a_run_is_not_resumed_on_a_file_that_has_changed(change: str, cfg: Compo
     with pytest.raises(UserError, match=f"{path} is not the file that this run was trained on"):
         go_on()
     # README's lines in a notebook work on: what is read is prepared as the training rows said
+    data: Any
     model, data = run.model(), run.datamodule()
     data.setup("test")
     assert data.preparation == prepared.preparation
