@@ -2,8 +2,10 @@
 
 import contextlib
 import inspect
+import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -195,12 +197,15 @@ def trace(part: Exported) -> torch.export.ExportedProgram:
     shapes = torch.export.ShapesCollection()
     for x, axes in zip(tensors((args, kwargs)), part.axes(), strict=True):
         shapes[x] = {i: dims[name] for i, name in axes.items()}
+    said = io.StringIO()
     try:
-        with KeepRecurrentLayers():
-            return torch.export.export(part.module, args, kwargs, dynamic_shapes=shapes, strict=False)
+        with contextlib.redirect_stderr(said), KeepRecurrentLayers():  # torch prints a graph that it cannot finish
+            program = torch.export.export(part.module, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # of many kinds; by itself the model has just done the same
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunFailed(f"torch.export cannot trace {part.description}, with batches of any size: {why}") from error
+    sys.stderr.write(said.getvalue())
+    return program
 
 
 def _write_program(part: Exported, path: Path, metadata: str) -> Loaded:
