@@ -18,6 +18,8 @@ import polars
 import pytest
 import torch
 
+from lab.engine.analysis.comparison import compare
+from lab.engine.analysis.recorded import find_runs
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.utils.paths import ROOT
 
@@ -298,3 +300,4 @@ def check_compare(row: Row) -> None:
     said = row.does("compare", "scripts/compare.py", str(sweep(row)))
     assert said is not None
     assert "2 completed" in said
+    assert [len(group.runs) for group in compare(find_runs([str(sweep(row))])).groups] == [2], "two seeds are one group"
