@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.utilities.data import extract_batch_size
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from lab.engine.inference.forward import Arguments, forward_arguments, named_outputs, tensors
@@ -78,7 +78,7 @@ def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -
     Raises:
         UserError: when the model has neither an `export_wrapper` nor a `forward`.
     """
-    if not (hasattr(model, "export_wrapper") or is_overridden("forward", model)):
+    if not hasattr(model, "export_wrapper") and type(model).forward is pl.LightningModule.forward:
         raise UserError(
             f"{type(model).__name__} has no forward and no export_wrapper: to=safetensors writes its weights"
         )
