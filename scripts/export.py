@@ -9,6 +9,7 @@ lies in the run directory, under export/, where out= names no other.
 """
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def main(words: list[str]) -> None:
         "checkpoint": checkpoint.name,
     }
     out.parent.mkdir(exist_ok=True)
-    with Console(stderr=True).status("exporting"):
+    with Console(file=sys.stderr).status("exporting"):
         differences = export(part, model, to, out, metadata)
     print(f"{metadata['exports']}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
     if to == "safetensors":

@@ -2,18 +2,20 @@
 
 import contextlib
 import inspect
+import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.utilities.data import extract_batch_size
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
 from lab.engine.inference.forward import Arguments, forward_arguments, named_outputs, tensors
@@ -76,7 +78,7 @@ def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -
     Raises:
         UserError: when the model has neither an `export_wrapper` nor a `forward`.
     """
-    if not (hasattr(model, "export_wrapper") or is_overridden("forward", model)):
+    if not hasattr(model, "export_wrapper") and type(model).forward is pl.LightningModule.forward:
         raise UserError(
             f"{type(model).__name__} has no forward and no export_wrapper: to=safetensors writes its weights"
         )
@@ -195,12 +197,15 @@ def trace(part: Exported) -> torch.export.ExportedProgram:
     shapes = torch.export.ShapesCollection()
     for x, axes in zip(tensors((args, kwargs)), part.axes(), strict=True):
         shapes[x] = {i: dims[name] for i, name in axes.items()}
+    said = io.StringIO()
     try:
-        with KeepRecurrentLayers():
-            return torch.export.export(part.module, args, kwargs, dynamic_shapes=shapes, strict=False)
+        with contextlib.redirect_stderr(said), KeepRecurrentLayers():  # torch prints a graph that it cannot finish
+            program = torch.export.export(part.module, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # of many kinds; by itself the model has just done the same
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunFailed(f"torch.export cannot trace {part.description}, with batches of any size: {why}") from error
+    sys.stderr.write(said.getvalue())
+    return program
 
 
 def _write_program(part: Exported, path: Path, metadata: str) -> Loaded:
