@@ -29,5 +29,4 @@ def directory_lock(folder: Path, what: str, timeout: float = 0) -> Iterator[None
     try:
         yield
     finally:
-        (folder / ".lock").unlink(missing_ok=True)
-        lock.release()
+        lock.release()  # the file stays: who waits has it open, and would lock one that has no name any more
