@@ -87,8 +87,16 @@ def test_the_table_and_the_file_have_one_winner(sweep: Sweep) -> None:
     table = compare(find_runs([str(sweep.dir)]))
     assert winner(sweep) == [run.dir.name for run in table.rows[0].group.chosen] == ["5", "6", "7", "8", "9"]
     assert len(rank(sweep, sweep.objectives[0])) == 2
-    said = " ".join(notes(table))
-    assert "has val/acc of 1 of 5 seeds" in said
+    assert "has val/acc of 1 of 5 seeds" in " ".join(notes(table))
+
+    # A group with more seeds in another sweep takes nothing from those that had one in theirs
+    search = Sweep(sweep.dir.with_name("search"))
+    search.dir.mkdir()
+    search.update(objectives=[{"metric": "val/acc", "mode": "max"}])
+    put(search, ["optimizer.lr=1e-2", "seed=0"], 0.8)
+    put(search, ["optimizer.lr=3e-2", "seed=0"], 0.9)
+    both = compare(find_runs([str(sweep.dir), str(search.dir)]))
+    assert [run.dir for run in both.rows[0].group.runs] == [search.job(1).dir]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from lab.engine.sweeps.sweep import Sweep
-from tests.engine.training.test_foreign import BORING, RUN, checkout, metrics, run, write
+from tests.engine.training.test_foreign import BORING, checkout, metrics, run, write
 
 __all__ = ["checkout"]  # the fixture
-QUICK = [*RUN, "logger=none", "trainer.enable_progress_bar=false"]
+QUICK = ["model=net", "trainer=cpu", "trainer.max_epochs=4", "logger=none"]
 COUNTED = '''
 """Rows whose test data is counted each time that it is asked for."""
 
@@ -60,7 +60,7 @@ def test_seeds_of_lightnings_demo_without_an_objective(checkout: Path, tmp_path:
 @pytest.mark.slow
 def test_a_grid_over_a_foreign_metric_leaves_a_winner_that_can_be_reproduced(checkout: Path, tmp_path: Path) -> None:
     grid = ["model.lr=0.0001,0.03", "seed=0,1"]
-    said = run(checkout, "src/train.py", "-m", *QUICK, *grid, f"paths.log_dir={tmp_path}/logs")
+    said = run(checkout, "src/train.py", "-m", *QUICK, "data=rows", *grid, f"paths.log_dir={tmp_path}/logs")
     sweep = swept(tmp_path / "logs")
     losses = [metrics(job.dir)["val_loss"] for job in sweep.jobs.values()]
     assert sum(losses[2:]) < sum(losses[:2])

@@ -36,7 +36,7 @@ def test_a_run_leaves_the_documented_directory(finished: tuple[Path, "subprocess
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", directory.parent.name)
     assert directory.parent.parent.name == "runs"
     # code.patch is there where the checkout differs from its commit
-    assert {p.name for p in directory.iterdir()} - {"code.patch"} == {
+    assert {p.name for p in directory.iterdir()} - {"code.patch", ".lock"} == {
         ".hydra", "run.json", "metrics.json", "checkpoints", "tensorboard", "train.log",
     }  # fmt: skip
     assert {p.name for p in (directory / ".hydra").iterdir()} == {"config.yaml", "overrides.yaml", "hydra.yaml"}

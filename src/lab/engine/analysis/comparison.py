@@ -91,12 +91,12 @@ class Comparison:
 
     @cached_property
     def _sweep_seeds(self) -> dict[Path, int]:
-        """How many seeds the groups of each sweep have, at most."""
+        """How many seeds a group has in each sweep, at most."""
         most: dict[Path, int] = {}
         for group in self.groups:
-            for run in group.runs:
-                if run.sweep:
-                    most[run.dir.parent] = max(most.get(run.dir.parent, 0), len(group.chosen))
+            for sweep in {run.dir.parent for run in group.runs if run.sweep}:
+                seeds = {run.seed for run in group.runs if run.dir.parent == sweep}
+                most[sweep] = max(most.get(sweep, 0), len(seeds))
         return most
 
     def wanted_seeds(self, group: Group) -> int:
@@ -168,7 +168,7 @@ def compare(
 def _objectives(run: Recorded) -> tuple[Objective, ...]:
     """Returns what a run is judged by: the objectives of its sweep, or its own."""
     found = run.sweep.get("objectives") or [run.config.get("objective") or {}]
-    return tuple((o["metric"], direction(o["metric"], mode=o.get("mode"))) for o in found if o.get("metric"))
+    return tuple((o["metric"], o["mode"]) for o in found if o.get("metric") and o.get("mode"))
 
 
 def _find(baseline: str, names: Sequence[str]) -> str:
