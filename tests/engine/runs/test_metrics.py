@@ -24,16 +24,9 @@ def test_the_direction_of_a_metric() -> None:
         "val/rouge1",
     )
     lower = (
-        "val/loss",
-        "test_loss",
-        "test/mse_gap",
-        "test/frechet_ratio",
-        "cost/seconds",
-        "score_loss",
-        "test/nll",
-        "cost/steps",
+        *("val/loss", "test_loss", "test/mse_gap", "test/frechet_ratio", "cost/seconds", "score_loss", "test/nll"),
+        *("cost/steps", "val_MeanSquaredError", "valid/WER", "Loss/val", "train_loss_epoch", "val/fid_score"),
     )
-    lower += ("val_MeanSquaredError", "valid/WER", "Loss/val", "train_loss_epoch", "val/fid_score")
     assert {direction(name) for name in higher} == {"max"}
     assert {direction(name) for name in lower} == {"min"}
     for same in ("test/thing", "test_thing", "test/thing_gap", "thing/train", "test_thing/dataloader_idx_0", "thing"):

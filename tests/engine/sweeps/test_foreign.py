@@ -34,7 +34,7 @@ class Counted(Rows):
 SEARCH = {
     "data/counted.yaml": """
         # @package _global_
-        data: {_target_: mine.counted.Counted, num_rows: 64, counts: ???}
+        data: {_target_: mine.counted.Counted, num_rows: 64, counts: "???"}
     """,
 }
 
