@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +44,12 @@ class Experiment:
     Args:
         expectations: its lines `expected: METRIC >= BOUND`.
         source: where the figures come from.
-        seeds: how many a reproduction runs; a header with `seeds: 1` is of one that takes long.
+        seeds: that a reproduction runs: `seeds: 1` is the seed 0, of one that takes long; `seeds: [3, 4]` names them.
     """
 
     expectations: list[Expectation]
     source: str
-    seeds: int = 5
+    seeds: Sequence[int] = range(5)
 
     @classmethod
     def read(cls, path: Path) -> "Experiment":
@@ -56,11 +57,13 @@ class Experiment:
         text = path.read_text()
         expected = re.findall(r"^# expected: (\S+) (>=|<=) (\S+)$", text, flags=re.M)
         source = re.search(r"^# source: +(.+)$", text, flags=re.M)
-        seeds = re.search(r"^# seeds: +(\d+)", text, flags=re.M)
+        seeds = re.search(r"^# seeds: +(?:(\d+)|\[([\d, ]+)\])", text, flags=re.M)
         if not expected or not source:
             raise ValueError(f"{path}: its header needs the lines `# expected: METRIC >= BOUND` and `# source: …`")
         expectations = [Expectation(metric, relation, float(bound)) for metric, relation, bound in expected]
-        return cls(expectations, source[1], int(seeds[1]) if seeds else 5)
+        if not seeds:
+            return cls(expectations, source[1])
+        return cls(expectations, source[1], [*map(int, seeds[2].split(","))] if seeds[2] else range(int(seeds[1])))
 
 
 def measure(name: str, seed: int, overrides: list[str], timeout: float, jobs: int) -> tuple[Run, float]:
@@ -103,7 +106,7 @@ def main() -> None:
         begun = []
         for name in args.names or known:
             experiment = Experiment.read(EXPERIMENTS / f"{name}.yaml")
-            seeds = range(args.seeds or experiment.seeds)
+            seeds = range(args.seeds) if args.seeds else experiment.seeds
             runs = [pool.submit(measure, name, seed, args.set, args.timeout, args.jobs) for seed in seeds]
             begun.append((name, experiment, runs))
         for name, experiment, runs in begun:

@@ -15,6 +15,7 @@ from lab.engine.analysis.comparison import Comparison, compare
 from lab.engine.analysis.groups import group_runs
 from lab.engine.analysis.recorded import Recorded, find_runs
 from lab.engine.analysis.statistics import holm, summarise
+from lab.engine.analysis.table import markdown, notes
 from lab.engine.utils.errors import UserError
 from tests.conftest import run_script
 from tests.recorded import record
@@ -207,6 +208,37 @@ def test_a_sweep_is_judged_by_its_own_objectives(tmp_path: Path) -> None:
     assert [row.group.name for row in compared(tmp_path, metric="val/acc").rows] == ["lr=2", "lr=1"]
     assert [row.group.name for row in compared(tmp_path, metric="val/acc", mode="min").rows] == ["lr=1", "lr=2"]
     assert [row.group.name for row in compared(tmp_path, metric="cost/parameters").rows] == ["lr=2", "lr=1"]
+
+
+def test_the_direction_is_that_of_any_run_s_objective_or_is_asked_for(tmp_path: Path) -> None:
+    for number, value in enumerate([0.5, 0.7]):
+        metrics = {"val_f1": value, "test_thing": value, "val/acc": value, "test/modes": value, "val_other": value}
+        record(tmp_path / f"{number}", f"optimizer.lr={number + 1}.0", metrics=metrics)
+    record(tmp_path / "2", "objective.metric=val_thing", metrics={"val_thing": 0.1})  # the rarest, and known by it
+    for metric in ("val_f1", "test/modes", "test_thing"):
+        assert compared(tmp_path, metric=metric).rows[0].group.runs[0].dir.name == "1", metric
+    with pytest.raises(UserError, match=r"metric=val_other: .*mode=max"):
+        main([str(tmp_path), "metric=val_other"])
+    assert compared(tmp_path, metric="val_other", mode="max").rows[0].group.runs[0].dir.name == "1"
+    assert compared(tmp_path, metric="val_other", mode="min").rows[0].group.runs[0].dir.name == "0"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "share one split of the data (data.seed=0)"),
+        (["data.seed=3"], "share one split of the data (data.seed=3)"),
+        (["data.seed=${seed}"], "Each seed has a split of the data of its own"),
+    ],
+)
+def test_it_says_beside_the_intervals_whether_the_split_is_in_them(words: list[str], said: str, tmp_path: Path) -> None:
+    record(tmp_path / "0", *words, "seed=0", metrics={"val/acc": 0.4})
+    assert not any("split of the data" in note for note in notes(compared(tmp_path))), "no interval"
+    record(tmp_path / "1", *words, "seed=1", metrics={"val/acc": 0.5})
+    found = compared(tmp_path)
+    assert len(found.groups) == 1
+    assert said in " ".join(notes(found))
+    assert ("'data.seed=${seed}'" in markdown(found)) == ("share" in said), "and in each of the tables"
 
 
 def test_runs_of_different_tasks_are_shown_with_what_they_have(tmp_path: Path) -> None:

@@ -298,6 +298,10 @@ WRONG: list[tuple[str, str, str]] = [
     ("-m hydra/launcher=joblib hydra.launcher.n_jobs=many seed=0,1", "hydra.launcher.n_jobs", ""),
     ("-m hydra/sweeper=basic seed=0,1", "hydra/sweeper", "grid"),
     ("hydra.output_subdir=conf", "hydra.output_subdir", ".hydra"),
+    ("-m seed=0,1 'hydra.sweep.subdir=${hydra:job.override_dirname}'", "hydra.sweep.subdir", "hydra.sweep.dir"),
+    ("-m seed=0,1 hydra.sweep.subdir=x", "hydra.sweep.subdir", "sweep.name"),
+    (f"{OPTUNA} optimizer.lr=1e-3,1e-2 test=true", "test", "validation"),
+    (f"{OPTUNA} test=true,false", "test", "validation"),
     # settings of Optuna's sweeper
     (f"{OPTUNA} seed=0,1 hydra.sweeper.n_trialss=5", "hydra.sweeper.n_trialss", "hydra.sweeper.n_trials"),
     (f"{OPTUNA} seed=0,1 hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials", "1"),

@@ -1,13 +1,18 @@
 """Which job of a sweep wins, and the experiment file that it leaves."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from reproduce import Experiment, summarize
 
+from lab.engine.analysis.comparison import compare
+from lab.engine.analysis.recorded import find_runs
+from lab.engine.analysis.table import notes
 from lab.engine.config.compose import compose
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.best import rank, write_best
@@ -24,7 +29,13 @@ def sweep(tmp_path: Path) -> Sweep:
     return sweep
 
 
-def put(sweep: Sweep, words: Sequence[str], score: float | None, status: str = "completed", epochs: float = 1.0) -> Run:
+def put(
+    sweep: Sweep,
+    words: Sequence[str],
+    score: float | None,
+    status: str = "completed",
+    epochs: float = 1.0,
+) -> Run:
     """A job as its run leaves it, with the config that its words make."""
     run = sweep.job(len(sweep.jobs))
     (run.dir / ".hydra").mkdir(parents=True)
@@ -35,8 +46,9 @@ def put(sweep: Sweep, words: Sequence[str], score: float | None, status: str = "
     choices = {"hydra": {"runtime": {"choices": config.hydra.runtime.choices}}}
     OmegaConf.save(OmegaConf.create(choices), run.dir / ".hydra" / "hydra.yaml")
     OmegaConf.save(OmegaConf.create(list(words)), run.dir / ".hydra" / "overrides.yaml")
-    (run.dir / "run.json").write_text(json.dumps({"status": status}))
-    metrics = {"cost/epochs": epochs} | ({} if score is None else {"val/acc": score})
+    started = f"2026-11-22T08:00:{int(run.dir.name):02}"
+    (run.dir / "run.json").write_text(json.dumps({"status": status, "seed": config.seed, "started": started}))
+    metrics = {"cost/epochs": epochs, "cost/seconds": 12.3} | ({} if score is None else {"val/acc": score})
     (run.dir / "metrics.json").write_text(json.dumps(metrics))
     return run
 
@@ -61,6 +73,72 @@ def test_who_lost_a_seed_does_not_win_by_the_others(seed: int, score: float | No
     for other in (0, 1):
         put(sweep, ["optimizer.lr=1e-2", f"seed={other}"], 0.5)
     assert winner(sweep) == ["2", "3"]
+
+
+def test_the_table_and_the_file_have_one_winner(sweep: Sweep) -> None:
+    for seed in range(5):
+        put(sweep, ["optimizer.lr=1e-3", f"seed={seed}"], *((0.99,) if seed == 0 else (None, "failed")))
+    for seed in range(5):
+        put(sweep, ["optimizer.lr=1e-2", f"seed={seed}"], 0.8)
+    put(sweep, ["optimizer.lr=1e-1", "seed=0"], 0.95)  # the directories of its other seeds are gone
+    put(sweep, ["optimizer.lr=1e-4", "seed=0"], None, "failed")
+    for seed in range(5):  # as good, and later
+        put(sweep, ["model=cnn", f"seed={seed}"], 0.8)
+    table = compare(find_runs([str(sweep.dir)]))
+    assert winner(sweep) == [run.dir.name for run in table.rows[0].group.chosen] == ["5", "6", "7", "8", "9"]
+    assert len(rank(sweep, sweep.objectives[0])) == 2
+    assert "has val/acc of 1 of 5 seeds" in " ".join(notes(table))
+
+    # A group with more seeds in another sweep takes nothing from those that had one in theirs
+    search = Sweep(sweep.dir.with_name("search"))
+    search.dir.mkdir()
+    search.update(objectives=[{"metric": "val/acc", "mode": "max"}])
+    put(search, ["optimizer.lr=1e-2", "seed=0"], 0.8)
+    put(search, ["optimizer.lr=3e-2", "seed=0"], 0.9)
+    both = compare(find_runs([str(sweep.dir), str(search.dir)]))
+    assert [run.dir for run in both.rows[0].group.runs] == [search.job(1).dir]
+
+
+@pytest.mark.parametrize(
+    ("mode", "scores", "line"),
+    [
+        ("max", [0.98426], ">= 0.9842"),
+        ("max", [0.98419], ">= 0.9841"),
+        ("min", [0.98424], "<= 0.9843"),
+        ("min", [-1.23456], "<= -1.234"),
+        ("max", [12345.6], ">= 1.234E+4"),
+        ("max", [0.1, 0.2, 0.3], ">= 0.2"),
+        ("min", [0.7, 0.1, 0.1], "<= 0.3"),
+        ("max", [1.0], ">= 1"),
+    ],
+)
+def test_the_winner_keeps_the_promise_of_its_own_file(
+    mode: str, scores: list[float], line: str, sweep: Sweep, tmp_path: Path
+) -> None:
+    sweep.update(objectives=[{"metric": "val/acc", "mode": mode}])
+    runs = [put(sweep, [f"seed={seed}"], score) for seed, score in enumerate(scores, start=3)]
+    path = write_best(sweep)
+    assert path is not None
+    copied = shutil.copy(path, tmp_path / "kept.yaml")
+    experiment = Experiment.read(copied)
+    assert [*experiment.seeds] == [run.seed for run in runs]
+    assert float(line.split()[1]) == pytest.approx(experiment.expectations[0].bound)
+    row, kept = summarize("kept", experiment, [run.metrics for run in runs], [1.0])
+    assert kept, row
+    assert sweep.dir.name in experiment.source
+    assert "# time:     12 s" in path.read_text()
+
+
+def test_the_winner_of_a_search_is_tested_by_the_command_that_it_ends_with(
+    sweep: Sweep, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    runs = [put(sweep, ["model=mlp", "test=false", f"seed={seed}"], 0.9) for seed in (0, 1)]
+    path = write_best(sweep)
+    assert path is not None
+    assert "test:" not in OmegaConf.to_yaml(OmegaConf.load(path)), "trained again, it is tested"
+    for run in runs:
+        assert f"python scripts/evaluate.py run={run.dir}" in caplog.text
 
 
 def test_who_breaks_a_constraint_does_not_win(sweep: Sweep) -> None:
@@ -89,7 +167,7 @@ def test_the_file_makes_the_winner_s_config(words: list[str], sweep: Sweep, capl
     configs: Any = (OmegaConf.to_container(config, resolve=False) for config in (compose([word]), run.saved))
     made, then = configs
     for key, value in then.items():
-        if key in ("paths", "sweep", "resume"):
+        if key in ("paths", "sweep", "resume", "test"):  # trained again, it is tested
             continue
         if key == "callbacks":
             value = {"throughput": None} | value

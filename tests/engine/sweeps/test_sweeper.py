@@ -18,7 +18,7 @@ from lab.engine.config.identity import differences
 from lab.engine.sweeps.resume import choice_configs
 from lab.engine.sweeps.space import Space
 from lab.engine.sweeps.sweep import Sweep
-from tests.conftest import SMALL, Command, refusal, run_script
+from tests.conftest import SMALL, Command, choices, refusal, run_script
 from tests.processes import begin
 
 QUIET = ["callbacks.progress=null", "callbacks.summary=null", "trainer.enable_progress_bar=false"]
@@ -84,6 +84,11 @@ def test_a_changed_sweep_is_refused(swept: Sweep, train_command: Command) -> Non
     answer = train_command("-m", *QUICK, "seed=0,1", f"hydra.sweep.dir={swept.dir}")
     assert answer.returncode == 2
     assert "holds a sweep already" in answer.stderr
+
+
+@pytest.mark.parametrize("name", choices("sweep"))
+def test_a_search_of_configs_chooses_by_validation_alone(name: str) -> None:
+    assert compose([f"sweep={name}"]).test is False
 
 
 def test_a_resume_that_is_no_sweep_is_answered(swept: Sweep, tmp_path: Path) -> None:

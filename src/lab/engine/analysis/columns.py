@@ -11,20 +11,11 @@ from typing import Any
 
 from lab.engine.analysis.recorded import Recorded
 from lab.engine.config.compose import options
-from lab.engine.config.identity import ABSENT, APART
+from lab.engine.config.identity import ABSENT, comparable
 from lab.engine.utils.files import read_yaml
 from lab.engine.utils.paths import CONFIGS
 
 DERIVED = ("dims", "objective")  # the data's and the model's own words
-
-
-def comparable(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns `config` without what makes no other result."""
-    return {
-        name: comparable(value, f"{prefix}{name}.") if isinstance(value, dict) else value
-        for name, value in config.items()
-        if f"{prefix}{name}" not in APART
-    }
 
 
 def columns(runs: Sequence[Recorded]) -> list[str]:

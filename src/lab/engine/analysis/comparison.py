@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lab.engine.analysis.columns import text
@@ -12,6 +14,7 @@ from lab.engine.analysis.groups import Group, count_statuses, group_runs
 from lab.engine.analysis.recorded import Recorded
 from lab.engine.analysis.statistics import Paired, holm, paired, summarise
 from lab.engine.runs.metrics import Objective, at_test, default_metric, direction
+from lab.engine.runs.ranking import Standing, finite_values, standing
 from lab.engine.runs.run import FINISHED
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
@@ -79,12 +82,30 @@ class Comparison:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The best first; then those that break a constraint; groups in which nothing completed come last."""
+        """The best first, by the rule of `lab.engine.runs.ranking`; of equals the one that began first."""
         rows = sorted(map(self._row, self.groups), key=self._rank)
         tested = [row for row in rows if row.values["p"] is not None]
         for row, adjusted in zip(tested, holm([row.values["p"] for row in tested]), strict=True):
             row.values["p holm"] = adjusted
         return rows
+
+    @cached_property
+    def _sweep_seeds(self) -> dict[Path, int]:
+        """How many seeds a group has in each sweep, at most."""
+        most: dict[Path, int] = {}
+        for group in self.groups:
+            for sweep in {run.dir.parent for run in group.runs if run.sweep}:
+                seeds = {run.seed for run in group.runs if run.dir.parent == sweep}
+                most[sweep] = max(most.get(sweep, 0), len(seeds))
+        return most
+
+    def wanted_seeds(self, group: Group) -> int:
+        """Returns how many seeds a group is to have: all that it began, and as many as any other of its sweep."""
+        return max(len(group.chosen), *(self._sweep_seeds.get(run.dir.parent, 0) for run in group.runs))
+
+    def standing(self, group: Group) -> Standing:
+        """Tells how a group stands."""
+        return standing(group.chosen, self.metric, self.wanted_seeds(group), bool(group.broken))
 
     def _row(self, group: Group) -> Row:
         values: dict[str, Any] = {"group": group.name}
@@ -106,10 +127,10 @@ class Comparison:
         return Row(group, values | {"baseline": self.baseline, **against, "p holm": None})
 
     def _rank(self, row: Row) -> tuple[Any, ...]:
-        mean, so_far = row.values[f"{self.metric} mean"], row.values[f"{self.metric} so far"]
-        value = so_far if mean is None else mean
+        found = finite_values(row.group.chosen, self.metric)
+        value = fmean(found) if found else row.values[f"{self.metric} so far"]
         known = value is not None and not math.isnan(value)
-        return mean is None, bool(row.group.broken), not known, self.sign * value if known else 0, row.group.name
+        return self.standing(row.group), not known, self.sign * value if known else 0
 
 
 def compare(
@@ -124,7 +145,7 @@ def compare(
         baseline: the name of a group, or words that only one group's name has.
 
     Raises:
-        UserError: when nothing is finished, or one of the arguments names nothing.
+        UserError: when nothing is finished, one of the arguments names nothing, or nothing tells the direction.
     """
     if not any(run.status in FINISHED and run.metrics for run in runs):
         stand = ", ".join(f"{number} {status}" for status, number in count_statuses(runs).items())
@@ -132,18 +153,22 @@ def compare(
     if mode not in (None, "min", "max"):
         raise UserError(f"mode={mode}: expected min or max")
     known = sorted({name for run in runs for name in run.metrics})
-    objectives = Counter(map(_objectives, runs)).most_common(1)[0][0]
+    common = [found for found, _ in Counter(map(_objectives, runs)).most_common()]
+    objectives = common[0]
     metric = metric or (objectives[0][0] if objectives else default_metric(known))
     if metric not in known:
         raise UserError(f"metric={metric}: no run has it{nearest(metric, known)}\nthey have: {', '.join(known)}")
-    found = Comparison([*runs], metric, direction(metric, objectives, mode), [*objectives])
-    return replace(found, baseline=_find(baseline, [group.name for group in found.groups])) if baseline else found
+    mode = direction(metric, [objective for found in common for objective in found], mode)
+    comparison = Comparison([*runs], metric, mode, [*objectives])
+    if not baseline:
+        return comparison
+    return replace(comparison, baseline=_find(baseline, [group.name for group in comparison.groups]))
 
 
 def _objectives(run: Recorded) -> tuple[Objective, ...]:
     """Returns what a run is judged by: the objectives of its sweep, or its own."""
     found = run.sweep.get("objectives") or [run.config.get("objective") or {}]
-    return tuple((o["metric"], direction(o["metric"], mode=o.get("mode"))) for o in found if o.get("metric"))
+    return tuple((o["metric"], o["mode"]) for o in found if o.get("metric") and o.get("mode"))
 
 
 def _find(baseline: str, names: Sequence[str]) -> str:

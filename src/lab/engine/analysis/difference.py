@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lab.engine.analysis.columns import comparable, text
+from lab.engine.analysis.columns import text
 from lab.engine.analysis.recorded import Recorded
-from lab.engine.config.identity import ABSENT, differences
+from lab.engine.config.identity import ABSENT, comparable, differences
 from lab.engine.runs.reproduce import changed_files
 
 Lines = list[tuple[str, str, str]]  # what, of the first run, of the second

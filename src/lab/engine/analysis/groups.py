@@ -1,14 +1,15 @@
 """Groups runs that differ in nothing but their seed, each named by what tells it from the others."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lab.engine.analysis.columns import columns, comparable, label, text, value, values_by_key
+from lab.engine.analysis.columns import columns, label, text, value, values_by_key
 from lab.engine.analysis.recorded import ORDER, Recorded
+from lab.engine.config.identity import group_key
+from lab.engine.runs.ranking import one_per_seed
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,8 @@ class Group:
 
     @cached_property
     def chosen(self) -> list[Recorded]:
-        """One run a seed, since a seed that ran twice is no second measurement: the last to have completed, or to have
-        begun where none has.
-        """
-        ranked = sorted(self.runs, key=lambda run: (run.status == "completed", str(run.record.get("started"))))
-        by_seed = {run.seed: run for run in ranked}
-        return [by_seed[seed] for seed in sorted(by_seed, key=str)]
+        """One run a seed."""
+        return one_per_seed(self.runs)
 
     @property
     def completed(self) -> list[Recorded]:
@@ -62,8 +59,7 @@ def group_runs(runs: Sequence[Recorded]) -> list[Group]:
     """Returns the groups of `runs`, in the order of their first runs."""
     found: dict[str, list[Recorded]] = {}
     for run in runs:
-        identity = json.dumps(comparable(run.config), sort_keys=True, default=str)
-        found.setdefault(identity, []).append(run)
+        found.setdefault(group_key(run.config), []).append(run)
     firsts = [alike[0] for alike in found.values()]
     keys = columns(firsts) if len(found) > 1 else []
     groups: dict[str, Group] = {}

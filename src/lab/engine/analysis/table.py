@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lab.engine.analysis.comparison import COST, Comparison, Row
+from lab.engine.runs.ranking import Standing, finite_values
 
 NONE = "\u2013"  # a dash: there is nothing to say
 MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "\n": " "})
@@ -60,6 +61,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
     """Yields what the table cannot say, a sentence each."""
     aim = "higher" if comparison.mode == "max" else "lower"
     yield f"Sorted by {comparison.metric}, {aim} is better; means over seeds, intervals by Student's t."
+    yield from _split(comparison)
     others = [run for run in comparison.runs if comparison.metric not in run.metrics and run.status == "completed"]
     if others:
         yield f"{len(others)} completed runs have no {comparison.metric}."
@@ -67,6 +69,10 @@ def notes(comparison: Comparison) -> Iterator[str]:
     if any(row.values[so_far] is not None and row.values[mean] is None for row in comparison.rows):
         yield "In brackets: the best so far of runs that did not complete."
     for row in comparison.rows:
+        group, metric = row.group, comparison.metric
+        if comparison.standing(group) == Standing.LACKS_SEEDS:
+            known, wanted = len(finite_values(group.chosen, metric)), comparison.wanted_seeds(group)
+            yield f"{group.name} has {metric} of {known} of {wanted} seeds, and stands behind those that have all."
         if row.group.broken:
             yield f"{row.group.name} breaks {' and '.join(row.group.broken)}, and stands behind those that do not."
     if repeated := sum(group.repeated for group in comparison.groups):
@@ -79,6 +85,20 @@ def notes(comparison: Comparison) -> Iterator[str]:
     untested = Counter(row.values["untested"] for row in comparison.rows if row.values["untested"])
     for why, rows in untested.items():
         yield f"Not tested, {rows} of {len(comparison.rows) - 1} rows: {why}."
+
+
+def _split(comparison: Comparison) -> Iterator[str]:
+    """Says beside the intervals whether they hold the chance of the data's split, where a config tells."""
+    several = [group for group in comparison.groups if len(group.completed) > 1]
+    seeds = {str(data["seed"]) for group in several if "seed" in (data := group.runs[0].config.get("data") or {})}
+    fixed = sorted(seed for seed in seeds if "${seed}" not in seed)
+    if fixed:
+        yield (
+            f"All seeds of a group share one split of the data (data.seed={', '.join(fixed)}): its chance is not in the"
+            " intervals. 'data.seed=${seed}' gives each seed a split of its own."
+        )
+    elif seeds:
+        yield "Each seed has a split of the data of its own (data.seed=${seed}): its chance is in the intervals."
 
 
 def markdown(comparison: Comparison) -> str:

@@ -1,5 +1,6 @@
 """Lists which keys decide a result: resuming, sweeps, the report and reproducing ask it."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,20 @@ FIXED = (
 
 # What changes a result by chance alone: runs that differ in nothing else are one group of the report
 APART = {*PLACE, *SHOWN, "seed"} - {"paths"} | {f"paths.{name}" for name in ("root_dir", "log_dir", "run_dir")}
+
+
+def comparable(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns `config` without what makes no other result."""
+    return {
+        name: comparable(value, f"{prefix}{name}.") if isinstance(value, dict) else value
+        for name, value in config.items()
+        if f"{prefix}{name}" not in APART
+    }
+
+
+def group_key(config: dict[str, Any]) -> str:
+    """Returns a text that is the same for the configs of runs that differ by chance alone."""
+    return json.dumps(comparable(config), sort_keys=True, default=str)
 
 
 def differences(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -3,33 +3,52 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from lab.engine.utils.errors import UserError
+
 Objective = tuple[str, str]  # a metric, and min or max
 
-# Parts of the names of metrics that are better when higher
+# Words of a metric's name whose sense is certain; `loss` and the like win: `acc_loss` is a loss
 HIGHER = {
-    *("acc", "accuracy", "f1", "precision", "recall", "r2", "score", "modes", "auroc", "auc", "map", "iou", "dice"),
-    *("bleu", "rouge", "psnr", "ssim", "reward", "return", "elbo", "likelihood"),
+    *("acc", "accuracy", "f1", "precision", "recall", "sensitivity", "specificity", "r2", "auroc", "auc", "auprc"),
+    *("ap", "map", "iou", "miou", "jaccard", "dice", "mcc", "kappa", "ndcg", "mrr", "bleu", "rouge", "psnr", "ssim"),
+    *("elbo", "reward", "return"),
 }
-LOWER = {"loss", "error", "err", "nll", "mse", "mae", "rmse", "ppl", "perplexity", "ratio"}  # these win over HIGHER
+LOWER = {
+    *("loss", "error", "err", "nll", "bce", "mse", "mae", "rmse", "mape", "ppl", "perplexity", "bpd", "bpc", "wer"),
+    *("cer", "ece", "brier", "fid", "frechet", "lpips"),
+}
+# Names that are certain where they stand alone: what sklearn's `score` and Salimans et al. (2016) call so, and modes
+# that a generator covers. An `anomaly_score` is another matter
+HIGHER_ALONE = ({"score"}, {"modes"})
 STAGES = ("test", "val", "train")
+# Words that say where a metric was measured; a `…_gap` to the best possible value has the direction of its metric
+PLACES = {*STAGES, "valid", "validation", "training", "testing", "eval", "epoch", "step", "gap"}
+WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")  # `val`, `Binary`, `F1`, `Score` of val_BinaryF1Score
 
 
 def direction(metric: str, objectives: Sequence[Objective] = (), mode: str | None = None) -> str:
     """Returns whether `min` or `max` of `metric` is better.
 
     Args:
-        metric: such as `test/acc` or `val_loss`; a `..._gap` has the direction of its metric.
-        objectives: of the runs; one for the same metric at any stage decides.
+        metric: such as `test/acc` or `val_loss`.
+        objectives: of the runs; the first one for the same metric at any stage decides.
         mode: chosen by the user; decides before everything else.
+
+    Raises:
+        UserError: when none of them tells, and neither does the name.
     """
     if mode is not None:
         return mode
-    name = _without_stage(metric)
+    words = _words(metric)
     for objective, objective_mode in objectives:
-        if _without_stage(objective) == name:
+        if _words(objective) == words:
             return objective_mode
-    parts = set(re.split(r"[^a-z0-9]+", name.lower()))
-    return "max" if parts & HIGHER and not parts & LOWER else "min"
+    known = {*words, *(word.rstrip("0123456789") for word in words), *re.split(r"[^a-z0-9]+", metric.lower())}
+    if metric.startswith("cost/") or known & LOWER:
+        return "min"
+    if known & HIGHER or {*words} in HIGHER_ALONE:
+        return "max"
+    raise UserError(f"metric={metric}: its name does not tell whether higher or lower is better: give mode=max or min")
 
 
 def default_metric(metrics: Iterable[str]) -> str:
@@ -50,6 +69,7 @@ def at_test(metric: str) -> str:
     return re.sub(r"^(val|train)(?=[/_])", "test", metric)
 
 
-def _without_stage(metric: str) -> str:
-    name = re.sub(r"^(val|train|test)[/_]", "", metric)
-    return re.sub(r"_(excess|gap)$", "", name).rpartition("/")[2]
+def _words(metric: str) -> list[str]:
+    """Returns what a metric's name says apart from where it was measured, as lowercase words."""
+    name = re.sub(r"/dataloader_idx_\d+$", "", metric)  # Lightning's, of several loaders
+    return [word for word in map(str.lower, WORD.findall(name)) if word not in PLACES]

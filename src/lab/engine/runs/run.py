@@ -152,6 +152,11 @@ class Run:
         return str(self.record.get("status", "unknown"))
 
     @property
+    def seed(self) -> int | None:
+        """Returns the seed that the run began with."""
+        return self.record.get("seed")
+
+    @property
     def record(self) -> dict[str, Any]:
         """Reads the run metadata, `run.json`."""
         return self._read("run.json")

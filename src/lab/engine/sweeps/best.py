@@ -1,24 +1,25 @@
 """Finds the winner of a sweep, and keeps it as an experiment file."""
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, mean
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.compose import compose, options
 from lab.engine.config.drawn import is_drawn
-from lab.engine.config.identity import ABSENT, PLACE, differences
+from lab.engine.config.identity import ABSENT, PLACE, differences, group_key
 from lab.engine.config.security import ADDRESS
 from lab.engine.config.tree import is_under
+from lab.engine.runs.ranking import Standing, finite_values, one_per_seed, standing
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import find_broken
 from lab.engine.sweeps.sweep import Objective, Sweep
-from lab.engine.utils.files import atomic_write
+from lab.engine.utils.files import atomic_write, read_yaml
 from lab.engine.utils.paths import CONFIGS
 
 log = logging.getLogger(__name__)
@@ -45,16 +46,11 @@ def write_best(sweep: Sweep) -> Path | None:
     path = sweep.dir / "best.yaml"
     name = os.path.relpath(path.with_suffix(""), CONFIGS / "experiment")
     command = f"python src/train.py experiment={name}"
-    header = [
-        "# @package _global_",
-        f"# The best of {len(sweep.jobs)} jobs of {sweep.dir.name}: {result} (job {jobs})",
-        f"# command:  {command}",
-        f"# expected: {objective.metric} {'<=' if objective.mode == 'min' else '>='} {score:.4g}",
-    ]
+    header = _header(sweep, best, objective, f"{result} (job {jobs})", command)
     content = OmegaConf.create(_defaults(best[0]))
     _save(path, header, content)
     # What the choices from groups do not make; a seed is no part of what several of them have shown
-    own = PLACE if len(best) == 1 else (*PLACE, "seed")
+    own = (*PLACE, "test") if len(best) == 1 else (*PLACE, "test", "seed")
     for key, value in _differing(name, best[0], own):
         # A key that is null is as good as none
         OmegaConf.update(content, key, None if value is ABSENT else value, force_add=True)
@@ -66,34 +62,53 @@ def write_best(sweep: Sweep) -> Path | None:
     if len(ranked) > 1:
         log.info("next: job %s, %.4f", ", ".join(run.dir.name for run in ranked[1]), score_of(ranked[1], objective))
     log.info("train it: %s", command)
+    if not best[0].saved.test:
+        for run in best:
+            log.info("test it: python scripts/evaluate.py run=%s", run.dir)
     return path
 
 
 def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
     """Returns the candidates of a sweep, the best first.
 
-    Jobs that differ in their seed alone are one candidate, which is as good as they are on average; a seed counts once.
-    One of which some seed failed, was pruned or is not there, while others have it, is no candidate, and neither is one
-    that breaks a constraint. Of several objectives the first decides.
+    Jobs that differ in their seed alone are one candidate; what is none, see `lab.engine.runs.ranking`. Of several
+    objectives the first decides.
     """
-    groups: dict[tuple[str, ...], dict[str, Run]] = {}
-    lost, constraints = set(), sweep.constraints
+    groups: dict[str, list[Run]] = {}
     for run in sweep.jobs.values():
-        alike = tuple(override for override in run.overrides if not override.startswith("seed="))
-        seed = next((override for override in run.overrides if override.startswith("seed=")), "")
-        groups.setdefault(alike, {}).setdefault(seed, run)
-        finite = math.isfinite(run.metrics.get(objective.metric, math.nan))
-        if run.status != "completed" or not finite or find_broken(constraints, run):
-            lost.add(alike)
-    complete = [list(runs.values()) for alike, runs in groups.items() if alike not in lost]
-    most = max(map(len, complete), default=0)
-    fitting = [runs for runs in complete if len(runs) == most]
-    return sorted(fitting, key=lambda runs: objective.sign * score_of(runs, objective))
+        if (config := run.dir / ".hydra" / "config.yaml").is_file():
+            groups.setdefault(group_key(read_yaml(config)), []).append(run)
+    chosen, constraints = [one_per_seed(runs) for runs in groups.values()], sweep.constraints
+    seeds = max(map(len, chosen), default=0)
+    broken = [any(find_broken(constraints, run) for run in runs) for runs in groups.values()]
+    candidates = [
+        runs
+        for runs, breaks in zip(chosen, broken, strict=True)
+        if standing(runs, objective.metric, seeds, breaks) == Standing.CANDIDATE
+    ]
+    return sorted(candidates, key=lambda runs: objective.sign * score_of(runs, objective))
 
 
 def score_of(runs: Sequence[Run], objective: Objective) -> float:
     """Returns the mean of an objective."""
-    return fmean(run.metrics[objective.metric] for run in runs)
+    return fmean(finite_values(runs, objective.metric))
+
+
+def _header(sweep: Sweep, best: Sequence[Run], objective: Objective, result: str, command: str) -> list[str]:
+    """Returns the first lines of the file, of which `scripts/reproduce.py` reads what to expect of which seeds."""
+    relation, rounding = ("<=", ROUND_CEILING) if objective.mode == "min" else (">=", ROUND_FLOOR)
+    # To the side on which the winner itself keeps the promise
+    bound = Context(prec=4, rounding=rounding).create_decimal(mean(finite_values(best, objective.metric)))
+    seconds = finite_values(best, "cost/seconds")
+    return [
+        "# @package _global_",
+        f"# The best of {len(sweep.jobs)} jobs of {sweep.dir.name}: {result}",
+        f"# command:  {command}",
+        f"# source:   the sweep {sweep.dir.name}, which chose it by {objective.metric} of these seeds",
+        f"# expected: {objective.metric} {relation} {bound}",
+        *([f"# time:     {mean(seconds):.0f} s of training"] if seconds else []),
+        f"# seeds:    {[run.seed for run in best]}",
+    ]
 
 
 def _defaults(run: Run) -> dict[str, Any]:

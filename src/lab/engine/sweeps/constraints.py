@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COSTS = ["cost/epochs", "cost/parameters", "cost/seconds", "cost/steps"]
 PATTERN = re.compile(r"\s*(?P<name>[^\s<>=]+)\s*(?P<sign><=|>=|<|>)\s*(?P<bound>[^\s<>=]+)\s*")
+FIGURE = re.compile(r"(train|val|cost)[/_]")  # how a figure's name begins; no key of a config does
 KEY = "hydra.sweeper.constraints"
 
 
@@ -40,7 +41,7 @@ class Constraint:
     @property
     def is_early(self) -> bool:
         """Tells whether it is known before the trial is trained: it is about the config."""
-        return "/" not in self.name
+        return FIGURE.match(self.name) is None and "/" not in self.name
 
     def violation(self, metrics: Mapping[str, float]) -> float:
         """Returns by how much `metrics` break it; 0 or less where they do not, infinite for what is no number.

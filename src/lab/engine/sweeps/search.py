@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNTESTED = "test=false"  # a search chooses by validation alone: figures of test data would be chosen by chance
+
 
 class Search(Sweeper):
     """Trains what Optuna asks for.
@@ -78,7 +80,7 @@ class Search(Sweeper):
         self.seeds: list[int | None] = config.get("seeds") or [None]
         self.space = Space.parse(self.overrides, config["params"], config["when"])
         self.constraints = parse_constraints(config["constraints"] or [])
-        self.extra_overrides = [PRUNING] if prunes(config) else []
+        self.extra_overrides = [UNTESTED, *([PRUNING] if prunes(config) else [])]
         if config["storage"] is not None:
             open_storage(self.directory.dir, config["storage"])  # known to be there before anything is made
         super().sweep(arguments)

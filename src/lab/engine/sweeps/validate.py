@@ -22,6 +22,7 @@ from lab.engine.utils.names import nearest
 
 NEEDS = {"CmaEsSampler": "cmaes", "GPSampler": "scipy", "WilcoxonPruner": "scipy"}
 OPTUNA = "hydra_plugins.optuna_sweeper.OptunaSweeper"
+SUBDIR = "${hydra:job.num}"
 INSTALL = "pip install -e .[optuna]"
 
 
@@ -40,6 +41,7 @@ def validate_sweep(config: DictConfig) -> None:
     sweeper, launcher = config.hydra.sweeper, config.hydra.launcher
     if str(launcher.get("_target_")).startswith("hydra_plugins."):
         check_nodes(nodes(launcher, "hydra.launcher"), BUILT)
+    _check_directories(config)
     check_groups(parse(overrides))
     space = read_space(sweeper, [*search_path(config), *overrides])
     jobs: list[DictConfig] = []
@@ -103,6 +105,11 @@ def check_search(sweeper: DictConfig, space: Space, objective: DictConfig | None
         raise UserError(
             "nothing to search for: give 'hydra.sweeper.objectives={METRIC: min}', or the model an objective"
         )
+    if "test" in space.parameters or any(o.key_or_group == "test" and o.value() for o in parse(space.fixed)):
+        raise UserError(
+            "test=true: a search chooses by validation alone, and tests none of its jobs: leave it out; it ends with"
+            " the command that tests its winner"
+        )
     sampler = class_name(sweeper.sampler)
     if sampler == "GridSampler":
         space.grid()
@@ -161,6 +168,16 @@ def _nodes(sweeper: DictConfig) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the sweeper, and what it draws with; a grid is given its search space when there is one."""
     for key, node in nodes(sweeper, "hydra.sweeper"):
         yield key, node | {"search_space": {}} if node["_target_"].endswith(".GridSampler") else node
+
+
+def _check_directories(config: DictConfig) -> None:
+    """Refuses another name for a job's directory than its number, by which a sweep finds its jobs."""
+    sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    if sweep["subdir"] != SUBDIR:
+        raise UserError(
+            f"hydra.sweep.subdir={sweep['subdir']}: the directory of a job is its number: leave it out;"
+            " hydra.sweep.dir says where the sweep is, and sweep.name is in the directory's name"
+        )
 
 
 def _check_objectives(objectives: Any) -> None:
