@@ -13,7 +13,6 @@ from lab.engine.checkpointing.files import link_checkpoint, remove_partial_files
 from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.names import nearest
 from lab.engine.utils.processes import gather_objects
-from lab.engine.utils.random_state import random_state, restore_random_state
 from lab.engine.utils.ranges import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 log = logging.getLogger(__name__)
@@ -60,7 +59,6 @@ class Checkpoint(callbacks.Checkpoint):
         self.best_scores: dict[str, float] = {}  # of the best checkpoints, by file name; the best one first
         self._validated = False  # whether there is a validation that is not compared with the best yet
         self._score: float | None = None  # of weights that are among the best and not saved yet
-        self._random_state: Any = None  # to restore at the start of training
 
     @property
     def last(self) -> Path:
@@ -83,9 +81,6 @@ class Checkpoint(callbacks.Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at = time.monotonic()
-        if self._random_state is not None:
-            restore_random_state(self._random_state)
-            self._random_state = None
         resumed, name = trainer.ckpt_path, f"step-{trainer.global_step}.ckpt"
         # A kill may have come after the file was written and before it was linked
         if resumed and trainer.is_global_zero and name in self.best_scores:
@@ -163,7 +158,7 @@ class Checkpoint(callbacks.Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["random"] = gather_objects(random_state(), trainer)
+        checkpoint["random"] = gather_objects(trainer.fit_loop.random_state(), trainer)  # type: ignore[attr-defined]
         checkpoint["metrics"] = self._logged(trainer)
 
     def on_load_checkpoint(
@@ -173,7 +168,7 @@ class Checkpoint(callbacks.Checkpoint):
             self.metrics = checkpoint.get("metrics", {})
             states = checkpoint.get("random", [])
             if len(states) == trainer.world_size:
-                self._random_state = states[trainer.global_rank]
+                trainer.fit_loop.resume_at(states[trainer.global_rank])  # type: ignore[attr-defined]
             elif trainer.is_global_zero:
                 log.warning(
                     "saved by %d processes, resumed by %d: not the same run to the bit", len(states), trainer.world_size
