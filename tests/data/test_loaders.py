@@ -154,9 +154,9 @@ def test_the_index_is_in_the_batch_on_demand(sample: str, batch: Any) -> None:
 
 
 def test_a_collate_function_of_ones_own() -> None:
-    data = LoaderDataModule([[1], [2, 3], [4]], batch_size=3, collate_fn=lambda samples: sum(samples, []))
+    data = LoaderDataModule([[1], [2, 3], [4]], batch_size=3, collate_fn=lambda samples: {"lists": samples})
     [found] = loader(data)
-    assert sorted(found) == [1, 2, 3, 4]
+    assert sorted(found["lists"]) == [[1], [2, 3], [4]]
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:

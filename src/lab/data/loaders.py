@@ -19,8 +19,8 @@ Collate = Callable[[list[Any]], Any]
 class Samples(Dataset[tuple[Key, Any]]):
     """Makes batches of a dataset's samples, in this process or in a worker.
 
-    Before each sample the generators of torch, numpy and Python are seeded with (seed, epoch, sample): what is drawn for
-    it depends on nothing else. Afterwards they are as they were.
+    Before each sample the generators of torch, numpy and Python are seeded with (seed, epoch, sample): what is drawn
+    for it depends on nothing else. Afterwards they are as they were.
 
     Args:
         dataset: with `__getitem__` and `__len__`.

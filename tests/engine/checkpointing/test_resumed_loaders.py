@@ -52,19 +52,19 @@ class Position:
     """A loader of unknown length that knows where it is, as torchdata's do."""
 
     def __init__(self) -> None:
-        self.position = 0
+        self.position = self.start = 0
 
     def __iter__(self) -> Iterator[Tensor]:
+        self.position, self.start = self.start, 0
         while self.position < 6:
             self.position += 1
             yield torch.full((4, 4), float(self.position))
-        self.position = 0
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.position = state["position"]
+        self.start = state["position"]
 
 
 def tensors(batch: Any) -> Iterator[Tensor]:
@@ -142,6 +142,7 @@ def train(
     given = {"datamodule": data} if isinstance(data, pl.LightningDataModule) else {"train_dataloaders": data}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
+        warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
         warnings.filterwarnings("ignore", "You are using `dataloader_iter`|Found .* `dataloader_iter`")
         trainer.fit(net, ckpt_path=last if last.exists() else None, **given)
     return [*net.seen, nn.utils.parameters_to_vector(net.parameters()).detach()]
@@ -196,16 +197,46 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("stops", [[2], [8], [6], [3, 4, 11]], ids=str)
 @pytest.mark.parametrize("case", CASES)
-def test_resumed_equals_straight(case: str, stops: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_resumed_equals_straight(case: str, stops: list[int], tmp_path: Path) -> None:
     make, options = CASES[case]
     straight = train(tmp_path / "straight", make, **options)
-    found: list[Tensor] = []
     for stop in stops:
         with pytest.raises(Preempted):
-            found += train(tmp_path / "stopped", make, stop=stop, **options)
+            train(tmp_path / "stopped", make, stop=stop, **options)
     assert read_checkpoint(tmp_path / "stopped" / "last.ckpt")["global_step"] == stops[-1]
-    caplog.clear()
     resumed = train(tmp_path / "stopped", make, **options)
     assert len(resumed) == len(straight) - stops[-1]
     for expected, tensor in zip(straight[stops[-1] :], resumed, strict=True):
         assert torch.equal(expected, tensor)
+
+
+def test_in_the_first_epoch_persistent_workers_are_exact_too(tmp_path: Path) -> None:
+    make = shuffled(num_workers=1, persistent_workers=True)
+    straight = train(tmp_path / "straight", make)
+    with pytest.raises(Preempted):
+        train(tmp_path / "stopped", make, stop=3)
+    for expected, tensor in zip(straight[3:], train(tmp_path / "stopped", make), strict=True):
+        assert torch.equal(expected, tensor)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (shuffled(num_workers=1, persistent_workers=True), "persistent_workers=True"),
+        (lambda: DataLoader(Stream(), 4), "Stream is read from its start again"),
+        (shuffled(num_workers=1, in_order=False), "in_order=False"),
+        (shuffled(), None),
+    ],
+)
+def test_what_may_differ_is_warned_of_once(
+    make: Callable[[], Any], said: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Preempted):
+        train(tmp_path, make, stop=8)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    with caplog.at_level(logging.INFO):
+        train(tmp_path, make)
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == (said is not None)
+    assert said is None or said in told[0]
+    assert sum("read 2 batches again in" in record.getMessage() for record in caplog.records) == 1

@@ -154,6 +154,7 @@ class FitLoop(_FitLoop):
         states = [] if combined is None else combined._state_dicts()
         return random_state(generators(self.loaders)) | {
             "epoch": self.epoch_loop.replay.state_dict(),
+            "loaded_in_epoch": self._last_train_dl_reload_epoch,
             "fetched": 0 if fetcher is None else fetcher.fetched - prefetched,
             "loaders": self.epoch_loop.loader_states if prefetched else states,
         }
@@ -162,6 +163,7 @@ class FitLoop(_FitLoop):
         """Restores the random state of the moment at which the run was saved."""
         assert self.saved is not None
         restore_random_state(self.saved, generators(self.loaders))
+        self._last_train_dl_reload_epoch = self.saved["loaded_in_epoch"]
 
     def resume_at(self, state: dict[str, Any]) -> None:
         """Makes the fit continue from a state that `random_state` returned."""
@@ -266,8 +268,9 @@ class TrainingEpochLoop(_TrainingEpochLoop):
     def _on_before_fetch(self) -> None:
         fetcher = self.trainer.fit_loop._data_fetcher
         assert fetcher is not None
-        self.replay.before_batch(fetcher.fetched)
-        if fetcher.length is None:  # then a batch is fetched ahead
+        ahead = fetcher.length is None  # as Lightning does where it cannot know the last batch otherwise
+        self.replay.before_batch(fetcher.fetched, ahead)
+        if ahead:
             self.loader_states = fetcher.combined_loader._state_dicts()
         super()._on_before_fetch()
 

@@ -8,6 +8,8 @@ from torch.utils.data import IterableDataset
 
 from lab.engine.utils.random_state import random_state, restore_random_state
 
+AHEAD = -1  # stands for a loader, where a batch that is fetched ahead has its random state
+
 
 class EpochReplay:
     """Holds the random states by which the batches of an epoch can be read again.
@@ -15,7 +17,8 @@ class EpochReplay:
     A DataLoader draws the seed of its workers when its iterator is made, and the order of its samples at the first
     batch: from the global generators, or from one of its own. Without workers its samples draw from the global
     generators too, between the draws of the model. So there are two states to hold. There is one more for each loader
-    that begins anew within the epoch, beside a longer one.
+    that begins anew within the epoch, beside a longer one, and one for a batch that is fetched ahead: it is not trained
+    on yet, and must be the same one.
     """
 
     def __init__(self) -> None:
@@ -30,14 +33,19 @@ class EpochReplay:
         self._lengths = [_length(loader) for loader in loaders]
         self._iterators, self._passes, self._restored = random_state(generators(loaders)), {}, {}
 
-    def before_batch(self, number: int) -> None:
-        """Notes the random state, or restores the one that was noted, where batch `number` begins a pass."""
-        starting = [i for i, length in enumerate(self._lengths) if number % length == 0]
+    def before_batch(self, number: int, ahead: bool) -> None:
+        """Notes the random state, or restores the one that was noted, where batch `number` begins a pass of a loader.
+
+        Args:
+            number: counted from 0.
+            ahead: whether the batch is fetched before the one before it is trained on.
+        """
+        starting = [i for i, length in enumerate(self._lengths) if number % length == 0] + [AHEAD] * ahead
         if starting:
             if number in self._restored:
                 restore_random_state(self._restored[number], generators(self._loaders))
             state = random_state(generators(self._loaders))
-            self._passes |= {i: (number, state) for i in starting}
+            self._passes |= dict.fromkeys(starting, (number, state))
 
     def state_dict(self) -> dict[str, Any]:
         return {"iterators": self._iterators, "passes": self._passes}
@@ -67,8 +75,8 @@ def inexact(loaders: Iterable[Any], epoch: int) -> Iterator[str]:
         dataset = getattr(loader, "dataset", loader)
         if isinstance(dataset, IterableDataset | Iterator):
             yield (
-                f"{type(dataset).__name__} is read from its start again; what it keeps in itself is not restored, unless"
-                " its loader has state_dict and load_state_dict"
+                f"{type(dataset).__name__} is read from its start again; what it keeps in itself is not restored,"
+                " unless its loader has state_dict and load_state_dict"
             )
         if getattr(loader, "persistent_workers", False) and epoch > 0:
             yield "persistent_workers=True: random numbers that samples draw, since the workers are other ones"
