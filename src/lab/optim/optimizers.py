@@ -124,17 +124,8 @@ def configure(
 
 
 def _num_steps(trainer: pl.Trainer) -> int:
-    """Optimizer steps of the whole fit.
-
-    `trainer.estimated_stepping_batches` knows them too, but reading it here would make a resumed run lose the state
-    of its loader.
-    """
-    batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    if overfit := trainer.overfit_batches:  # type: ignore[attr-defined]
-        batches = min(batches, overfit) if isinstance(overfit, int) else math.ceil(batches * overfit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
-    if steps <= 0 and trainer.max_steps <= 0:
+    """Returns the optimizer steps of the whole fit."""
+    steps = trainer.estimated_stepping_batches
+    if not 0 < steps < math.inf:
         raise UserError("this schedule needs an end: set trainer.max_epochs or trainer.max_steps, or scheduler=none")
-    return steps if trainer.max_steps <= 0 else min(steps, trainer.max_steps) if steps > 0 else trainer.max_steps
+    return int(steps)
