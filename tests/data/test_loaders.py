@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.demos.boring_classes import BoringModel
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import datasets
@@ -171,11 +172,12 @@ def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
 
 
 def test_overfitting_sees_the_same_batches_again() -> None:
-    class Seen(pl.demos.boring_classes.BoringModel):  # type: ignore[misc]
+    class Seen(BoringModel):
         indices: list[list[int]] = []
 
-        def training_step(self, batch: Any, batch_idx: int) -> None:
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # type: ignore[override]
             self.indices.append(batch[-1].tolist())
+            return self.layer.weight.sum()
 
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=2, overfit_batches=2, logger=False, enable_checkpointing=False,

@@ -142,7 +142,7 @@ def train(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
         warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
-        warnings.filterwarnings("ignore", "You are using `dataloader_iter`|Found .* `dataloader_iter`")
+        warnings.filterwarnings("ignore", "You are using the `dataloader_iter` step flavor")
         trainer.fit(net, ckpt_path=last if last.exists() else None, **given)
     return [*net.seen, nn.utils.parameters_to_vector(net.parameters()).detach()]
 

@@ -153,7 +153,7 @@ class FitLoop(_FitLoop):
         prefetched = len(getattr(fetcher, "batches", ()))
         states = [] if combined is None else combined._state_dicts()
         return random_state(generators(self.loaders)) | {
-            "epoch": self.epoch_loop.replay.state_dict(),
+            "epoch": self.epoch_loop.replay.state_dict() if self.plain_loaders else {},
             "loaded_in_epoch": self._last_train_dl_reload_epoch,
             "fetched": 0 if fetcher is None else fetcher.fetched - prefetched,
             "loaders": self.epoch_loop.loader_states if prefetched else states,
