@@ -147,6 +147,11 @@ class FitLoop(_FitLoop):
         assert self._combined_loader is not None
         self.epoch_loop.replay.before_iterators(self._combined_loader.flattened)
 
+    @property
+    def loader_states(self) -> list[Any]:
+        """Returns the saved states of loaders: those of this rank, or of rank 0 where ranks are not the same number."""
+        return self._combined_loader_states_to_load if self.saved is None else self.saved["loaders"]
+
     def random_state(self) -> dict[str, Any]:
         """Returns what decides the batches and random numbers that come next on this rank."""
         fetcher, combined = self._data_fetcher, self._combined_loader
@@ -156,7 +161,7 @@ class FitLoop(_FitLoop):
             "epoch": self.epoch_loop.replay.state_dict() if self.plain_loaders else {},
             "loaded_in_epoch": self._last_train_dl_reload_epoch,
             "fetched": 0 if fetcher is None else fetcher.fetched - prefetched,
-            "loaders": self.epoch_loop.loader_states if prefetched else states,
+            "loaders": self.epoch_loop.states_before_fetch if prefetched else states,
         }
 
     def restore_random_state(self) -> None:
@@ -203,7 +208,7 @@ class TrainingEpochLoop(_TrainingEpochLoop):
         self.signals = signals
         self.fast = fast
         self.replay = EpochReplay()
-        self.loader_states: list[Any] = []  # of loaders with state, before the batch that is fetched ahead
+        self.states_before_fetch: list[Any] = []  # of loaders with state, where a batch is fetched ahead
 
     @property
     def done(self) -> bool:
@@ -219,9 +224,14 @@ class TrainingEpochLoop(_TrainingEpochLoop):
         module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
         if trainer.current_epoch > 0:  # the iterator of the first epoch is there already
             self.replay.before_iterators(data_fetcher.combined_loader.flattened)
-        super().on_run_start(data_fetcher)
-        if self.restarting:
-            self._resume_epoch(data_fetcher)
+        if self.restarting and not trainer.fit_loop.plain_loaders:  # type: ignore[attr-defined]
+            data_fetcher.combined_loader._load_state_dicts(trainer.fit_loop.loader_states)  # type: ignore[attr-defined]
+            iter(data_fetcher)
+        super().on_run_start(data_fetcher)  # counts the batches that were done as fetched
+        if self.restarting and trainer.fit_loop.saved is not None:  # type: ignore[attr-defined]
+            if trainer.fit_loop.plain_loaders:  # type: ignore[attr-defined]
+                self._read_again(data_fetcher, trainer.fit_loop.saved)  # type: ignore[attr-defined]
+            trainer.fit_loop.restore_random_state()  # type: ignore[attr-defined]
         trainer.fit_loop.clear_restart()  # type: ignore[attr-defined]
         takes_iterator = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
         self._fast = self.fast and uses_no_batch_hooks(trainer) and not takes_iterator
@@ -240,30 +250,21 @@ class TrainingEpochLoop(_TrainingEpochLoop):
         )
         self._boundary_callbacks = [c for c in trainer.callbacks if hasattr(c, "on_step_boundary")]
 
-    def _resume_epoch(self, data_fetcher: _DataFetcher) -> None:
-        """Makes the loaders continue with the batch that came next when the run was saved."""
-        fit_loop: FitLoop = self.trainer.fit_loop  # type: ignore[assignment]
-        combined, saved, done = data_fetcher.combined_loader, fit_loop.saved, self.batch_progress.current.ready
-        if not fit_loop.plain_loaders:
-            combined._load_state_dicts(saved["loaders"] if saved else fit_loop._combined_loader_states_to_load)
-            iter(data_fetcher)
-            data_fetcher.fetched += done
-        elif saved is not None:
-            started = time.monotonic()
-            if self.trainer.current_epoch == 0:
-                combined.reset()  # persistent workers draw their seed when they are started, in the first epoch
-            self.replay.load_state_dict(saved["epoch"], combined.flattened)
-            iter(data_fetcher)
-            takes_iterator = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
-            batches: Any = next(data_fetcher) if takes_iterator else data_fetcher  # type: ignore[call-overload]
-            for _ in range(saved["fetched"]):
-                next(batches)
-                if signum := self.signals.received():
-                    raise Preempted(signum)
-            if self.trainer.is_global_zero:
-                log.info("read %d batches again in %.1f s", saved["fetched"], time.monotonic() - started)
-        if saved is not None:
-            fit_loop.restore_random_state()
+    def _read_again(self, data_fetcher: _DataFetcher, saved: dict[str, Any]) -> None:
+        """Reads the batches of this epoch that were done when the run was saved, and drops them."""
+        started, combined = time.monotonic(), data_fetcher.combined_loader
+        if self.trainer.current_epoch == 0:
+            combined.reset()  # persistent workers draw their seed when they are started, in the first epoch
+        self.replay.load_state_dict(saved["epoch"], combined.flattened)
+        iter(data_fetcher)
+        takes_iterator = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
+        batches: Any = next(data_fetcher) if takes_iterator else data_fetcher  # type: ignore[call-overload]
+        for _ in range(saved["fetched"]):
+            next(batches)
+            if signum := self.signals.received():
+                raise Preempted(signum)
+        if self.trainer.is_global_zero:
+            log.info("read %d batches again in %.1f s", saved["fetched"], time.monotonic() - started)
 
     def _on_before_fetch(self) -> None:
         fetcher = self.trainer.fit_loop._data_fetcher
@@ -271,7 +272,7 @@ class TrainingEpochLoop(_TrainingEpochLoop):
         ahead = fetcher.length is None  # as Lightning does where it cannot know the last batch otherwise
         self.replay.before_batch(fetcher.fetched, ahead)
         if ahead:
-            self.loader_states = fetcher.combined_loader._state_dicts()
+            self.states_before_fetch = fetcher.combined_loader._state_dicts()
         super()._on_before_fetch()
 
     def advance(self, data_fetcher: Any) -> None:
