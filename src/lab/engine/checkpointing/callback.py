@@ -15,7 +15,6 @@ from lab.engine.checkpointing.files import link_checkpoint, remove_partial_files
 from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.names import nearest
 from lab.engine.utils.processes import gather_objects
-from lab.engine.utils.random_state import random_state, restore_random_state
 from lab.engine.utils.ranges import NonNegativeFloat, NonNegativeInt
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,6 @@ class Checkpoint(callbacks.Checkpoint):
         self.best_scores: dict[str, float] = {}  # of the best checkpoints, by file name; the best one first
         self._validated = False  # whether there is a validation that is not compared with the best yet
         self._score: float | None = None  # of weights that are among the best and not saved yet
-        self._random_state: Any = None  # to restore at the start of training
         self._steps = 0  # at the last step boundary
 
     @property
@@ -88,9 +86,6 @@ class Checkpoint(callbacks.Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at, self._steps = time.monotonic(), trainer.global_step
-        if self._random_state is not None:
-            restore_random_state(self._random_state)
-            self._random_state = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validated |= ends_validation(trainer)
@@ -156,7 +151,7 @@ class Checkpoint(callbacks.Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["random"] = gather_objects(random_state(), trainer)
+        checkpoint["random"] = gather_objects(trainer.fit_loop.random_state(), trainer)  # type: ignore[attr-defined]
         checkpoint["metrics"] = self._logged(trainer)
 
     def on_load_checkpoint(
@@ -169,7 +164,7 @@ class Checkpoint(callbacks.Checkpoint):
                 self._link(Path(str(trainer.ckpt_path)), checkpoint["global_step"])
             states = checkpoint.get("random", [])
             if len(states) == trainer.world_size:
-                self._random_state = states[trainer.global_rank]
+                trainer.fit_loop.resume_at(states[trainer.global_rank])  # type: ignore[attr-defined]
             elif trainer.is_global_zero:
                 log.warning(
                     "saved by %d processes, resumed by %d: not the same run to the bit", len(states), trainer.world_size

@@ -1,17 +1,22 @@
-"""Adds to Lightning's training loop a point between two batches where a run can be saved and stopped.
+"""Adds to Lightning's training loop a point between two batches where a run can be saved, stopped and resumed.
 
 Lightning saves checkpoints while a batch is still being processed, and on resuming guesses which parts of it were done:
 a resumed run would not be the same run to the bit. Here a checkpoint is saved when a batch, or an epoch, is finished
-with all that follows it (validation, schedules, logging), and a resumed run starts with the next one.
+with all that follows it (validation, schedules, logging), and a resumed run starts with the next one. Of loaders
+without a state of their own Lightning would repeat the first batches of another order.
 
-Public wish: a hook `on_step_boundary` of callbacks, a method that ends a fit, and signal handlers that can be turned
-off.
+Public wish: a hook `on_step_boundary` of callbacks, one before a training loader's iterator is made, a method that ends
+a fit, and signal handlers that can be turned off.
 """
 
+import logging
+import time
+import warnings
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
-from pytorch_lightning.loops.fetchers import _DataLoaderIterDataFetcher
+from lightning_fabric.utilities.types import _Stateful
+from pytorch_lightning.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
 from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.loops.loop import _Loop
 from pytorch_lightning.loops.optimization.automatic import Closure, ClosureResult
@@ -25,6 +30,10 @@ from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 
 from lab.engine.utils.errors import Preempted
+from lab.engine.utils.random_state import random_state, restore_random_state
+from lab.engine.utils.replay import EpochReplay, generators, inexact
+
+log = logging.getLogger(__name__)
 
 # Hooks that Lightning calls for each batch and the fast path leaves out
 MODULE_HOOKS = (
@@ -82,6 +91,7 @@ class FitLoop(_FitLoop):
         self.epoch_loop = TrainingEpochLoop(trainer, replaced.min_steps, replaced.max_steps, signals, fast)
         self.stopped = False
         self._skipped = False
+        self.saved: dict[str, Any] | None = None  # the state that the run resumes from
 
     def stop(self) -> None:
         """Ends the fit after this batch, and sets `stopped`: such a run is not complete."""
@@ -102,16 +112,16 @@ class FitLoop(_FitLoop):
 
     def run(self) -> None:
         self.epoch_loop.signals.install()
-        if self._combined_loader is not None and self._combined_loader_states_to_load:
-            # `configure_optimizers` asked for `trainer.estimated_stepping_batches`, which makes the loaders. Lightning
-            # reads the checkpoint after that, and drops the state of the loaders in it.
-            self._load_combined_loader_states()
-            iter(self._data_fetcher)  # type: ignore[arg-type]
         super().run()
 
     def on_run_start(self) -> None:
         self.epoch_loop.signals.in_loop = True
         super().on_run_start()
+        if self.saved is not None:
+            self.restore_random_state()
+            for reason in dict.fromkeys(inexact(self.plain_loaders, self.trainer.current_epoch)):
+                if self.trainer.is_global_zero:
+                    log.warning("the resumed run is the same run to the bit, except perhaps for this: %s", reason)
 
     def on_run_end(self) -> None:
         self.epoch_loop.signals.in_loop = False
@@ -122,9 +132,61 @@ class FitLoop(_FitLoop):
         epoch = self.epoch_progress.current  # Lightning considers every run with max_steps to be within an epoch
         _Loop.restarting.fset(self, restarting and epoch.processed < epoch.started)  # type: ignore[attr-defined]
 
+    @property
+    def loaders(self) -> list[Any]:
+        """Returns the loaders of training, then those of validation."""
+        combined = (self._combined_loader, self.epoch_loop.val_loop._combined_loader)
+        return [loader for each in combined if each is not None for loader in each.flattened]
+
+    @property
+    def plain_loaders(self) -> list[Any]:
+        """Returns the loaders of training if any of them has no state of its own, and none otherwise.
+
+        Where one is read again, all are: they are read together.
+        """
+        loaders = [] if self._combined_loader is None else self._combined_loader.flattened
+        return [] if all(isinstance(loader, _Stateful) for loader in loaders) else loaders
+
+    def _load_combined_loader_states(self) -> None:
+        """Notes the random state where Lightning would load the state of loaders, before it makes their iterator.
+
+        The epoch loop loads it: here it would be too early for some (`trainer.estimated_stepping_batches` sets the data
+        up before a checkpoint is read).
+        """
+        assert self._combined_loader is not None
+        self.epoch_loop.replay.before_iterators(self._combined_loader.flattened)
+
+    @property
+    def loader_states(self) -> list[Any]:
+        """Returns the saved states of loaders: those of this rank, or of rank 0 where ranks are not the same number."""
+        return self._combined_loader_states_to_load if self.saved is None else self.saved["loaders"]
+
+    def random_state(self) -> dict[str, Any]:
+        """Returns what decides the batches and random numbers that come next on this rank."""
+        fetcher, combined = self._data_fetcher, self._combined_loader
+        prefetched = len(getattr(fetcher, "batches", ()))
+        states = [] if combined is None else combined._state_dicts()
+        return random_state(generators(self.loaders)) | {
+            "epoch": self.epoch_loop.replay.state_dict() if self.plain_loaders else {},
+            "loaded_in_epoch": self._last_train_dl_reload_epoch,
+            "fetched": 0 if fetcher is None else fetcher.fetched - prefetched,
+            "loaders": self.epoch_loop.states_before_fetch if prefetched else states,
+        }
+
+    def restore_random_state(self) -> None:
+        """Restores the random state of the moment at which the run was saved."""
+        assert self.saved is not None
+        restore_random_state(self.saved, generators(self.loaders))
+        self._last_train_dl_reload_epoch = self.saved["loaded_in_epoch"]
+
+    def resume_at(self, state: dict[str, Any]) -> None:
+        """Makes the fit continue from a state that `random_state` returned."""
+        self.saved = state
+
     def clear_restart(self) -> None:
         """Makes a resumed epoch continue with its next batch: the one before is finished."""
         self.restarting = False
+        self.saved = None
 
     def on_advance_end(self) -> None:
         super().on_advance_end()
@@ -154,15 +216,31 @@ class TrainingEpochLoop(_TrainingEpochLoop):
         self.batch_progress = BatchProgress()
         self.signals = signals
         self.fast = fast
+        self.replay = EpochReplay()
+        self.states_before_fetch: list[Any] = []  # of loaders with state, where a batch is fetched ahead
 
     @property
     def done(self) -> bool:
         return self.trainer.fit_loop.stopped or super().done  # type: ignore[attr-defined]
 
+    def reset(self) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+            super().reset()
+
     def on_run_start(self, data_fetcher: Any) -> None:
-        super().on_run_start(data_fetcher)
         trainer = self.trainer
         module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.current_epoch > 0:  # the iterator of the first epoch is there already
+            self.replay.before_iterators(data_fetcher.combined_loader.flattened)
+        if self.restarting and not trainer.fit_loop.plain_loaders:  # type: ignore[attr-defined]
+            data_fetcher.combined_loader._load_state_dicts(trainer.fit_loop.loader_states)  # type: ignore[attr-defined]
+            iter(data_fetcher)
+        super().on_run_start(data_fetcher)  # counts the batches that were done as fetched
+        if self.restarting and trainer.fit_loop.saved is not None:  # type: ignore[attr-defined]
+            if trainer.fit_loop.plain_loaders:  # type: ignore[attr-defined]
+                self._read_again(data_fetcher, trainer.fit_loop.saved)  # type: ignore[attr-defined]
+            trainer.fit_loop.restore_random_state()  # type: ignore[attr-defined]
         trainer.fit_loop.clear_restart()  # type: ignore[attr-defined]
         takes_iterator = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
         self._fast = self.fast and uses_no_batch_hooks(trainer) and not takes_iterator
@@ -180,6 +258,31 @@ class TrainingEpochLoop(_TrainingEpochLoop):
             and not any(c.reduce_on_plateau and c.interval == "step" for c in trainer.lr_scheduler_configs)
         )
         self._boundary_callbacks = [c for c in trainer.callbacks if hasattr(c, "on_step_boundary")]
+
+    def _read_again(self, data_fetcher: _DataFetcher, saved: dict[str, Any]) -> None:
+        """Reads the batches of this epoch that were done when the run was saved, and drops them."""
+        started, combined = time.monotonic(), data_fetcher.combined_loader
+        if self.trainer.current_epoch == 0:
+            combined.reset()  # persistent workers draw their seed when they are started, in the first epoch
+        self.replay.load_state_dict(saved["epoch"], combined.flattened)
+        iter(data_fetcher)
+        takes_iterator = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
+        batches: Any = next(data_fetcher) if takes_iterator else data_fetcher  # type: ignore[call-overload]
+        for _ in range(saved["fetched"]):
+            next(batches)
+            if signum := self.signals.received():
+                raise Preempted(signum)
+        if self.trainer.is_global_zero:
+            log.info("read %d batches again in %.1f s", saved["fetched"], time.monotonic() - started)
+
+    def _on_before_fetch(self) -> None:
+        fetcher = self.trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        ahead = fetcher.length is None  # as Lightning does where it cannot know the last batch otherwise
+        self.replay.before_batch(fetcher.fetched, ahead)
+        if ahead:
+            self.states_before_fetch = fetcher.combined_loader._state_dicts()
+        super()._on_before_fetch()
 
     def advance(self, data_fetcher: Any) -> None:
         if not self._fast:

@@ -9,12 +9,13 @@ from typing import TextIO
 
 from lab.engine.utils.redaction import redact
 
-# Lines of Lightning's log that the console leaves out: advertisements, what our own log says, and that trainer.max_time
-# is ignored beside a Timer, though callbacks.timer reads it
+# Lines of Lightning's log that the console leaves out: advertisements, what our own log says, that a schedule asks for
+# its number of steps, and that trainer.max_time is ignored beside a Timer, though callbacks.timer reads it
 HIDDEN_LINES = (
     "💡",
     "Restoring states from the checkpoint",
     "Restored all states from the checkpoint",
+    "Loading `train_dataloader` to estimate",
     "Ignoring `Trainer(max_time=",
 )
 WARNINGS = logging.getLogger("py.warnings")  # the logger of `logging.captureWarnings`

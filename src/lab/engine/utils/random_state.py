@@ -1,6 +1,7 @@
-"""Saves and restores the global random number generators of a process."""
+"""Saves, restores and seeds the random number generators of a process."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor
 
 
-def random_state() -> dict[str, Any]:
-    """Returns the state of each global random number generator, as tensors and plain values."""
+def random_state(generators: Sequence[torch.Generator] = ()) -> dict[str, Any]:
+    """Returns the state of each global random number generator, and of `generators`, as tensors and plain values."""
     version, internal, gauss = random.getstate()
     name, keys, *position = np.random.get_state(legacy=True)
     return {
@@ -17,10 +18,11 @@ def random_state() -> dict[str, Any]:
         "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *position],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "generators": [generator.get_state() for generator in generators],
     }
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
+def restore_random_state(state: dict[str, Any], generators: Sequence[torch.Generator] = ()) -> None:
     """Restores every generator to a state that `random_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -30,3 +32,13 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+    for generator, saved in zip(generators, state["generators"], strict=False):  # a run's loaders may have changed
+        generator.set_state(saved)
+
+
+def seed_random_state(*key: int) -> None:
+    """Seeds the global generators of the CPU with a key of whole numbers: equal keys draw equal numbers."""
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds the GPUs as well
