@@ -1,7 +1,7 @@
 """Which run won, and by how much: python scripts/compare.py [DIR …] [baseline=NAME] [metric=test/acc] [out=FOLDER]
 
 DIR             run directories, sweep directories, folders above them, or latest; without one, the newest sweep
-baseline=NAME   a group of the table, or words that only its name has: the others are tested against it, seed by seed
+baseline=NAME   a group of the table, or argv that only its name has: the others are tested against it, seed by seed
 metric=NAME     what to sort by and to test, with mode=min or max; without it the objective
 out=FOLDER      writes table.csv, runs.csv, curves.csv, table.md, table.tex, and report.html, a page with figures
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.engine.analysis.comparison import Comparison, compare
 from lab.engine.analysis.difference import code, configs, metrics, same
-from lab.engine.analysis.recorded import Recorded, find_runs
+from lab.engine.analysis.run_record import RunRecord, find_runs
 from lab.engine.analysis.statistics import EXTRA
 from lab.engine.analysis.terminal import show, show_pairs
 from lab.engine.cli.errors import script
@@ -23,11 +23,11 @@ from lab.engine.utils.names import nearest
 KNOWN = ("baseline", "metric", "mode", "out", "paths.log_dir")
 
 
-def main(words: list[str]) -> None:
-    if words[:1] == ["diff"]:
-        show_difference(words[1:])
+def main(argv: list[str]) -> None:
+    if argv[:1] == ["diff"]:
+        show_difference(argv[1:])
         return
-    places, asked = parse(words)
+    places, asked = parse(argv)
     out = Path(asked.pop("out")) if "out" in asked else None
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file: give a folder")
@@ -37,10 +37,10 @@ def main(words: list[str]) -> None:
         write_report(comparison, out)
 
 
-def parse(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Splits the words into places and arguments: a word is a place where one is there, or where it holds no `=`."""
+def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Splits the argv into places and arguments: a word is a place where one is there, or where it holds no `=`."""
     places, asked = [], dict[str, str]()
-    for word in words:
+    for word in argv:
         name, equals, value = word.partition("=")
         if not equals or Path(word).exists():
             places.append(word)
@@ -70,10 +70,10 @@ def write_report(comparison: Comparison, out: Path) -> None:
     print(f"the page: {out / 'report.html'}")
 
 
-def show_difference(words: list[str]) -> None:
-    if len(words) != 2:
-        raise UserError(f"diff takes two run directories, and was given {len(words)}")
-    runs = [one_run(word) for word in words]
+def show_difference(argv: list[str]) -> None:
+    if len(argv) != 2:
+        raise UserError(f"diff takes two run directories, and was given {len(argv)}")
+    runs = [one_run(word) for word in argv]
     names = ("first", "second")
     print(*(f"{name:6} {run.dir} ({run.status})" for name, run in zip(names, runs, strict=True)), sep="\n")
     show_pairs("config", ("key", *names), configs(*runs))
@@ -83,7 +83,7 @@ def show_difference(words: list[str]) -> None:
         print("the runs agree in everything that they recorded")
 
 
-def one_run(word: str) -> Recorded:
+def one_run(word: str) -> RunRecord:
     found = find_runs([word])
     if len(found) != 1:
         raise UserError(f"diff {word}: {len(found)} runs are there; give the directory of one")

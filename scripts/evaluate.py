@@ -12,8 +12,8 @@ from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
 
 
-def main(words: list[str]) -> None:
-    arguments, overrides = parse(words, {"run": "latest", "checkpoint": "best"})
+def main(argv: list[str]) -> None:
+    arguments, overrides = parse(argv, {"run": "latest", "checkpoint": "best"})
     run, which = Run.open(arguments["run"], arguments["paths.log_dir"]), arguments["checkpoint"]
     path = run.checkpoint(which)
     config, name, model_arguments = with_data(run, overrides)

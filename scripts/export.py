@@ -24,8 +24,8 @@ SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensor
 PACKAGES = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch_export": (), "safetensors": ("safetensors",)}
 
 
-def main(words: list[str]) -> None:
-    own, overrides = parse(words, {"run": "latest", "checkpoint": "best", "to": "", "out": ""})
+def main(argv: list[str]) -> None:
+    own, overrides = parse(argv, {"run": "latest", "checkpoint": "best", "to": "", "out": ""})
     if overrides:
         raise UserError(f"{overrides[0]}: a model is exported as it is, and takes no overrides")
     run = Run.open(own["run"], own["paths.log_dir"])

@@ -21,8 +21,8 @@ from lab.engine.inference.reuse import with_data
 from lab.engine.utils.files import atomic_write
 
 
-def main(words: list[str]) -> None:
-    asked = read_request(words)
+def main(argv: list[str]) -> None:
+    asked = read_request(argv)
     config, model_arguments = asked.run.config, dict[str, Any]()
     if asked.kind in ("in", "") and not asked.files:
         config, _, model_arguments = with_data(asked.run, asked.overrides)

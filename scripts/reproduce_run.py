@@ -21,16 +21,16 @@ from lab.engine.utils.errors import RunFailed, UserError
 SPEED = re.compile(r"per_second|seconds|throughput")
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str]) -> int:
     defaults = {"run": "latest", "tolerance": "0", "force": "false", "paths.log_dir": ""}
-    arguments, overrides = parse_arguments(words, defaults)
+    arguments, overrides = parse_arguments(argv, defaults)
     tolerance = _number(arguments["tolerance"])
     if arguments["force"] not in ("true", "false"):
         raise UserError(f"force={arguments['force']}: expected true or false")
     old = Run.open(arguments["run"], arguments["paths.log_dir"])
     if not old.metrics:
         raise UserError(f"{old.dir} has no metrics.json (status {old.status}): there is nothing to compare with")
-    record = old.record
+    record = old.metadata
     if found := changes_since(old.dir, record):
         shown = "\n".join(f"  {line}" for line in found[:7])
         if arguments["force"] == "false":
@@ -55,7 +55,7 @@ def compare(old: Run, new: Run, tolerance: float) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    devices = [run.record.get("devices") for run in (old, new)]
+    devices = [run.metadata.get("devices") for run in (old, new)]
     if devices[0] != devices[1]:
         print(f"devices then {devices[0]}, now {devices[1]}: sums in another order differ in their last digits")
     table = Table("metric", "then", "now", "difference", "", title=old.dir.name)

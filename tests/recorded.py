@@ -1,4 +1,4 @@
-"""Recorded runs without the training: directories as `src/train.py` leaves them."""
+"""RunRecord runs without the training: directories as `src/train.py` leaves them."""
 
 import json
 import time

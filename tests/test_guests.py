@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from lab.engine.analysis.comparison import compare
-from lab.engine.analysis.recorded import find_runs
+from lab.engine.analysis.run_record import find_runs
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.utils.paths import ROOT
 

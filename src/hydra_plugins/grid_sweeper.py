@@ -36,7 +36,7 @@ class GridSweeper(Sweeper):
     def _planned(self, overrides: list[str]) -> list[list[str]]:
         """Returns the overrides of each job: a sweep that goes on keeps to its numbers, whatever the order is now."""
         parsed = parse(overrides)
-        planned = self.directory.record.get("jobs")
+        planned = self.directory.metadata.get("jobs")
         if planned is None:
             values: dict[str, list[str]] = {}
             for one in parsed:

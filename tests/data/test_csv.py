@@ -243,7 +243,7 @@ def test_a_run_is_not_resumed_on_a_file_that_has_changed(change: str, cfg: Compo
         config = run.saved
         config.trainer.max_epochs += 1
         OmegaConf.save(config, run.dir / ".hydra" / "config.yaml")
-        run.write("run.json", run.record | {"status": "running"})
+        run.write("run.json", run.metadata | {"status": "running"})
         train(resumed_config(cfg(f"resume='{run.dir}'")))
 
     go_on()

@@ -26,7 +26,7 @@ class CSV(TableDataModule):
     Args:
         path: of the file.
         target: name of the column to predict.
-        task: `classification`, `regression`, or `auto`: classification for words, booleans and whole numbers with at
+        task: `classification`, `regression`, or `auto`: classification for strings, booleans and whole numbers with at
             most 20 different values.
         drop: names of the columns to leave out.
         val_fraction: of the rows, held out for validation.
@@ -83,11 +83,11 @@ class CSV(TableDataModule):
 
     def load(self) -> dict[str, Batch]:
         path = Path(self.path)
-        words = read_csv(path)
+        strings = read_csv(path)
         if not self.schema:
-            self.schema, self.classes = infer_schema(words, self.target, self.task, self.drop, path.name)
-        targets = torch.from_numpy(encode_target(words, self.target, self.classes, path.name))  # (N,)
-        features = torch.from_numpy(encode_features(words, self.schema, path.name))  # (N, D)
+            self.schema, self.classes = infer_schema(strings, self.target, self.task, self.drop, path.name)
+        targets = torch.from_numpy(encode_target(strings, self.target, self.classes, path.name))  # (N,)
+        features = torch.from_numpy(encode_features(strings, self.schema, path.name))  # (N, D)
         if self.classes is not None:
             return self.prepare(features, targets, self.held_out)
         splits = self.prepare(features, targets.unsqueeze(1), self.held_out)
@@ -107,23 +107,23 @@ class CSV(TableDataModule):
             key: what the user gave it as.
 
         Returns:
-            Features (N, D), in float64, and the words in the column of targets, None without one.
+            Features (N, D), in float64, and the strings in the column of targets, None without one.
 
         Raises:
             UserError: where `encode_features` does, and for a missing value where rows with such were dropped.
         """
         path = Path(path)
-        words = read_csv(path, key)
-        features = self.preprocessor(torch.from_numpy(encode_features(words, self.schema, path.name)))
+        strings = read_csv(path, key)
+        features = self.preprocessor(torch.from_numpy(encode_features(strings, self.schema, path.name)))
         for row, column in features.isnan().nonzero()[:1].tolist():
             raise UserError(
                 f"row {row + 1} of {path.name}: {feature_names(self.schema)[column]} is missing, and the run was"
                 " trained on rows without gaps\nfill the row, or train with data.missing=median"
             )
-        return features, words[self.target] if self.target in words.columns else None
+        return features, strings[self.target] if self.target in strings.columns else None
 
     def predict_inputs(self, paths: Sequence[Path]) -> list[tuple[Tensor, list[Any] | None]]:
-        """Returns batches of the rows of files: features (B, D), and their targets, words or numbers, None without."""
+        """Returns a batch for each file: features (B, D), and targets, strings or numbers; None without."""
         batches: list[tuple[Tensor, list[Any] | None]] = []
         for path in paths:
             features, targets = self.read(path, "in")

@@ -158,7 +158,8 @@ class LoaderDataModule(pl.LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         order = Batches(
             (torch.arange(len(dataset)),),  # type: ignore[arg-type]
-            batch_size, transform=lambda rows, key: (rows[0], key), rank=rank, world_size=world_size, **options,
+            batch_size, transform=lambda rows, key: (rows[0], key),  # type: ignore[arg-type,return-value]
+            rank=rank, world_size=world_size, **options,
         )  # fmt: skip
         samples = Samples(dataset, self.collate_fn, self.with_index)
         return Loader(samples, order, self.num_workers, self.pin_memory)

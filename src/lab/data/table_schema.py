@@ -18,10 +18,10 @@ from lab.engine.utils.files import check_file
 from lab.engine.utils.names import nearest
 
 Task = Literal["auto", "classification", "regression"]
-# Columns by name, in order: `number`, `boolean`, or the categories of a column of words. Plain, for checkpoints
+# Columns by name, in order: `number`, `boolean`, or the categories of a column of strings. Plain, for checkpoints
 Schema = dict[str, str | list[str]]
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # words that stand for no value
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # strings that stand for no value
 MAX_CATEGORIES = 50  # of a column that is one-hot encoded
 MAX_INTEGER_CLASSES = 20  # different whole numbers that task=auto still takes for classes
 
@@ -48,7 +48,7 @@ def read_csv(path: Path, key: str = "data.path") -> pl.DataFrame:
         key: what the user gave it as.
 
     Returns:
-        Columns of words, without blanks around them, null where they stand for no value.
+        Columns of strings, without blanks around them, null where they stand for no value.
 
     Raises:
         UserError: when the file is not there, cannot be read, or has no rows.
@@ -60,7 +60,7 @@ def read_csv(path: Path, key: str = "data.path") -> pl.DataFrame:
         if not header.strip():
             raise UserError(f"{key}={path} is empty: it needs a line of column names, then rows")
         separator = max(",;\t", key=header.count)
-        words = pl.read_csv(
+        strings = pl.read_csv(
             path,
             separator=separator,
             infer_schema=False,
@@ -71,19 +71,19 @@ def read_csv(path: Path, key: str = "data.path") -> pl.DataFrame:
         raise UserError(f"{key}={path}: {error.strerror}: give a CSV file") from error
     except PolarsError as error:
         raise UserError(f"{key}={path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
-    if words.is_empty():
+    if strings.is_empty():
         raise UserError(f"{key}={path} holds column names and no rows")
     stripped = pl.all().str.strip_chars()
-    return words.select(pl.when(~stripped.is_in(MISSING)).then(stripped))
+    return strings.select(pl.when(~stripped.is_in(MISSING)).then(stripped))
 
 
 def infer_schema(
-    words: pl.DataFrame, target: str, task: Task, drop: Sequence[str], name: str
+    strings: pl.DataFrame, target: str, task: Task, drop: Sequence[str], name: str
 ) -> tuple[Schema, list[str] | None]:
     """Infers what the columns of a training file hold. Columns without any value are left out.
 
     Args:
-        words: what `read_csv` returns.
+        strings: what `read_csv` returns.
         target: name of the column to predict.
         task: see `lab.data.csv.CSV`, like `drop`.
         drop: names of the columns to leave out.
@@ -96,16 +96,16 @@ def infer_schema(
         UserError: when there is no such column, or nothing to learn from.
     """
     for key, column in [("target", target), *(("drop", column) for column in drop)]:
-        _check_column(words, column, f"data.{key}={column}: no such column in {name}")
+        _check_column(strings, column, f"data.{key}={column}: no such column in {name}")
     if target in drop:
         raise UserError(f"data.drop={list(drop)}: {target} is the target; take it off the list")
-    classes = _infer_classes(_infer(words[target]), task, name)
-    schema = {column.name: kind for column in words.drop(target, *drop) if (kind := _infer_kind(column))}
+    classes = _infer_classes(_infer(strings[target]), task, name)
+    schema = {column.name: kind for column in strings.drop(target, *drop) if (kind := _infer_kind(column))}
     for column, kind in schema.items():
         if isinstance(kind, list) and len(kind) > MAX_CATEGORIES:
             dropped = [n if n.isidentifier() else f'"{n}"' for n in (*drop, column)]  # Hydra wants others quoted
             raise UserError(
-                f"column {column} of {name} holds {len(kind)} different words, such as {kind[0]!r}; at most"
+                f"column {column} of {name} holds {len(kind)} different strings, such as {kind[0]!r}; at most"
                 f" {MAX_CATEGORIES} become features\nleave it out: 'data.drop=[{','.join(dropped)}]'"
             )
     if not schema:
@@ -114,7 +114,7 @@ def infer_schema(
 
 
 def feature_names(schema: Schema) -> list[str]:
-    """Returns the names of the D features; a column `size` of words becomes `size=large`, `size=small`."""
+    """Returns the names of the D features; a column `size` of strings becomes `size=large`, `size=small`."""
     return [
         name
         for column, kind in schema.items()
@@ -122,10 +122,10 @@ def feature_names(schema: Schema) -> list[str]:
     ]
 
 
-def encode_features(words: pl.DataFrame, schema: Schema, name: str) -> NDArray[np.float64]:
+def encode_features(strings: pl.DataFrame, schema: Schema, name: str) -> NDArray[np.float64]:
     """Encodes rows whose columns, in any order, are those of `schema`; others are passed over.
 
-    Numbers stay, booleans become 0 and 1, a column of words becomes one of 0 and 1 for each of its categories. A
+    Numbers stay, booleans become 0 and 1, a column of strings becomes one of 0 and 1 for each of its categories. A
     missing word is missing in each of these.
 
     Returns:
@@ -136,15 +136,15 @@ def encode_features(words: pl.DataFrame, schema: Schema, name: str) -> NDArray[n
     """
     features = []
     for column, kind in schema.items():
-        _check_column(words, column, f"{name} has no column {column}, which the run's model reads")
-        values, categories = _parse(words[column], kind), kind if isinstance(kind, list) else []
+        _check_column(strings, column, f"{name} has no column {column}, which the run's model reads")
+        values, categories = _parse(strings[column], kind), kind if isinstance(kind, list) else []
         wrong = {"number": "no number", "boolean": "not true or false"}.get(str(kind), "no word")
-        _check_known(words[column], values, name, wrong, categories)
+        _check_known(strings[column], values, name, wrong, categories)
         features += [(values == category).cast(pl.Float64) for category in categories] or [values]
     return np.column_stack([feature.to_numpy() for feature in features])
 
 
-def encode_target(words: pl.DataFrame, target: str, classes: Sequence[str] | None, name: str) -> NDArray[Any]:
+def encode_target(strings: pl.DataFrame, target: str, classes: Sequence[str] | None, name: str) -> NDArray[Any]:
     """Encodes the column to predict: labels (N,), -1 where missing, without `classes` values (N,), NaN where missing.
 
     Classes are known however they are written: 3 and 3.0, True and true are the same.
@@ -152,8 +152,8 @@ def encode_target(words: pl.DataFrame, target: str, classes: Sequence[str] | Non
     Raises:
         UserError: when there is no such column, or for the first row with another class, or with what is no number.
     """
-    _check_column(words, target, f"data.target={target}: no such column in {name}")
-    column = words[target]
+    _check_column(strings, target, f"data.target={target}: no such column in {name}")
+    column = strings[target]
     if classes is None:
         values = _parse(column, "boolean")  # which are 0 and 1 to a regression
         _check_known(column, values, name, "no number")
@@ -170,16 +170,16 @@ def encode_target(words: pl.DataFrame, target: str, classes: Sequence[str] | Non
     return labels.fill_null(-1).to_numpy(writable=True)
 
 
-def _infer(words: pl.Series) -> pl.Series:
-    """Reads a column as booleans, whole numbers or numbers, where all of its words are such."""
-    lower = words.str.to_lowercase()
+def _infer(strings: pl.Series) -> pl.Series:
+    """Reads a column as booleans, whole numbers or numbers, where all of its strings are such."""
+    lower = strings.str.to_lowercase()
     if lower.drop_nulls().is_in(["true", "false"]).all():
         return lower == "true"
     for dtype in (pl.Int64, pl.Float64):
-        numbers = words.cast(dtype, strict=False)
-        if numbers.null_count() == words.null_count():
+        numbers = strings.cast(dtype, strict=False)
+        if numbers.null_count() == strings.null_count():
             return numbers
-    return words
+    return strings
 
 
 def _known(values: pl.Series) -> pl.Series:
@@ -187,9 +187,9 @@ def _known(values: pl.Series) -> pl.Series:
     return known.filter(known.is_finite()) if known.dtype.is_float() else known
 
 
-def _infer_kind(words: pl.Series) -> str | list[str] | None:
+def _infer_kind(strings: pl.Series) -> str | list[str] | None:
     """Returns what a column holds, see `Schema`; None where it holds nothing."""
-    known = _known(_infer(words))
+    known = _known(_infer(strings))
     if known.is_empty():
         return None
     if known.dtype == pl.String:
@@ -209,7 +209,7 @@ def _infer_classes(column: pl.Series, task: Task, name: str) -> list[str] | None
     if task == "regression":
         if column.dtype == pl.String:
             raise UserError(
-                f"data.target={column.name} holds words in {name}, such as {values[0]!r}, and data.task=regression"
+                f"data.target={column.name} holds strings in {name}, such as {values[0]!r}, and data.task=regression"
                 " needs numbers: use data.task=classification or another target"
             )
         return None
@@ -230,26 +230,30 @@ def _infer_classes(column: pl.Series, task: Task, name: str) -> list[str] | None
     return [str(value) for value in values]
 
 
-def _parse(words: pl.Series, kind: str | list[str]) -> pl.Series:
+def _parse(strings: pl.Series, kind: str | list[str]) -> pl.Series:
     """Reads a column as a schema says, null where it is something else."""
     if isinstance(kind, list):
-        return words.cast(pl.Enum(kind), strict=False)
+        return strings.cast(pl.Enum(kind), strict=False)
     if kind == "boolean":
-        words = words.str.to_lowercase().replace({"true": "1", "false": "0"})
-    return words.cast(pl.Float64, strict=False)
+        strings = strings.str.to_lowercase().replace({"true": "1", "false": "0"})
+    return strings.cast(pl.Float64, strict=False)
 
 
-def _check_column(words: pl.DataFrame, column: str, said: str) -> None:
-    if column not in words.columns:
-        raise UserError(f"{said}{nearest(column, words.columns)}\ncolumns: {_shortened(words.columns)}")
+def _check_column(strings: pl.DataFrame, column: str, said: str) -> None:
+    if column not in strings.columns:
+        raise UserError(f"{said}{nearest(column, strings.columns)}\ncolumns: {_shortened(strings.columns)}")
 
 
-def _check_known(words: pl.Series, values: pl.Series, name: str, what: str, known: Sequence[str] = ()) -> None:
+def _check_known(strings: pl.Series, values: pl.Series, name: str, what: str, known: Sequence[str] = ()) -> None:
     """Refuses a word that has no value; people count rows from 1, the names of the columns not among them."""
-    for row in (words.is_not_null() & values.is_null()).arg_true().head(1):
+    for row in (strings.is_not_null() & values.is_null()).arg_true().head(1):
         raise UserError(
-            f"row {row + 1} of {name}: {words.name}={words[row]} is {what}"
-            + (f" that the run's model knows{nearest(words[row], known)}\nknown: {_shortened(known)}" if known else "")
+            f"row {row + 1} of {name}: {strings.name}={strings[row]} is {what}"
+            + (
+                f" that the run's model knows{nearest(strings[row], known)}\nknown: {_shortened(known)}"
+                if known
+                else ""
+            )
         )
 
 

@@ -13,7 +13,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from lab.engine.analysis.comparison import Comparison, compare
 from lab.engine.analysis.groups import group_runs
-from lab.engine.analysis.recorded import Recorded, find_runs
+from lab.engine.analysis.run_record import RunRecord, find_runs
 from lab.engine.analysis.statistics import holm, summarise
 from lab.engine.analysis.table import markdown, notes
 from lab.engine.utils.errors import UserError
@@ -379,4 +379,4 @@ def test_a_run_of_an_older_version_is_read(tmp_path: Path) -> None:
     run = record(tmp_path / "0", metrics={"val/acc": 0.5})
     (run / "run.json").unlink()
     (run / ".hydra" / "overrides.yaml").unlink()
-    assert Recorded.read(run).status == "unknown"
+    assert RunRecord.read(run).status == "unknown"

@@ -8,7 +8,7 @@ from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter
 
 from lab.engine.analysis.events import read_scalars
-from lab.engine.analysis.recorded import Recorded
+from lab.engine.analysis.run_record import RunRecord
 from tests.recorded import draw
 
 CURVES = {"val/acc": [0.25, 0.5, 0.75], "train/loss": [3.0, -1e-30, 2e30], "tag/" + "x" * 150: [1.0, 2.0]}
@@ -52,7 +52,7 @@ def test_values_and_epochs_are_those_that_were_logged(tmp_path: Path) -> None:
     assert list(found["val/acc"].items()) == [(9, 0.25), (19, 0.5), (29, 0.75)]
     assert list(found["train/loss"].values()) == pytest.approx(CURVES["train/loss"])
     assert read_scalars(tmp_path) == by_tensorboard(tmp_path)
-    run = Recorded(tmp_path.parent, {}, [], {}, {}, {})
+    run = RunRecord(tmp_path.parent, {}, [], {}, {}, {})
     tmp_path.rename(tmp_path.parent / "tensorboard")
     assert run.epochs == {9: 1, 19: 2, 29: 3}
 

@@ -134,7 +134,7 @@ def test_a_kill_between_writing_and_linking_loses_no_best(cfg: Compose, tmp_path
     assert run.checkpoint("best").samefile(run.checkpoint("last")), "the loss falls"
     metrics = run.metrics
     run.checkpoint("best").unlink()
-    run.write("run.json", {"format": run.record["format"], "status": "running"})
+    run.write("run.json", {"format": run.metadata["format"], "status": "running"})
     start(resumed_config(cfg(f"resume={run.dir}")))
     assert run.checkpoint("best").samefile(run.checkpoint("last"))
     assert {k: v for k, v in run.metrics.items() if "second" not in k} == {

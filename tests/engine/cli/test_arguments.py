@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.engine.analysis.recorded import find_runs
+from lab.engine.analysis.run_record import find_runs
 from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.config import compose
 from lab.engine.config.compose import parse

@@ -219,4 +219,4 @@ def test_two_ranks_find_the_configs(own: Path, tmp_path: Path, data_dir: Path) -
     words = [f"hydra.searchpath=[file://{own}]", *TRAINED, "trainer=ddp_cpu", "data.batch_size=20"]
     assert await_end(tmp_path, begin(tmp_path, data_dir, *words), 200) == 0, (tmp_path / "err").read_text()
     assert_trained(the_run(tmp_path), seed=0)
-    assert the_run(tmp_path).record["devices"] == "2 x cpu"
+    assert the_run(tmp_path).metadata["devices"] == "2 x cpu"

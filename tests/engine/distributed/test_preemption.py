@@ -55,11 +55,11 @@ def test_signals_at_random_moments(signum: int, status: int, straight: Run, tmp_
         assert await_end(tmp_path, process) == status, (tmp_path / "err").read_text()
         run = the_run(tmp_path)
         assert run.status == "preempted"
-        assert run.record["signal"] == signal.Signals(signum).name
+        assert run.metadata["signal"] == signal.Signals(signum).name
         assert "Traceback" not in (tmp_path / "err").read_text()
         process = begin(tmp_path, data_dir, "resume=latest")
     assert await_end(tmp_path, process, 120) == 0
-    assert len(run.record["resumed"]) == SIGNALS
+    assert len(run.metadata["resumed"]) == SIGNALS
     assert_equal(result(straight), result(run))
 
 
@@ -134,7 +134,7 @@ def test_slurms_warning_saves_and_puts_the_job_back(
     assert await_end(tmp_path, process) == 143
     run = the_run(tmp_path)
     assert run.status == "preempted"
-    assert run.record["signal"] == "SIGUSR1"
+    assert run.metadata["signal"] == "SIGUSR1"
     assert (tmp_path / "asked").read_text() == "requeue 42\n"
     process = begin(tmp_path, data_dir, *RUN, **slurm, SLURM_RESTART_COUNT="1")  # the same words again
     assert await_end(tmp_path, process, 120) == 0, (tmp_path / "err").read_text()

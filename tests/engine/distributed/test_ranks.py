@@ -60,7 +60,7 @@ def test_a_rank_that_fails_ends_all_and_is_named(fault: str, said: str, tmp_path
     assert said in told
     run = the_run(tmp_path)
     assert run.status == "failed"
-    assert said.rpartition(":")[2].strip() in run.record["error"]
+    assert said.rpartition(":")[2].strip() in run.metadata["error"]
     if fault.startswith("raise"):
         log = (run.dir / "train.log").read_text()
         assert "Traceback" in log

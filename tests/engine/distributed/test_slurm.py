@@ -63,7 +63,7 @@ def test_a_warned_job_goes_on_with_its_run(
     slurm.await_state(job, "COMPLETED")
     run = the_run(tmp_path)
     assert run.status == "completed"
-    began = [run.record, *run.record["resumed"]]
+    began = [run.metadata, *run.metadata["resumed"]]
     assert [(each["slurm_job"], each["slurm_restart"]) for each in began] == [(job, i) for i in range(len(began))]
     assert len(began) == 1 + len(signals)
     assert_equal(result(straight), result(run))
@@ -78,7 +78,7 @@ def test_a_cancelled_job_is_saved_and_not_put_back(launcher: str, slurm: Slurm, 
     assert slurm.await_state(job, "CANCELLED")["Restarts"] == "0"
     await_that(lambda: the_run(tmp_path).status != "running", 15)
     run = the_run(tmp_path)
-    assert (run.status, run.record["signal"]) == ("preempted", "SIGTERM")
+    assert (run.status, run.metadata["signal"]) == ("preempted", "SIGTERM")
     assert read_checkpoint(run.checkpoint("last"))["epoch"] >= 2
 
 
@@ -106,7 +106,7 @@ def test_two_tasks_stop_as_one_and_are_put_back_once(slurm: Slurm, tmp_path: Pat
     assert slurm.await_state(job, "COMPLETED")["Restarts"] == "1"
     assert (folder / "out").read_text().count("stopped by SIGUSR1") == 1
     run = the_run(folder)
-    assert len(run.record["resumed"]) == 1
+    assert len(run.metadata["resumed"]) == 1
     assert sorted(path.name for path in (run.dir / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     one, other = result(the_run(tmp_path / "straight")), result(run)
     # A mean over steps and ranks that was begun before the stop is summed in another order: the curve's last digit
@@ -131,8 +131,8 @@ def test_each_task_of_an_array_has_a_run_of_its_own(slurm: Slurm, tmp_path: Path
         slurm.await_state(f"{array}_{task}", "COMPLETED")
     runs = Run.list(tmp_path / "logs")
     assert [run.status for run in runs] == ["completed", "completed"]
-    assert ["resumed" in run.record for run in runs] == [False, True]
-    assert runs[0].record["slurm_job"] != runs[1].record["slurm_job"]
+    assert ["resumed" in run.metadata for run in runs] == [False, True]
+    assert runs[0].metadata["slurm_job"] != runs[1].metadata["slurm_job"]
 
 
 def test_of_a_job_with_two_commands_each_goes_on_with_its_own(slurm: Slurm, tmp_path: Path, data_dir: Path) -> None:
@@ -141,7 +141,7 @@ def test_of_a_job_with_two_commands_each_goes_on_with_its_own(slurm: Slurm, tmp_
     await_word(tmp_path, "epoch 5/20")
     warn(slurm, job, "srun", "USR1")
     slurm.await_state(job, "COMPLETED")
-    seeds = [(run.record["seed"], len(run.record.get("resumed", []))) for run in Run.list(tmp_path / "logs")]
+    seeds = [(run.metadata["seed"], len(run.metadata.get("resumed", []))) for run in Run.list(tmp_path / "logs")]
     assert seeds == [(2, 0), (20, 1), (2, 0)]
 
 
@@ -183,13 +183,13 @@ def test_jobs_of_a_sweep_are_put_back_and_cancelled(
 
     jobs = sweep().jobs
     assert [jobs[n].status for n in range(4)] == ["completed", "completed", "preempted", "completed"]
-    assert [len(jobs[n].record.get("resumed", [])) for n in range(4)] == [1, 1, 0, 0]
-    assert [jobs[n].record["slurm_job"] == jobs[0].record["slurm_job"] for n in (1, 2, 3)] == [False] * 3
+    assert [len(jobs[n].metadata.get("resumed", [])) for n in range(4)] == [1, 1, 0, 0]
+    assert [jobs[n].metadata["slurm_job"] == jobs[0].metadata["slurm_job"] for n in (1, 2, 3)] == [False] * 3
     assert_equal(result(straight), result(jobs[0]))
 
     done = begin(tmp_path, data_dir, "sweep.resume=latest", **slurm.environment)
     assert await_end(tmp_path, done, 250) == 0, (tmp_path / "err").read_text()
-    assert [len(jobs[n].record.get("resumed", [])) for n in range(4)] == [1, 1, 1, 0]
+    assert [len(jobs[n].metadata.get("resumed", [])) for n in range(4)] == [1, 1, 1, 0]
     assert {jobs[n].status for n in range(4)} == {"completed"}
 
 
@@ -199,7 +199,7 @@ def test_two_tasks_are_the_ranks_of_a_job(slurm: Slurm, tmp_path: Path, data_dir
     process = begin(tmp_path, data_dir, "-m", *words, *sizes, **slurm.environment)
     assert await_end(tmp_path, process, 200) == 0, (tmp_path / "err").read_text()
     jobs = Sweep.open("latest", tmp_path / "logs").jobs
-    assert [(run.status, run.config.seed, run.record["devices"]) for run in jobs.values()] == [
+    assert [(run.status, run.config.seed, run.metadata["devices"]) for run in jobs.values()] == [
         ("completed", 0, "2 x cpu"),
         ("completed", 1, "2 x cpu"),
     ]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lab.engine.analysis.comparison import compare
-from lab.engine.analysis.recorded import find_runs
+from lab.engine.analysis.run_record import find_runs
 from lab.engine.config.compose import compose
 from lab.engine.inference.export import describe
 from lab.engine.inference.export import export as write_export

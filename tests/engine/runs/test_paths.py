@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.engine.analysis.recorded import find_runs
+from lab.engine.analysis.run_record import find_runs
 from lab.engine.config.overrides import to_override
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.sweep import Sweep

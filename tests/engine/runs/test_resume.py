@@ -163,7 +163,7 @@ def test_resumed_equals_straight(case: str, cfg: Compose, tmp_path: Path, monkey
         config = resumed_config(cfg(f"resume='{run.dir}'"))
     start(config)
     assert run.status == "completed"
-    assert len(run.record["resumed"]) == len(stops)
+    assert len(run.metadata["resumed"]) == len(stops)
     assert_equal(result(Run(tmp_path / "straight")), result(run))
 
 

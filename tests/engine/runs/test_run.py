@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.engine.analysis.recorded import find_runs
+from lab.engine.analysis.run_record import find_runs
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.config.overrides import to_override
 from lab.engine.inference.request import read_request
@@ -33,7 +33,7 @@ def run(logs: Path, tmp_path: Path) -> Run:
     """A copy of the MLP's run, as if it had been killed: what a test damages."""
     [found] = Run.list(logs, model="mlp")
     shutil.copytree(found.dir, tmp_path / "copy")
-    (tmp_path / "copy" / "run.json").write_text(json.dumps(found.record | {"status": "running"}))
+    (tmp_path / "copy" / "run.json").write_text(json.dumps(found.metadata | {"status": "running"}))
     return Run(tmp_path / "copy")
 
 
@@ -112,7 +112,7 @@ def test_a_completed_run_is_not_trained_on_by_accident(logs: Path) -> None:
 
 @pytest.mark.slow
 def test_a_completed_run_goes_on_for_longer(run: Run) -> None:
-    record = run.record | {"status": "completed"}
+    record = run.metadata | {"status": "completed"}
     (run.dir / "run.json").write_text(json.dumps(record))
     status, said = resume(run, "trainer.max_epochs=4")
     assert status == 0, said
@@ -121,7 +121,7 @@ def test_a_completed_run_goes_on_for_longer(run: Run) -> None:
     assert run.config.trainer.max_epochs == 4
     assert read_checkpoint(run.checkpoint("last"))["epoch"] == 4
     assert [words for words in run.overrides if words.startswith("trainer.max_epochs")] == ["trainer.max_epochs=4"]
-    assert run.record["started"] == record["started"]
+    assert run.metadata["started"] == record["started"]
 
 
 def test_no_checkpoint(run: Run) -> None:
@@ -197,7 +197,7 @@ def test_a_run_that_is_at_work_is_left_alone(run: Run) -> None:
     with Recorder(run.dir).locked():
         status, said = resume(run)
     assert status == 2
-    assert f"by process {run.record['pid']}" in said
+    assert f"by process {run.metadata['pid']}" in said
 
 
 def test_a_directory_that_holds_a_run_is_not_written_over(run: Run) -> None:
@@ -243,7 +243,7 @@ def test_more_that_is_refused(words: list[str], said: str, run: Run) -> None:
     ids=str,
 )
 def test_longer_is_what_takes_longer(overrides: list[str], longer: bool, run: Run, cfg: Compose) -> None:
-    (run.dir / "run.json").write_text(json.dumps(run.record | {"status": "completed"}))
+    (run.dir / "run.json").write_text(json.dumps(run.metadata | {"status": "completed"}))
     given = cfg(f"resume={run.dir}", f"changes={to_override(overrides)}")
     if longer:
         resumed_config(given)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from reproduce import Experiment, summarize
 
 from lab.engine.analysis.comparison import compare
-from lab.engine.analysis.recorded import find_runs
+from lab.engine.analysis.run_record import find_runs
 from lab.engine.analysis.table import notes
 from lab.engine.config.compose import compose
 from lab.engine.runs.run import Run

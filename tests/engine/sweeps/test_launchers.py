@@ -78,7 +78,7 @@ def await_checkpoint(
         assert process.poll() is None, (tmp_path / "err").read_text()
         assert time.monotonic() < over, "it does not get on"
         time.sleep(0.05)
-    return dict(the_sweep(tmp_path).job(number).record)
+    return dict(the_sweep(tmp_path).job(number).metadata)
 
 
 def assert_four_jobs(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_jobs_of_two_ranks(launcher: str, tmp_path: Path, data_dir: Path) -> Non
     assert await_sweep(tmp_path, sweep(tmp_path, data_dir, *words)) == 0, (tmp_path / "err").read_text()
     found = the_sweep(tmp_path)
     assert sorted(path.name for path in found.dir.iterdir() if path.is_dir() and path.name != ".submitit") == ["0", "1"]
-    assert [run.record["devices"] for run in found.jobs.values()] == ["2 x cpu"] * 2
+    assert [run.metadata["devices"] for run in found.jobs.values()] == ["2 x cpu"] * 2
     assert len(list(found.dir.rglob("config.yaml"))) == 2
     told = seen(tmp_path)
     assert [(one["job"], one["rank"], one["seed"], one["lr"]) for one in told] == [
@@ -164,9 +164,9 @@ def test_a_job_that_is_killed_goes_on(launcher: str, tmp_path: Path, data_dir: P
     assert await_sweep(tmp_path, process) == 0, (tmp_path / "err").read_text()
     jobs = the_sweep(tmp_path).jobs
     assert [run.status for run in jobs.values()] == ["completed"] * 4
-    assert len(jobs[1].record["resumed"]) == 1
+    assert len(jobs[1].metadata["resumed"]) == 1
     if launcher == "gpu_pool":  # the others have not noticed
-        assert [len(jobs[number].record.get("resumed", [])) for number in (0, 2, 3)] == [0, 0, 0]
+        assert [len(jobs[number].metadata.get("resumed", [])) for number in (0, 2, 3)] == [0, 0, 0]
         assert "job 1 failed after" in (tmp_path / "out").read_text()
         assert "killed by SIGKILL" in (tmp_path / "out").read_text()
 
@@ -180,7 +180,7 @@ def test_jobs_of_the_pool_end_with_it(signum: signal.Signals, tmp_path: Path, da
     assert await_sweep(tmp_path, process, 40) == {signal.SIGINT: 130, signal.SIGKILL: -9}[signum]
     found = the_sweep(tmp_path)
     assert found.job(0).status == "preempted"
-    assert not found.job(2).record, "it had not begun"
+    assert not found.job(2).metadata, "it had not begun"
     assert found.status == {signal.SIGINT: "preempted", signal.SIGKILL: "running"}[signum]
 
 
@@ -189,6 +189,6 @@ def test_a_job_of_submitit_that_is_warned_goes_on(tmp_path: Path, data_dir: Path
     process = sweep(tmp_path, data_dir, *LONG, "seed=choice(0)", "hydra/launcher=submitit_local")
     os.kill(await_checkpoint(tmp_path, process, 0)["pid"], signal.SIGUSR2)
     assert await_sweep(tmp_path, process) == 0, (tmp_path / "err").read_text()
-    record = the_sweep(tmp_path).job(0).record
+    record = the_sweep(tmp_path).job(0).metadata
     assert record["status"] == "completed"
     assert len(record["resumed"]) == 1

@@ -53,8 +53,8 @@ def of(sweep: Path) -> str:
 def test_a_pruned_run_is_complete_but_for_its_test(cfg: Compose, sweep: Path) -> None:
     start(cfg(*RUN, of(sweep)))
     run = Run(sweep / "0")
-    assert (run.status, run.record["pruned"]) == ("pruned", 3)
-    assert "trained" not in run.record
+    assert (run.status, run.metadata["pruned"]) == ("pruned", 3)
+    assert "trained" not in run.metadata
     last = read_checkpoint(run.checkpoint("last"))
     assert last["global_step"] == 30, "three epochs"
     values = trial(sweep).intermediate_values
@@ -102,7 +102,7 @@ def test_a_run_that_was_stopped_is_pruned_as_the_straight_one(
     assert Run(sweep / "0").status == "preempted"
     start(cfg(*RUN, of(sweep), f"resume={sweep}/0"))
     run, other = Run(sweep / "0"), Run(straight / "0")
-    assert (run.status, run.record["pruned"]) == ("pruned", 3)
+    assert (run.status, run.metadata["pruned"]) == ("pruned", 3)
     assert trial(sweep).intermediate_values == trial(straight).intermediate_values
     timed = ("cost/seconds", "train/samples_per_second")
     assert {k: v for k, v in run.metrics.items() if k not in timed} == {
@@ -156,9 +156,9 @@ def test_two_ranks_are_pruned_together(sweep: Path, tmp_path: Path, data_dir: Pa
     assert await_end(tmp_path, process, 120) == 0, (tmp_path / "err").read_text()
     assert not members(tmp_path), "all are gone"
     run = Run(sweep / "0")
-    assert (run.status, run.record["pruned"]) == ("pruned", 3), (tmp_path / "out").read_text()
+    assert (run.status, run.metadata["pruned"]) == ("pruned", 3), (tmp_path / "out").read_text()
     assert run.metrics["cost/epochs"] == 3
     assert list(trial(sweep).intermediate_values) == [1, 2, 3], "one rank reports"
     assert read_checkpoint(run.checkpoint("last"))["global_step"] == 30
-    assert "2 x cpu" in run.record["devices"]
+    assert "2 x cpu" in run.metadata["devices"]
     assert (tmp_path / "err").read_text() == ""

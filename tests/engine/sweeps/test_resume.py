@@ -102,7 +102,7 @@ def test_of_a_launcher_comes_back_what_runs_nothing(tmp_path: Path) -> None:
 
 def test_what_runs_something_is_not_even_recorded(tmp_path: Path) -> None:
     typed = ["hydra/launcher=gpu_pool", "hydra.launcher.jobs_per_device=2", "+hydra.launcher.setup=x"]
-    record = begun(tmp_path / "sweep", *OPTUNA, *SPACE, *typed).record
+    record = begun(tmp_path / "sweep", *OPTUNA, *SPACE, *typed).metadata
     assert record["launcher"]["choice"] == "gpu_pool"
     assert record["launcher"]["settings"]["jobs_per_device"] == 2
     assert "setup" not in record["launcher"]["settings"]

@@ -83,7 +83,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str,
 
 
 def study_of(directory: Path) -> optuna.Study:
-    record = Sweep(directory).record
+    record = Sweep(directory).metadata
     url = record["hydra"]["sweeper"]["storage"]
     url = url and url.replace("${oc.env:STUDY_FOLDER}", str(directory.parent))
     return open_study(directory, [one["mode"] for one in record["objectives"]], url)
@@ -132,7 +132,7 @@ def test_several_objectives_with_a_constraint_in_a_database(swept: dict[str, Any
     trials = agree(directory)
     assert len(trials) == 4
     assert not (directory / "study.journal").exists()
-    assert "${oc.env:STUDY_FOLDER}" in Sweep(directory).record["hydra"]["sweeper"]["storage"]
+    assert "${oc.env:STUDY_FOLDER}" in Sweep(directory).metadata["hydra"]["sweeper"]["storage"]
     for trial in trials:
         [(text, violation)] = trial.constraints.items()
         assert text == "cost/parameters <= 10000"
@@ -223,15 +223,15 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path: Path, data_dir: Path) -> None
         time.sleep(0.1 * finished)
         os.kill(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
-        before = {number: run.record.get("finished") for number, run in Sweep(directory).jobs.items()}
+        before = {number: run.metadata.get("finished") for number, run in Sweep(directory).jobs.items()}
         process = begin(tmp_path, data_dir, f"sweep.resume={directory}")
     assert process.wait(timeout=200) == 0, (tmp_path / "err").read_text()
     trials = agree(directory)
     assert len(trials) == 5
     assert len({str(trial.params) for trial in trials}) == 5
-    now = {number: run.record.get("finished") for number, run in Sweep(directory).jobs.items()}
+    now = {number: run.metadata.get("finished") for number, run in Sweep(directory).jobs.items()}
     assert all(now[number] == when for number, when in before.items() if when), "what was finished was left alone"
-    assert Run(directory / "0").record["status"] in ("completed", "pruned")
+    assert Run(directory / "0").metadata["status"] in ("completed", "pruned")
 
 
 @pytest.mark.slow

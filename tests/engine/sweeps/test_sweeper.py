@@ -50,7 +50,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Sweep:
 def test_a_sweep_keeps_books_and_its_winner(swept: Sweep, data_dir: Path) -> None:
     assert list(swept.jobs) == [0, 1, 2, 3]
     assert swept.status == "completed"
-    assert swept.record["space"] == {"optimizer.lr": "1e-3,1e-2", "seed": "0,1"}
+    assert swept.metadata["space"] == {"optimizer.lr": "1e-3,1e-2", "seed": "0,1"}
     [objective] = swept.objectives
     assert (objective.metric, objective.mode) == ("val/acc", "max")
 
@@ -198,7 +198,7 @@ def test_a_sweep_is_killed_ten_times(sweeper: str, tmp_path: Path, data_dir: Pat
     assert len({tuple(run.overrides) for run in sweep.jobs.values()}) == 12, "all are distinct"
     for run in sweep.jobs.values():
         assert run.status == "pruned" or run.metrics["cost/epochs"] == 150
-        starts = [run.record["started"], *(start["started"] for start in run.record.get("resumed", []))]
+        starts = [run.metadata["started"], *(start["started"] for start in run.metadata.get("resumed", []))]
         assert len(starts) <= 11
     if sweeper == "optuna":
         _assert_journal_agrees(sweep)

@@ -1,4 +1,4 @@
-"""Finds where configs differ, in the words of a command line.
+"""Finds where configs differ, in the pairs of a command line.
 
 A choice such as `model=lenet` changes many keys. Where runs have different classes at a place of the config, that place
 is what differs (`model`), and the keys below it are compared among runs of the same class only.
@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from lab.engine.analysis.recorded import Recorded
+from lab.engine.analysis.run_record import RunRecord
 from lab.engine.config.compose import options
 from lab.engine.config.identity import ABSENT, comparable
 from lab.engine.utils.files import read_yaml
 from lab.engine.utils.paths import CONFIGS
 
-DERIVED = ("dims", "objective")  # the data's and the model's own words
+DERIVED = ("dims", "objective")  # the data's and the model's own pairs
 
 
-def columns(runs: Sequence[Recorded]) -> list[str]:
+def columns(runs: Sequence[RunRecord]) -> list[str]:
     """Returns the keys that tell `runs`, each of another group, from one another, as they stand on a command line.
 
     All that were typed and differ come first; of the others as many as it takes to tell every run from every other.
@@ -26,26 +26,26 @@ def columns(runs: Sequence[Recorded]) -> list[str]:
     differing = list(dict.fromkeys(_differing([comparable(run.config) for run in runs])))
     if {"model", "data"} & set(differing):
         differing = [key for key in differing if key.split(".")[0] not in DERIVED]
-    if len({_typed(run).get("experiment") for run in runs}) > 1:
+    if len({_overrides_by_key(run).get("experiment") for run in runs}) > 1:
         differing.insert(0, "experiment")
-    kept = [key for key in dict.fromkeys(key for run in runs for key in _typed(run)) if key in differing]
+    kept = [key for key in dict.fromkeys(key for run in runs for key in _overrides_by_key(run)) if key in differing]
     for key in differing:
         if key not in kept and _distinct(runs, [*kept, key]) > _distinct(runs, kept):
             kept.append(key)
     return kept
 
 
-def value(run: Recorded, key: str) -> Any:
+def value(run: RunRecord, key: str) -> Any:
     """Returns what a run has at a key: the name of a choice where a class stands there, ABSENT for no such key."""
     if key == "experiment":
-        return _typed(run).get(key, "none")
+        return _overrides_by_key(run).get(key, "none")
     node: Any = run.config
     for name in key.split("."):
         if not isinstance(node, dict) or name not in node:
             return ABSENT
         node = node[name]
     if target := _class(node, key):
-        return _typed(run).get(key) or _named(key, target)
+        return _overrides_by_key(run).get(key) or _named(key, target)
     return "none" if node is None and options(key) else node
 
 
@@ -60,7 +60,7 @@ def text(found: Any) -> str:
     return str(found)
 
 
-def values_by_key(runs: Sequence[Recorded], keys: Sequence[str]) -> list[dict[str, Any]]:
+def values_by_key(runs: Sequence[RunRecord], keys: Sequence[str]) -> list[dict[str, Any]]:
     """Returns what each of `runs` has at `keys`.
 
     A key of a class that all runs of this class have alike is left out of theirs: it was varied for another one.
@@ -79,10 +79,10 @@ def values_by_key(runs: Sequence[Recorded], keys: Sequence[str]) -> list[dict[st
 
 
 def label(values: dict[str, Any], keys: Sequence[str]) -> str:
-    """Returns such as `lr=0.001 model=lenet`: values at `keys`, whose last words stand for them where that is clear."""
+    """Returns such as `lr=0.001 model=lenet`: values at `keys`, whose last pairs stand for them where that is clear."""
     lasts = [key.rpartition(".")[2] for key in keys]
-    words = [last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)]
-    return " ".join(f"{word}={text(values[key])}" for word, key in zip(words, keys, strict=True) if key in values)
+    pairs = [last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)]
+    return " ".join(f"{word}={text(values[key])}" for word, key in zip(pairs, keys, strict=True) if key in values)
 
 
 def _differing(nodes: Sequence[Any], key: str = "") -> Iterator[str]:
@@ -98,14 +98,14 @@ def _differing(nodes: Sequence[Any], key: str = "") -> Iterator[str]:
             yield from _differing([node.get(name, ABSENT) for node in alike], f"{key}.{name}".removeprefix("."))
 
 
-def _distinct(runs: Sequence[Recorded], keys: Sequence[str]) -> int:
+def _distinct(runs: Sequence[RunRecord], keys: Sequence[str]) -> int:
     return len({tuple(text(value(run, key)) for key in keys) for run in runs})
 
 
-def _typed(run: Recorded) -> dict[str, str]:
+def _overrides_by_key(run: RunRecord) -> dict[str, str]:
     """Returns the overrides of the command line by key; the last one of a key counts."""
-    words = (word.lstrip("+~").partition("=") for word in run.overrides)
-    return {key.partition("@")[0]: found for key, _, found in words}
+    pairs = (word.lstrip("+~").partition("=") for word in run.overrides)
+    return {key.partition("@")[0]: found for key, _, found in pairs}
 
 
 def _class(node: Any, key: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lab.engine.analysis.columns import text
 from lab.engine.analysis.groups import Group, count_statuses, group_runs
-from lab.engine.analysis.recorded import Recorded
+from lab.engine.analysis.run_record import RunRecord
 from lab.engine.analysis.statistics import Paired, holm, paired, summarise
 from lab.engine.runs.metrics import Objective, at_test, default_metric, direction
 from lab.engine.runs.ranking import Standing, finite_values, standing
@@ -34,7 +34,7 @@ class Row:
 class Comparison:
     """Runs in groups, and what they are judged by."""
 
-    runs: list[Recorded]
+    runs: list[RunRecord]
     metric: str  # which the rows are sorted by
     mode: str  # whether `min` or `max` of it is best
     objectives: list[Objective]  # of the sweep or the runs, the main one first
@@ -134,7 +134,7 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[Recorded], metric: str | None = None, mode: str | None = None, baseline: str | None = None
+    runs: Sequence[RunRecord], metric: str | None = None, mode: str | None = None, baseline: str | None = None
 ) -> Comparison:
     """Compares `runs`.
 
@@ -165,7 +165,7 @@ def compare(
     return replace(comparison, baseline=_find(baseline, [group.name for group in comparison.groups]))
 
 
-def _objectives(run: Recorded) -> tuple[Objective, ...]:
+def _objectives(run: RunRecord) -> tuple[Objective, ...]:
     """Returns what a run is judged by: the objectives of its sweep, or its own."""
     found = run.sweep.get("objectives") or [run.config.get("objective") or {}]
     return tuple((o["metric"], o["mode"]) for o in found if o.get("metric") and o.get("mode"))

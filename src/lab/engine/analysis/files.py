@@ -7,7 +7,7 @@ from typing import Any
 
 from lab.engine.analysis.comparison import Comparison, Row
 from lab.engine.analysis.curves import CURVES, curve_rows
-from lab.engine.analysis.recorded import Recorded
+from lab.engine.analysis.run_record import RunRecord
 from lab.engine.analysis.table import latex, markdown
 from lab.engine.utils.files import atomic_write
 
@@ -34,7 +34,7 @@ def _write_csv(path: Path, names: Iterable[str], rows: Iterable[Iterable[Any]]) 
         writer.writerows(rows)
 
 
-def _run(comparison: Comparison, row: Row, run: Recorded) -> dict[str, Any]:
+def _run(comparison: Comparison, row: Row, run: RunRecord) -> dict[str, Any]:
     """Returns a run. `counts` is no where it is in no mean: it did not complete, or its seed ran again."""
     counts = "yes" if run in row.group.completed else "no"
     found = {"group": row.group.name, "run": run.name, "directory": run.dir, "seed": run.seed, "status": run.status}

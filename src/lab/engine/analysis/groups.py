@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from lab.engine.analysis.columns import columns, label, text, value, values_by_key
-from lab.engine.analysis.recorded import ORDER, Recorded
+from lab.engine.analysis.run_record import ORDER, RunRecord
 from lab.engine.config.identity import group_key
 from lab.engine.runs.ranking import one_per_seed
 
@@ -17,16 +17,16 @@ class Group:
     """Runs of one config."""
 
     name: str  # unlike that of any other group
-    runs: list[Recorded]
+    runs: list[RunRecord]
     keys: dict[str, Any]  # its values at the keys at which groups differ; a key that it does not have is left out
 
     @cached_property
-    def chosen(self) -> list[Recorded]:
+    def chosen(self) -> list[RunRecord]:
         """One run a seed."""
         return one_per_seed(self.runs)
 
     @property
-    def completed(self) -> list[Recorded]:
+    def completed(self) -> list[RunRecord]:
         """Those of the chosen runs that are in the means."""
         return [run for run in self.chosen if run.status == "completed"]
 
@@ -49,15 +49,15 @@ class Group:
         return [run.metrics[metric] for run in self.runs if run.status != "completed" and metric in run.metrics]
 
 
-def count_statuses(runs: Sequence[Recorded]) -> dict[str, int]:
+def count_statuses(runs: Sequence[RunRecord]) -> dict[str, int]:
     """Returns how many runs stand how, in the order of `ORDER`."""
     counts = Counter(run.status for run in runs)
     return {status: counts[status] for status in (*ORDER, *sorted({*counts} - {*ORDER})) if counts[status]}
 
 
-def group_runs(runs: Sequence[Recorded]) -> list[Group]:
+def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
     """Returns the groups of `runs`, in the order of their first runs."""
-    found: dict[str, list[Recorded]] = {}
+    found: dict[str, list[RunRecord]] = {}
     for run in runs:
         found.setdefault(group_key(run.config), []).append(run)
     firsts = [alike[0] for alike in found.values()]

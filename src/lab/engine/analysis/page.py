@@ -11,7 +11,7 @@ from lab.engine.analysis.comparison import Comparison
 from lab.engine.analysis.curves import curve_metrics, saved_epochs
 from lab.engine.analysis.hyperparameter_plots import UNITS, importances, make_study, parallel, pareto_fronts, slices
 from lab.engine.analysis.plots import Figure, learning_curves, pruned_curves
-from lab.engine.analysis.table import notes, words
+from lab.engine.analysis.table import notes, text_rows
 from lab.engine.utils.files import atomic_write
 
 
@@ -30,8 +30,8 @@ def write_page(comparison: Comparison, path: Path) -> None:
     figures = {name: figure for section in sections.values() for name, figure in section.items()}
     sweeps = {run.dir.parent.name if run.sweep or run.dir.name.isdecimal() else None for run in runs}
     sweep = sweeps.pop() if len(sweeps) == 1 else None
-    begun = sorted(str(run.record["started"]) for run in runs if "started" in run.record)
-    names, *rows = words(comparison)
+    begun = sorted(str(run.metadata["started"]) for run in runs if "started" in run.metadata)
+    names, *rows = text_rows(comparison)
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     page = templates.get_template("report.html").render(
         title=f"Sweep {sweep}" if sweep else f"{len(runs)} runs compared",

@@ -16,13 +16,13 @@ LATEX = str.maketrans(
 )
 
 
-def words(comparison: Comparison) -> list[list[str]]:
+def text_rows(comparison: Comparison) -> list[list[str]]:
     """Returns the names of the columns, and the rows under them; what matters less stands further right."""
-    rows = [_cells(comparison, row) for row in comparison.rows]
+    rows = [_text_row(comparison, row) for row in comparison.rows]
     return [[name for name, _ in rows[0]], *([word for _, word in row] for row in rows)]
 
 
-def _cells(comparison: Comparison, row: Row) -> list[tuple[str, str]]:
+def _text_row(comparison: Comparison, row: Row) -> list[tuple[str, str]]:
     counts = {status: row.values[status] for status in comparison.statuses if row.values[status]}
     runs = (str(n) if status == "completed" else f"{n} {status}" for status, n in counts.items())
     found = [("group", row.group.name), ("runs", ", ".join(runs))]
@@ -103,7 +103,7 @@ def _split(comparison: Comparison) -> Iterator[str]:
 
 def markdown(comparison: Comparison) -> str:
     """Returns the table in GitHub's Markdown."""
-    names, *rows = words(comparison)
+    names, *rows = text_rows(comparison)
     lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
     body = [f"| {' | '.join(word.translate(MARKDOWN) for word in line)} |" for line in lines]
     return "\n".join([*body, "", *notes(comparison), ""])
@@ -111,7 +111,7 @@ def markdown(comparison: Comparison) -> str:
 
 def latex(comparison: Comparison) -> str:
     """Returns the table for LaTeX with booktabs."""
-    lines = words(comparison)
+    lines = text_rows(comparison)
     names, *rows = (" & ".join(word.translate(LATEX) for word in line) + r" \\" for line in lines)
     begin = ["% \\usepackage{booktabs}", f"\\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}"]
     said = (f"% {note}".replace("\n", " ") for note in notes(comparison))

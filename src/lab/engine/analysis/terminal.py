@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lab.engine.analysis.comparison import Comparison
-from lab.engine.analysis.table import notes, words
+from lab.engine.analysis.table import notes, text_rows
 
 MOST = 40  # rows; of more the best
 
@@ -17,7 +17,7 @@ def show(comparison: Comparison) -> None:
     """Prints the table, the best row first and bold, with as many columns as there is room for; what is judged by, and
     its test, in any case: then names are folded.
     """
-    console, (names, *rows) = Console(), words(comparison)
+    console, (names, *rows) = Console(), text_rows(comparison)
     title = f"{len(comparison.runs)} runs: {comparison.counts}"
     kept = [row for i, row in enumerate(rows) if i < MOST or row[0] == comparison.baseline]
     least = 8 if comparison.baseline else 5  # name, runs, mean, sd, interval; difference, p, pairs

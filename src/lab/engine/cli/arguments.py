@@ -92,7 +92,7 @@ def _resumed_run(path: str, rest: Sequence[str]) -> list[str]:
 
 def _resumable(directory: str | None) -> str | None:
     """Returns the path of the run in `directory`; None if there is none that can be resumed."""
-    if directory is None or not (run := Run(Path(directory).resolve())).record:
+    if directory is None or not (run := Run(Path(directory).resolve())).metadata:
         return None
     return str(run.dir) if run.status not in FINISHED and any(run.dir.glob("checkpoints/*.ckpt")) else None
 
@@ -133,7 +133,7 @@ def _script_arguments(argv: Sequence[str]) -> list[str]:
 def _resumed_sweep(path: str, arguments: Sequence[str]) -> list[str]:
     """Returns the arguments that resume a sweep: its sweeper and launcher. The sweeper reads `sweep.json` itself."""
     sweep = Sweep.open(path, find_log_dir(arguments), argument="sweep.resume")
-    record = sweep.record
+    record = sweep.metadata
     check_format(record, sweep.dir / "sweep.json")
     sweep_dir = last_value(arguments, "hydra.sweep.dir")
     if sweep_dir and Path(sweep_dir).resolve() != sweep.dir:

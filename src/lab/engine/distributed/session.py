@@ -32,7 +32,7 @@ def cluster_plugins(trainer: Mapping[str, Any]) -> list[ClusterEnvironment]:
 
 
 @contextmanager
-def ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str, str], Any]) -> Iterator[None]:
+def supervised_ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str, str], Any]) -> Iterator[None]:
     """Starts the other ranks of a run, ends all ranks together, and raises the error of the rank that failed first.
 
     Args:

@@ -59,7 +59,7 @@ class Watchdog(pl.Callback):
         self._store, self._rank, self._world_size = store, rank, world_size
         self._children, self._on_abort = children, on_abort
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, args=[threading.get_ident()], name="watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=[threading.get_ident()], name="watchdog", daemon=True)
         self._thread.start()
 
     def stop(self, completed: bool) -> None:
@@ -147,7 +147,7 @@ class Watchdog(pl.Callback):
         if self._store is not None and not isinstance(exception, Preempted | KeyboardInterrupt):
             self.first_failure(exception)  # at once: the others lose this rank while it is torn down
 
-    def _watch(self, main: int) -> None:
+    def _run(self, main: int) -> None:
         pulses: dict[int, Pulse] = {}
         number = 0
         while not self._stopped.wait(INTERVAL):

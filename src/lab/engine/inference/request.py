@@ -57,7 +57,7 @@ class Request:
     overrides: Sequence[str]
 
 
-def read_request(words: Sequence[str]) -> Request:
+def read_request(argv: Sequence[str]) -> Request:
     """Makes a request of the command line.
 
     Raises:
@@ -65,8 +65,8 @@ def read_request(words: Sequence[str]) -> Request:
     """
     numbers = {name: number for kind in NUMBERS.values() for name, number in kind.items()}
     defaults = {"run": "latest", "checkpoint": "best", "in": "test", **dict.fromkeys(("out", "prompt", *numbers), "")}
-    own, overrides = parse(words, defaults)
-    given = {word.partition("=")[0] for word in words}
+    own, overrides = parse(argv, defaults)
+    given = {word.partition("=")[0] for word in argv}
     run = Run.open(own["run"], own["paths.log_dir"])
     run.checkpoint(own["checkpoint"])
     asked = [name for name in USAGE if name in given]

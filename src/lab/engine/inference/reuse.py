@@ -18,13 +18,13 @@ from lab.engine.utils.names import nearest
 UNITS = ("pixel_mean_std",)  # of `dims`: in what units the data is; a model is told them, and keeps its weights
 
 
-def parse(words: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+def parse(argv: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     """See `parse_arguments`; a word that is neither an argument nor a key of the data is refused with the nearest.
 
     `paths.log_dir`, where `run=latest` is looked for, is an argument of every script.
     """
     defaults = defaults | {"paths.log_dir": ""}
-    own, overrides = parse_arguments(words, defaults)
+    own, overrides = parse_arguments(argv, defaults)
     for word in overrides:
         key = word.partition("=")[0]
         if key != "data" and "." not in key:

@@ -21,7 +21,7 @@ class Ranked(Protocol):
     @property
     def status(self) -> str: ...
     @property
-    def record(self) -> dict[str, Any]: ...
+    def metadata(self) -> dict[str, Any]: ...
     @property
     def metrics(self) -> dict[str, float]: ...
 
@@ -42,7 +42,7 @@ def one_per_seed(runs: Iterable[R]) -> list[R]:
     """Returns one run a seed, since a seed that ran twice is no second measurement: the last to have completed, or to
     have begun where none has.
     """
-    ranked = sorted(runs, key=lambda run: (run.status == "completed", str(run.record.get("started"))))
+    ranked = sorted(runs, key=lambda run: (run.status == "completed", str(run.metadata.get("started"))))
     by_seed = {run.seed: run for run in ranked}
     return [by_seed[seed] for seed in sorted(by_seed, key=str)]
 

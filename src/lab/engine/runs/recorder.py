@@ -49,7 +49,7 @@ class Recorder(Run):
                 with suppress(OSError):  # of a full disk: the first error is the one to report
                     self.finish("failed", error=f"{type(error).__name__}: {error}")
                 raise
-            self.finish("pruned" if "pruned" in self.record else "completed")
+            self.finish("pruned" if "pruned" in self.metadata else "completed")
 
     def is_finished(self, config: DictConfig) -> bool:
         """Returns whether `resume=auto` found a finished run, so that nothing is left to do."""
@@ -57,7 +57,7 @@ class Recorder(Run):
 
     def is_trained(self, config: DictConfig) -> bool:
         """Returns whether the run was trained to the end that `config` sets."""
-        return bool(self.record.get("trained") == training_limits(config))
+        return bool(self.metadata.get("trained") == training_limits(config))
 
     def mark_trained(self, config: DictConfig) -> None:
         """Records that the run was trained to the end that `config` sets."""
@@ -65,7 +65,7 @@ class Recorder(Run):
 
     def update(self, **metadata: Any) -> None:
         """Adds run metadata to `run.json`."""
-        self.write("run.json", self.record | metadata)
+        self.write("run.json", self.metadata | metadata)
 
     def finish(self, status: str, **metadata: Any) -> None:
         """Records how the run ended."""
@@ -77,8 +77,8 @@ class Recorder(Run):
         Raises:
             UserError: when another process still trains here, with its number.
         """
-        record = self.record
-        what = f"is being trained in, by process {record.get('pid')} on {record.get('hostname')}"
+        metadata = self.metadata
+        what = f"is being trained in, by process {metadata.get('pid')} on {metadata.get('hostname')}"
         return directory_lock(self.dir, what, timeout)
 
     def _start(self, config: DictConfig) -> None:
@@ -87,22 +87,23 @@ class Recorder(Run):
         if "SLURM_JOB_ID" in os.environ:
             origin["slurm_job"] = os.environ["SLURM_JOB_ID"]
             origin["slurm_restart"] = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-        record: dict[str, Any] = {"format": FORMAT, "status": "running", "started": now()}
+        metadata: dict[str, Any] = {"format": FORMAT, "status": "running", "started": now()}
         patch = "code.patch"
         if config.get("resume"):
-            before = {name: value for name, value in self.record.items() if name not in ("finished", "error", "signal")}
+            ends = ("finished", "error", "signal")
+            before = {name: value for name, value in self.metadata.items() if name not in ends}
             changed = [override for override in _changes(config) if override not in self.overrides]
-            resumed = [*before.get("resumed", []), {"started": record["started"], "changed": changed} | origin]
+            resumed = [*before.get("resumed", []), {"started": metadata["started"], "changed": changed} | origin]
             patch = f"code-{len(resumed)}.patch"
-            record = before | {"status": "running", "pid": os.getpid(), "resumed": resumed}
+            metadata = before | {"status": "running", "pid": os.getpid(), "resumed": resumed}
         else:
-            record |= origin | {"seed": config.seed}
+            metadata |= origin | {"seed": config.seed}
         (self.dir / ".hydra").mkdir(exist_ok=True)
         composed: Any = HydraConfig.instance().cfg
         attached = config.get("attach") or config.get("resume")  # then the rest of `.hydra` exists already
         save_config(self.dir, config, None if attached else composed)
         save_patch(self.dir / patch)
-        self.write("run.json", record)
+        self.write("run.json", metadata)
         link = Path(config.paths.log_dir) / "latest"
         with atomic_write(link) as partial:
             partial.symlink_to(os.path.relpath(self.dir, link.parent))

@@ -47,14 +47,14 @@ def _redraw(config: DictConfig, run: Run) -> DictConfig:
     return config
 
 
-def changes_since(directory: Path, record: dict[str, Any]) -> list[str]:
+def changes_since(directory: Path, metadata: dict[str, Any]) -> list[str]:
     """Lists how today's code and packages differ from those of the run, a line each; other files do not count.
 
     Args:
         directory: of the run; holds `code.patch` where the checkout differed from its commit.
-        record: its `run.json`.
+        metadata: its `run.json`.
     """
-    now, then = collect_metadata(), record.get("git") or {}
+    now, then = collect_metadata(), metadata.get("git") or {}
     here = now["git"] or {}
     lines = []
     commits = then.get("commit"), here.get("commit")
@@ -66,9 +66,9 @@ def changes_since(directory: Path, record: dict[str, Any]) -> list[str]:
         lines.append("files differed from the commit then, and there is no code.patch")
     elif before != (after := patch()):
         lines.append(f"files changed since: {', '.join(changed_files(before, after))}")
-    if changed := [override for start in record.get("resumed", []) for override in start.get("changed", [])]:
+    if changed := [override for start in metadata.get("resumed", []) for override in start.get("changed", [])]:
         lines.append(f"it was resumed with {' '.join(changed)}, which is not the same as starting with that")
-    for name, version in record.get("versions", {}).items():
+    for name, version in metadata.get("versions", {}).items():
         if now["versions"].get(name, version) != version:
             lines.append(f"{name} then {version}, now {now['versions'][name]}")
     return lines

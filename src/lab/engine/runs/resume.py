@@ -50,7 +50,7 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     else:
         directory = get(cfg, "paths.run_dir")  # None before Hydra has made it
         run = Run(Path(directory or "."))
-        begun = directory is not None and run.record and (run.dir / ".hydra" / "config.yaml").is_file()
+        begun = directory is not None and run.metadata and (run.dir / ".hydra" / "config.yaml").is_file()
         config = _restarted(run, cfg) if begun else _with(cfg, resume=None)
     if cfg.attach or config.resume not in (None, "auto"):
         authorize(config, trusted=command_line())  # a saved config is untrusted; a composed one is checked already
@@ -59,11 +59,11 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
 
 def _resumed(cfg: DictConfig, run: Run) -> DictConfig:
     """Returns the config of `resume=DIR`: the saved one, with the overrides of the command line."""
-    record = run.record
-    check_format(record, run.dir / "run.json")
+    metadata = run.metadata
+    check_format(metadata, run.dir / "run.json")
     if run.status == "pruned":
         raise UserError(
-            f"resume={run.dir}: its sweep has ended this run, after validation {record['pruned']}\n"
+            f"resume={run.dir}: its sweep has ended this run, after validation {metadata['pruned']}\n"
             "to train it to its end begin a new one, with its overrides"
         )
     if global_rank() == 0:  # fails early; while the run trains, its recorder holds the lock
@@ -90,14 +90,14 @@ def _attached(cfg: DictConfig, directory: Path) -> DictConfig:
     saved = _add_new_keys(run.saved, cfg)
     if global_rank() == 0:
         return _with(_restarted(run, saved), attach=str(directory), run_dir=str(directory))
-    resume = str(directory) if run.record.get("resumed") else None
+    resume = str(directory) if run.metadata.get("resumed") else None
     return _with(saved, attach=str(directory), resume=resume, run_dir=str(directory))
 
 
 def _restarted(run: Run, cfg: DictConfig) -> DictConfig:
     """Returns the config of a job that started before: its saved one, or `cfg` where it has no checkpoint yet."""
-    if run.record:
-        check_format(run.record, run.dir / "run.json")
+    if run.metadata:
+        check_format(run.metadata, run.dir / "run.json")
         if global_rank() == 0:
             _await_lock(run)
     if run.status in FINISHED:

@@ -63,8 +63,8 @@ class Run:
                 + nearest(str(path), [*runs, "latest"])
             )
         run = cls(directory.resolve())
-        if record := run.record:
-            check_format(record, run.dir / "run.json")
+        if metadata := run.metadata:
+            check_format(metadata, run.dir / "run.json")
         return run
 
     @classmethod
@@ -83,7 +83,7 @@ class Run:
             for run in runs
             if status in (None, run.status) and all(run.choice(group) == choice for group, choice in choices.items())
         ]
-        return sorted(selected, key=lambda run: str(run.record.get("started")), reverse=True)
+        return sorted(selected, key=lambda run: str(run.metadata.get("started")), reverse=True)
 
     def __str__(self) -> str:
         """Describes the run in four lines: status, objective, age, directory."""
@@ -97,7 +97,7 @@ class Run:
     def _description(self) -> dict[str, str]:
         metric = OmegaConf.select(self.saved, "objective.metric")
         value = self.metrics.get(str(metric))
-        started = self.record.get("started")
+        started = self.metadata.get("started")
         return {
             "status": self.status,
             "objective": "none"
@@ -149,15 +149,15 @@ class Run:
     @property
     def status(self) -> str:
         """Returns running, completed, pruned, failed or preempted; a killed run stays running."""
-        return str(self.record.get("status", "unknown"))
+        return str(self.metadata.get("status", "unknown"))
 
     @property
     def seed(self) -> int | None:
         """Returns the seed that the run began with."""
-        return self.record.get("seed")
+        return self.metadata.get("seed")
 
     @property
-    def record(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Reads the run metadata, `run.json`."""
         return self._read("run.json")
 

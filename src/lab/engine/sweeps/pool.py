@@ -72,7 +72,7 @@ class PoolJob:
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(index), index
         directory = Path(config.hydra.sweep.dir).absolute() / str(config.hydra.sweep.subdir)
-        if not Run(directory).record:  # else it goes on with what it has
+        if not Run(directory).metadata:  # else it goes on with what it has
             prepare(directory, config)
         variables = {str(name): str(value) for name, value in config.hydra.job.env_set.items()}
         return cls(overrides, directory, attach_command(directory), variables)

@@ -31,7 +31,7 @@ def begun_sweep(config: DictConfig) -> Sweep | None:
     if not config.sweep.resume:
         return None
     sweep = Sweep(Path(config.hydra.sweep.dir).resolve())
-    check_format(sweep.record, sweep.dir / FILE)
+    check_format(sweep.metadata, sweep.dir / FILE)
     return sweep
 
 
@@ -48,13 +48,15 @@ def sweep_config(config: DictConfig) -> tuple[DictConfig, list[str]]:
     sweep = begun_sweep(config)
     if sweep is None:
         return config, overrides
-    record = sweep.record
-    stored = check_stored(sweep, record.get("overrides", []))
+    metadata = sweep.metadata
+    stored = check_stored(sweep, metadata.get("overrides", []))
     overrides = list({override_key(override): override for override in [*stored, *overrides]}.values())
     config = config.copy()
     with read_write(config), open_dict(config):
-        config.hydra.sweeper = _merge_sweeper(record, config)
-        if (launcher := record.get("launcher", {})).get("choice") == config.hydra.runtime.choices.get("hydra/launcher"):
+        config.hydra.sweeper = _merge_sweeper(metadata, config)
+        if (launcher := metadata.get("launcher", {})).get("choice") == config.hydra.runtime.choices.get(
+            "hydra/launcher"
+        ):
             typed = {override_key(override) for override in raw_overrides(config.hydra.overrides.hydra)}
             for key, value in safe_launcher_config(launcher.get("settings", {}), config).items():
                 if f"hydra.launcher.{key}" not in typed:
@@ -145,8 +147,8 @@ def check_same(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked
     Raises:
         UserError: when it is another, with what differs, or when the directory holds a sweep already.
     """
-    record = sweep.record
-    if not record:
+    metadata = sweep.metadata
+    if not metadata:
         return False
     if not asked:
         raise UserError(
@@ -157,7 +159,7 @@ def check_same(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked
     changed = [
         f"{key}: {_shown(before)} then, {_shown(today)} now"
         for part, ignored in (("space", ()), ("hydra", free), ("choices", ()), ("config", PLACE))
-        for key, today, before in differences(now[part], record.get(part, now[part]))
+        for key, today, before in differences(now[part], metadata.get(part, now[part]))
         if not is_under(key, ignored)
     ]
     if changed:
@@ -169,9 +171,9 @@ def check_same(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked
     return True
 
 
-def _merge_sweeper(record: dict[str, Any], config: DictConfig) -> DictConfig:
+def _merge_sweeper(metadata: dict[str, Any], config: DictConfig) -> DictConfig:
     """Returns `hydra.sweeper` as it was recorded, under what is typed now; its class is the composed one."""
-    made = OmegaConf.create({**record["hydra"]["sweeper"], "_target_": config.hydra.sweeper._target_})
+    made = OmegaConf.create({**metadata["hydra"]["sweeper"], "_target_": config.hydra.sweeper._target_})
     for override in parse(raw_overrides(config.hydra.overrides.hydra)):
         key = override.key_or_group.replace("/", ".").removeprefix("hydra.sweeper.")
         if override.key_or_group.startswith(("hydra.sweeper.", "hydra/sweeper/")):

@@ -208,7 +208,7 @@ class Search(Sweeper):
         from optuna.trial import TrialState
 
         jobs = range(trial.number * len(self.seeds), (trial.number + 1) * len(self.seeds))
-        trial.set_user_attr("directory", " ".join(str(n) for n in jobs if self.directory.job(n).record))
+        trial.set_user_attr("directory", " ".join(str(n) for n in jobs if self.directory.job(n).metadata))
         found = mean(metrics) if metrics else {}
         if found:
             trial.set_user_attr("metrics", found)
@@ -222,7 +222,7 @@ class Search(Sweeper):
             str(trial.number)
             for trial in self.study.get_trials(deepcopy=False)
             if trial.state.is_finished()
-            and not all(self.directory.job(int(n)).record for n in trial.user_attrs.get("directory", "").split())
+            and not all(self.directory.job(int(n)).metadata for n in trial.user_attrs.get("directory", "").split())
         ]
         if lost:
             log.warning("finished in the study, but gone from %s: trial %s", self.directory.dir, ", ".join(lost))

@@ -28,7 +28,7 @@ def sweeper_config(directory: Path) -> dict[str, Any]:
 
     Interpolations are resolved here, so that a password is read from the environment and from nowhere else.
     """
-    record = Sweep(directory).record
+    record = Sweep(directory).metadata
     if record.get("sweeper") != "optuna":
         return {}
     sweeper = record["hydra"]["sweeper"]

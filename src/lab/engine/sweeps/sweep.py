@@ -72,7 +72,7 @@ class Sweep:
         return cls(known[-1].resolve())
 
     @property
-    def record(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Returns what `sweep.json` says of the sweep; nothing before it has begun."""
         path = self.dir / FILE
         return json.loads(path.read_text()) if path.is_file() else {}
@@ -80,17 +80,17 @@ class Sweep:
     @property
     def status(self) -> str:
         """Returns running, completed, failed or preempted; a sweep that was killed stays running."""
-        return str(self.record.get("status", "unknown"))
+        return str(self.metadata.get("status", "unknown"))
 
     @property
     def objectives(self) -> list[Objective]:
         """Returns what its jobs are judged by; of several the first is the main one."""
-        return [Objective(**one) for one in self.record.get("objectives", [])]
+        return [Objective(**one) for one in self.metadata.get("objectives", [])]
 
     @property
     def constraints(self) -> list[Constraint]:
         """Returns what its jobs must keep to."""
-        return parse_constraints(self.record.get("hydra", {}).get("sweeper", {}).get("constraints") or [])
+        return parse_constraints(self.metadata.get("hydra", {}).get("sweeper", {}).get("constraints") or [])
 
     @property
     def jobs(self) -> dict[int, Run]:
@@ -105,8 +105,8 @@ class Sweep:
     def update(self, **metadata: Any) -> None:
         """Adds `metadata` to `sweep.json`; secrets of the environment are left out."""
         with atomic_write(self.dir / FILE) as partial:
-            partial.write_text(json.dumps(redact(self.record | metadata), indent=2) + "\n")
+            partial.write_text(json.dumps(redact(self.metadata | metadata), indent=2) + "\n")
 
 
 def _begun(directory: Path) -> str:
-    return str(Sweep(directory).record.get("started"))
+    return str(Sweep(directory).metadata.get("started"))

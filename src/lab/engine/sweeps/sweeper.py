@@ -73,7 +73,7 @@ class Sweeper(Base):
     def sweep(self, arguments: list[str]) -> None:
         resumed = check_same(self.directory, self.config, self.overrides, self.asked_to_resume)
         self.directory.dir.mkdir(parents=True, exist_ok=True)
-        record = self.directory.record
+        record = self.directory.metadata
         what = f"is at work, as process {record.get('pid')} on {record.get('hostname')}"
         with directory_lock(self.directory.dir, what):
             self._begin(resumed)
@@ -105,7 +105,7 @@ class Sweeper(Base):
             if self._is_finished(number):
                 self.failures.pop(number, None)
             else:
-                self.failures.setdefault(number, self.directory.job(number).record.get("error") or self.lost)
+                self.failures.setdefault(number, self.directory.job(number).metadata.get("error") or self.lost)
 
     def _start(self, batch: Mapping[int, list[str]]) -> None:
         """Launches a batch, and remembers why jobs failed; one whose process was lost is not among them."""
@@ -138,7 +138,7 @@ class Sweeper(Base):
     def _begin(self, resumed: bool) -> None:
         metadata: dict[str, Any] = {"status": "running", "pid": os.getpid(), "hostname": platform.node()}
         if resumed:
-            times = [*self.directory.record.get("resumed", []), now()]
+            times = [*self.directory.metadata.get("resumed", []), now()]
             self.directory.update(resumed=times, finished=None, error=None, **metadata)
             return
         self.directory.update(
@@ -175,7 +175,7 @@ class Sweeper(Base):
         if failed:
             lines = [f"{len(failed)} of {len(statuses)} jobs failed"]
             for number in failed:
-                cause = self.failures.get(number) or self.directory.job(number).record.get("error") or ""
+                cause = self.failures.get(number) or self.directory.job(number).metadata.get("error") or ""
                 lines.append(f"  job {number}: {cause.partition(chr(10))[0]}")
             if self.retries_failed:
                 directory = quote(str(self.directory.dir))

@@ -69,5 +69,5 @@ def is_worker() -> bool:
     """Tells whether a launcher started this process for some jobs of a sweep, and Hydra calls the task in it."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return False
-    record = Sweep(Path(HydraConfig.get().sweep.dir)).record
+    record = Sweep(Path(HydraConfig.get().sweep.dir)).metadata
     return (record.get("pid"), record.get("hostname")) != (os.getpid(), platform.node())

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from lab.engine.config.instantiate import drop_unused_factories
 from lab.engine.distributed.preemption import preemption
-from lab.engine.distributed.session import ranks
+from lab.engine.distributed.session import supervised_ranks
 from lab.engine.runs.recorder import Recorder
 from lab.engine.training.build import build, objective_metric
 from lab.engine.training.loggers import ended_with_run, start_loggers
@@ -38,7 +38,7 @@ def train(cfg: DictConfig) -> float | None:
         model, data, trainer = build(cfg, signals=signals)
         with ended_with_run(trainer.loggers):
             with (
-                ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
+                supervised_ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
                 explain_errors((cfg.data or {}).get("batch_size"), cfg.trainer.accumulate_grad_batches),
             ):
                 if is_first:  # floating-point sums depend on both

@@ -20,18 +20,18 @@ ORDER = ("completed", "pruned", "running", "preempted", "failed", "unknown")
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RunRecord:
     """One run, as its directory tells of it."""
 
     dir: Path
     config: dict[str, Any]  # as it was saved, interpolations unresolved
-    overrides: list[str]  # words of its command line
-    record: dict[str, Any]  # run.json
+    overrides: list[str]  # directories of its command line
+    metadata: dict[str, Any]  # run.json
     metrics: dict[str, float]  # metrics.json
     sweep: dict[str, Any]  # sweep.json of the sweep that it is a job of
 
     @classmethod
-    def read(cls, directory: Path) -> "Recorded":
+    def read(cls, directory: Path) -> "RunRecord":
         """Reads the run in `directory`; a file that is not there counts as empty.
 
         Raises:
@@ -62,7 +62,7 @@ class Recorded:
     @property
     def status(self) -> str:
         """As in `run.json`; of a run from before there was one, unknown."""
-        return str(self.record.get("status", "unknown"))
+        return str(self.metadata.get("status", "unknown"))
 
     @property
     def broken(self) -> list[str]:
@@ -80,23 +80,23 @@ class Recorded:
         return {step: int(epoch) + 1 for step, epoch in self.curves.get("epoch", {}).items()}
 
 
-def find_runs(words: Sequence[str], log_dir: str | Path | None = None) -> list[Recorded]:
-    """Reads the runs in `words`, each once, by name of their directories and jobs by their number.
+def find_runs(directories: Sequence[str], log_dir: str | Path | None = None) -> list[RunRecord]:
+    """Reads the runs in `directories`, each once, by name of their directories and jobs by their number.
 
     Args:
-        words: run directories, sweep directories, folders above them, or `latest`: what ran last, of a job its sweep;
-            none: the newest sweep, or what ran last where there is no sweep.
+        directories: of runs, of sweeps, folders above them, or `latest`: what ran last, of a job its sweep; none: the
+            newest sweep, or what ran last where there is no sweep.
         log_dir: where runs are; where none is given, `paths.log_dir` of configs/.
 
     Raises:
         UserError: when one of them is no directory or holds no run.
     """
-    logs = Path(log_dir or find_log_dir()) if not words or "latest" in words else Path()
-    if not words:
+    logs = Path(log_dir or find_log_dir()) if not directories or "latest" in directories else Path()
+    if not directories:
         sweeps = sorted((logs / "sweeps").glob("*/*/"))
-        words = [str(sweeps[-1]) if sweeps else "latest"]
+        directories = [str(sweeps[-1]) if sweeps else "latest"]
     found: dict[Path, None] = {}
-    for word in words:
+    for word in directories:
         path = _latest(logs) if word == "latest" else Path(word)
         if not path.is_dir():
             beside = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
@@ -105,7 +105,7 @@ def find_runs(words: Sequence[str], log_dir: str | Path | None = None) -> list[R
         if not inside:
             raise UserError(f"{word} holds no run: a run's directory has .hydra/config.yaml")
         found |= inside
-    return [Recorded.read(path) for path in found]
+    return [RunRecord.read(path) for path in found]
 
 
 def _latest(log_dir: Path) -> Path:
