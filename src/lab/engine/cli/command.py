@@ -54,7 +54,10 @@ def check_command(arguments: Sequence[str]) -> DictConfig | None:
             raise UserError(f"{swept[0].input_line}: several values need --multirun; a list is written key=[a,b]")
         if flags.help or flags.hydra_help or flags.cfg or flags.info:
             return None
-        return check_sweep(config) if multirun else check_run(config)
+        if not multirun:
+            return check_run(config)
+        check_sweep(config)
+        return None
 
 
 def resolve(cfg: DictConfig) -> DictConfig:

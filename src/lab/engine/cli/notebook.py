@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -57,7 +58,7 @@ def train(overrides: Sequence[str] = ()) -> Run:
         with initialize_config_dir(str(CONFIGS), job_name="train", version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
-            job = hydra.run("train", _train, arguments)
+            job: Any = hydra.run("train", _train, arguments)
         return Run.open(job.hydra_cfg.hydra.runtime.output_dir)
 
 
