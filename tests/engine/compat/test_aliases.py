@@ -17,9 +17,12 @@ from lightning_utilities.core.imports import RequirementCache, module_available
 from torch.utils.data import DataLoader
 
 from lab.engine.compat.aliases import import_foreign
-from lab.engine.config.instantiate import locate
+from lab.engine.config.instantiate import instantiate, locate
+from lab.engine.config.overrides import to_override
+from lab.engine.config.schema_cache import configured_classes
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import ROOT
+from tests.conftest import accepted, refusal
 from tests.engine.training.test_foreign import checkout, metrics, run, write
 
 __all__ = ["checkout"]  # the fixture
@@ -104,6 +107,21 @@ def test_libraries_that_look_for_lightning_find_a_module_and_no_distribution() -
             metadata.version("lightning")
         assert not RequirementCache("lightning>=2.0")
     assert metadata.version("pytorch-lightning") == sys.modules["lightning"].__version__
+
+
+def test_editors_know_such_classes() -> None:
+    assert configured_classes(["model: {_target_: theirs.whole.Net}"])["theirs.whole.Net"].__name__ == "Net"
+
+
+def test_configs_may_name_classes_of_lightning() -> None:
+    early = {"_target_": "lightning.pytorch.callbacks.EarlyStopping", "monitor": "val/loss"}
+    assert type(instantiate(early | {"patience": 7})) is pl.callbacks.EarlyStopping
+    assert locate("lightning.Trainer") is pl.Trainer
+    accepted("model=mlp", f"+callbacks.early={to_override(early)}")
+    assert "patence" in refusal("model=mlp", f"+callbacks.early={to_override(early | {'patence': 7})}")
+    for name in ("lightning.pytorch.cli.LightningCLI", "lightning.fabric.Fabric", "lightning.no_such"):
+        with pytest.raises(UserError, match="not allowed"):
+            locate(name)
 
 
 def test_it_loads_no_torch_by_itself(tmp_path: Path) -> None:
@@ -210,7 +228,12 @@ CONFIGS = {
         data: {_target_: theirs.data.Rows}
     """,
 }
-RUN = ["model=theirs", "data=theirs", "+callbacks.stop={_target_:theirs.stop.Stop,monitor:val_loss}"]
+RUN = [
+    "model=theirs",
+    "data=theirs",
+    "+callbacks.stop={_target_:theirs.stop.Stop,monitor:val_loss}",
+    "+callbacks.empty={_target_:lightning.pytorch.callbacks.LambdaCallback}",
+]
 
 
 @pytest.mark.slow

@@ -58,9 +58,8 @@ def train(overrides: Sequence[str] = ()) -> Run:
         with initialize_config_dir(str(CONFIGS), job_name="train", version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
-            job = hydra.run("train", _train, arguments)
-        hydra_config: Any = job.hydra_cfg
-        return Run.open(hydra_config.hydra.runtime.output_dir)
+            job: Any = hydra.run("train", _train, arguments)
+        return Run.open(job.hydra_cfg.hydra.runtime.output_dir)
 
 
 def _train(cfg: DictConfig) -> float | None:

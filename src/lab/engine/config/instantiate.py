@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lab.engine.compat.aliases import import_foreign
+from lab.engine.compat.aliases import import_foreign, real_target
 from lab.engine.config.schema_cache import cached_schema
 from lab.engine.config.tree import is_under, values
 from lab.engine.utils.errors import UserError
@@ -58,6 +58,7 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     plain: Any = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     for target in targets(plain):
         _check_arguments(target, kwargs if target is plain else {})
+        target["_target_"] = real_target(target["_target_"])
     if kwargs:  # Hydra would make a dictionary of one that is a dataclass
         plain = {key: value for key, value in plain.items() if key not in kwargs} | {"_partial_": True}
     node: Any = OmegaConf.create(plain, flags={"allow_objects": True})  # type: ignore[call-overload]
@@ -140,6 +141,7 @@ def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_
         UserError: when it stands elsewhere, by its name or by where it was defined, or is no public class.
     """
     allowed = ALLOWED if allowed is None else allowed
+    target = real_target(target)
     authorize_name(target, allowed, remedy)
     module_name, _, name = target.rpartition(".")
     try:
@@ -168,6 +170,7 @@ def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_
 def authorize_name(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_TO_ALLOWED) -> None:
     """Refuses a target whose very name says that it is not allowed; nothing is imported. See `locate`."""
     allowed = ALLOWED if allowed is None else allowed
+    target = real_target(target)
     public = isinstance(target, str) and re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", target)
     if not (public and is_under(target, allowed) and _is_module(target.rpartition(".")[0])):
         raise _refusal(target, allowed, remedy)

@@ -5,10 +5,12 @@ This folder holds a module `lightning` of our own, whose names are those of pyto
 Public wish: one of the two packages is an alias of the other.
 """
 
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 def import_foreign(name: str) -> ModuleType:
@@ -20,3 +22,9 @@ def import_foreign(name: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)  # before a `lightning` that is installed
     return import_module(name)
+
+
+def real_target(target: Any) -> Any:
+    """Returns what pytorch_lightning calls the class that a config names `lightning.Name` or `lightning.pytorch.…`."""
+    is_alias = isinstance(target, str) and re.match(r"lightning\.([A-Z]|pytorch\.)", target)
+    return f"pytorch_{target.replace('.pytorch.', '.', 1)}" if is_alias else target

@@ -46,9 +46,9 @@ from pytorch_lightning import (  # type: ignore[attr-defined]  # noqa: E402
     LightningDataModule,
     LightningModule,
     Trainer,
-    __version__,
     seed_everything,
 )
+from pytorch_lightning.__version__ import version as __version__  # noqa: E402
 
 # Were these imported anew, each would be set in its package: `__version__`, which is a text there, would be a module
 for name, module in [*sys.modules.items()]:
