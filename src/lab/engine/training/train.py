@@ -63,7 +63,8 @@ def train(cfg: DictConfig) -> float | None:
 
 def objective_metric(cfg: DictConfig) -> str | None:
     """Returns the metric that says which checkpoint is best; None where none does."""
-    return (cfg.get("objective") or {}).get("metric")
+    metric: str | None = (cfg.get("objective") or {}).get("metric")
+    return metric
 
 
 def build(
