@@ -112,7 +112,7 @@ class Uneven(ManualOptimBoringModel):
 
 
 def test_batches_of_several_steps_and_of_none(cfg: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = []
+    steps: list[int] = []
     monkeypatch.setattr(io, "write_checkpoint", lambda checkpoint, path: steps.append(checkpoint["global_step"]))
     monkeypatch.setattr(callback, "link_checkpoint", lambda path, name: None)
     _, _, trainer = build(

@@ -158,7 +158,8 @@ def test_damage_is_seen(damage: object, said: str, tmp_path: Path) -> None:
 
 
 def test_a_process_reads_a_checkpoint_whole_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, testzip = [], zipfile.ZipFile.testzip
+    read: list[str | None] = []
+    testzip = zipfile.ZipFile.testzip
 
     def count(archive: zipfile.ZipFile) -> str | None:
         read.append(archive.filename)
