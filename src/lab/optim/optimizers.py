@@ -130,7 +130,7 @@ class LBFGS(optim.LBFGS):
         params = list(params)
         with torch.no_grad():  # torch flattens gradients by `view`, and they are laid out as their parameters are
             for p in params:
-                p.set_(p.contiguous())
+                p.set_(p.contiguous())  # type: ignore[call-overload]
         super().__init__(
             params,
             lr,
