@@ -21,7 +21,7 @@ Task = Literal["auto", "classification", "regression"]
 # Columns by name, in order: `number`, `boolean`, or the categories of a column of strings. Plain, for checkpoints
 Schema = dict[str, str | list[str]]
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # strings that stand for no value
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # words that stand for no value
 MAX_CATEGORIES = 50  # of a column that is one-hot encoded
 MAX_INTEGER_CLASSES = 20  # different whole numbers that task=auto still takes for classes
 
@@ -105,7 +105,7 @@ def infer_schema(
         if isinstance(kind, list) and len(kind) > MAX_CATEGORIES:
             dropped = [n if n.isidentifier() else f'"{n}"' for n in (*drop, column)]  # Hydra wants others quoted
             raise UserError(
-                f"column {column} of {name} holds {len(kind)} different strings, such as {kind[0]!r}; at most"
+                f"column {column} of {name} holds {len(kind)} different words, such as {kind[0]!r}; at most"
                 f" {MAX_CATEGORIES} become features\nleave it out: 'data.drop=[{','.join(dropped)}]'"
             )
     if not schema:
@@ -209,7 +209,7 @@ def _infer_classes(column: pl.Series, task: Task, name: str) -> list[str] | None
     if task == "regression":
         if column.dtype == pl.String:
             raise UserError(
-                f"data.target={column.name} holds strings in {name}, such as {values[0]!r}, and data.task=regression"
+                f"data.target={column.name} holds words in {name}, such as {values[0]!r}, and data.task=regression"
                 " needs numbers: use data.task=classification or another target"
             )
         return None

@@ -143,6 +143,7 @@ def train(
         warnings.filterwarnings("ignore", "The 'train_dataloader' does not have many workers")
         warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
         warnings.filterwarnings("ignore", "You are using the `dataloader_iter` step flavor")
+        warnings.filterwarnings("ignore", "Found `dataloader_iter` argument in the `training_step`")
         trainer.fit(net, ckpt_path=last if last.exists() else None, **given)
     return [*net.seen, nn.utils.parameters_to_vector(net.parameters()).detach()]
 
