@@ -55,7 +55,7 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     if config is None:
         return None
     # Interpolations are resolved once, here: what is looked at is what is built
-    plain = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+    plain: Any = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     for target in targets(plain):
         _check_arguments(target, kwargs if target is plain else {})
     if kwargs:  # Hydra would make configs of some of them, such as of a callback that is a dataclass
