@@ -218,7 +218,7 @@ class Combined(Rows):
     """Takes from two loaders at once."""
 
     def combined(self, mode: Any, shuffle: bool = False) -> Any:
-        loaders: dict[str, Any] = {"a": DataLoader([x for x, _ in rows(40)], 8, shuffle)}  # type: ignore[arg-type]
+        loaders: dict[str, Any] = {"a": DataLoader([x for x, _ in rows(40)], batch_size=8, shuffle=shuffle)}  # type: ignore[arg-type]
         return CombinedLoader(loaders | {"b": DataLoader([x for x, _ in rows(24, 1)], batch_size=6)}, mode)  # type: ignore[arg-type]
 
     def train_dataloader(self) -> Any:
