@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 
@@ -31,11 +32,11 @@ train: setup ## train: make train ARGS="model=mlp data=mnist"
 
 .PHONY: test
 test: setup ## the tests that take minutes at most
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: test-all
 test-all: setup ## every test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: lint
 lint: setup ## check style, formatting, and which room imports which

@@ -101,7 +101,7 @@ def test_a_run_of_lightning_s_demo_is_exported(to: str, suffix: str, boring: Pat
 
 def test_a_run_of_lightning_s_demo_is_evaluated(boring: Path) -> None:
     evaluate.main([f"run={boring}", "checkpoint=last"])
-    assert (boring / "evaluation-boring.json").is_file()
+    assert (boring / "evaluation-boring-last.json").is_file()
 
 
 def test_runs_without_an_objective_are_compared(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_a_job_that_breaks_a_constraint_is_no_winner(tmp_path: Path) -> None:
     for number, (acc, parameters, width) in enumerate([(0.9, 500, 1), (0.7, 100, 1), (0.85, 50, 4), (0.8, 50, 2)]):
         hydra = tmp_path / str(number) / ".hydra"
         hydra.mkdir(parents=True)
-        (hydra / "config.yaml").write_text(f"model: {{width: {width}}}")
+        (hydra / "config.yaml").write_text(f"model: {{width: {width}}}\noptimizer: {{lr: {acc}}}")
         (hydra / "overrides.yaml").write_text(f"[seed=0, model.width={width}, optimizer.lr={acc}]")
         (hydra.parent / "run.json").write_text('{"status": "completed"}')
         (hydra.parent / "metrics.json").write_text(json.dumps({"val/acc": acc, "cost/parameters": parameters}))

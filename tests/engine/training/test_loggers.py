@@ -68,7 +68,7 @@ def rows(path: Path) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if "per_second" not in name} for row in found]
 
 
-@pytest.mark.parametrize("model", [MLP, GAN], ids=["mlp", "gan"])
+@pytest.mark.parametrize("model", [MLP, pytest.param(GAN, marks=pytest.mark.slow)], ids=["mlp", "gan"])
 def test_a_resumed_run_goes_on_in_its_csv_file(
     model: list[str], cfg: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

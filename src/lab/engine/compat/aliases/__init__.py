@@ -19,8 +19,8 @@ def import_foreign(name: str) -> ModuleType:
     By a folder in `sys.path`, which spawned processes take over: workers of a DataLoader import such modules, too.
     """
     folder = str(Path(__file__).parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # before a `lightning` that is installed
+    if sys.path[0] != folder:  # before a `lightning` that is installed
+        sys.path[:] = [folder, *(path for path in sys.path if path != folder)]
     return import_module(name)
 
 
