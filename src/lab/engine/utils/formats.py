@@ -6,8 +6,9 @@ from typing import Any
 
 from lab.engine.utils.errors import UserError
 
-FORMAT = 3
-READERS = {None: "3b74302", 2: "ed1b022"}  # commits that read older formats; the first files had no number
+FORMAT = 4
+# Commits that read older formats; the first files had no number
+READERS = {None: "3b74302", 2: "ed1b022", 3: "57d58bc"}
 
 
 def check_format(content: Mapping[str, Any], path: Path) -> None:
