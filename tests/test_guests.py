@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -48,6 +49,78 @@ DATA = {
         for name in ("Rows", "ManyRows", "Combined", "Streams", "Collated", "Dicts", "Images")
     },
 }
+# Guests that import `lightning`, in the three ways that its packages do
+OF_LIGHTNING = {
+    "whole": """
+        import lightning as L
+        import torch
+        from torch.utils.data import DataLoader, TensorDataset
+
+
+        class Net(L.LightningModule):
+            def __init__(self, hidden=8):
+                super().__init__()
+                self.save_hyperparameters()
+                self.net = torch.nn.Sequential(torch.nn.Linear(4, hidden), torch.nn.Linear(hidden, 1))
+
+            def forward(self, x):
+                return self.net(x)
+
+            def step(self, batch, name):
+                x, y = batch
+                loss = torch.nn.functional.mse_loss(self(x), y)
+                self.log(name, loss)
+                return loss
+
+            def training_step(self, batch, batch_idx):
+                return self.step(batch, "train_loss")
+
+            def validation_step(self, batch, batch_idx):
+                self.step(batch, "val_loss")
+
+            def test_step(self, batch, batch_idx):
+                self.step(batch, "test_loss")
+
+            def configure_optimizers(self):
+                return torch.optim.Adam(self.parameters())
+
+
+        class Rows(L.LightningDataModule):
+            def loader(self, seed, shuffle=False):
+                x = torch.randn(20, 4, generator=torch.Generator().manual_seed(seed))
+                return DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), 4, shuffle)
+
+            def train_dataloader(self):
+                return self.loader(0, True)
+
+            def val_dataloader(self):
+                return self.loader(1)
+
+            def test_dataloader(self):
+                return self.loader(2)
+    """,
+    "parts": """
+        from lightning import pytorch as pl
+        from lightning.pytorch.callbacks import EarlyStopping
+        from lightning.pytorch.utilities import rank_zero_only
+
+        from guests.whole import Net as Whole
+
+
+        class Net(Whole):
+            def __init__(self):
+                super().__init__(6)
+                assert issubclass(Whole, pl.LightningModule)
+
+
+        class Patience(EarlyStopping):
+            @rank_zero_only
+            def on_train_end(self, trainer, pl_module):
+                assert isinstance(trainer, pl.Trainer)
+    """,
+}
+MODELS |= {"whole": "_target_: guests.whole.Net", "parts": "_target_: guests.parts.Net"}
+DATA |= {"whole": "_target_: guests.whole.Rows"}
 MNIST = Path(os.environ.get("MNIST_MIRROR", "none").removeprefix("file://"))
 VERBS = ("train", "resume", "evaluate", "predict", "export", "sweep", "compare")
 SPEED = {"cost/seconds", "train/samples_per_second"}
@@ -116,6 +189,10 @@ GUESTS = {
     "early_stopping": Guest(
         f"model=Net data=Rows +callbacks.stop={{_target_:guests.Patience,monitor:val_loss,patience:2}} {OWN}"
     ),
+    "import_lightning": Guest(f"model=whole data=whole {OWN}"),
+    "from_lightning": Guest(
+        f"model=parts data=whole +callbacks.stop={{_target_:guests.parts.Patience,monitor:val_loss}} {OWN}"
+    ),
     "dataclass_callback": Guest("model=Net data=Rows +callbacks.counter={_target_:guests.Counter,every:3}"),
     "checkpoints": Guest(
         "model=Net data=Rows +callbacks.other={_target_:pytorch_lightning.callbacks.ModelCheckpoint,"
@@ -133,6 +210,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "src" / "guests").mkdir()
     shutil.copy(ROOT / "tests" / "guests.py", folder / "src" / "guests" / "__init__.py")
+    for name, text in OF_LIGHTNING.items():
+        (folder / "src" / "guests" / f"{name}.py").write_text(textwrap.dedent(text))
     for group, nodes in (("model", MODELS), ("data", DATA)):
         for name, node in nodes.items():
             own = "defaults: [override /data: null]\n" if name in ("own_loaders", "transformer", "lstm") else ""
@@ -155,7 +234,7 @@ def run(checkout: Path) -> Iterator[Run]:
     """Runs a script of the checkout, in a process of its own that need not import torch first."""
     environment = {"PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "zygote.py")],
+        [sys.executable, "-P", str(ROOT / "tests" / "zygote.py")],  # whose folder holds the text of `guests`
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
