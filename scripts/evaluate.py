@@ -46,6 +46,7 @@ def main(argv: list[str]) -> None:
     for metric, value in metrics.items():
         table.add_row(metric, f"{value:.4f}")
     Console().print(table)
+    name = name.replace("/", "-")  # of a choice in a folder
     file = f"evaluation-{name}.json" if which == "best" else f"evaluation-{name}-{path.stem}.json"
     run.save_metrics(metrics, file)
     print(f"written to {run.dir / file}")

@@ -183,6 +183,9 @@ EXPERIMENTS: dict[str, list[tuple[Any, ...]]] = {
         ("logger: {tensorboard: {settings: {base_url: SERVER}}}", "logger.tensorboard.settings.base_url"),
         ("logger: {tensorboard: {comment: 'sqlite:////tmp/other.db'}}", "logger.tensorboard.comment"),
         ("logger: {tensorboard: {comment: 'SERVER/sqlite:///mlflow.db'}}", "logger.tensorboard.comment"),
+        ("logger: {tensorboard: {comment: 'sqlite:////elsewhere.db?x=/mlflow.db'}}", "logger.tensorboard.comment"),
+        ("logger: {tensorboard: {sub_dir: ../../elsewhere}}", "logger.tensorboard.sub_dir"),
+        ("logger: {tensorboard: {root_dir: /elsewhere}}", "logger.tensorboard.root_dir"),
         ("evil: SERVER\nlogger: {tensorboard: {comment: '${evil}'}}", "logger.tensorboard.comment"),
     ],
     "what cannot be resolved yet": [

@@ -198,7 +198,8 @@ class TensorDataModule(pl.LightningDataModule):
                 f"{self.source} is not the file that this run was trained on: its content has changed\n"
                 "put it back as it was, or begin a new run"
             )
-        self.restore(state_dict["preparation"])
+        if preparation := state_dict.get("preparation"):
+            self.restore(preparation)
 
     @abstractmethod
     def load(self) -> dict[str, Batch]:

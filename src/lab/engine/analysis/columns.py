@@ -1,4 +1,4 @@
-"""Finds where configs differ, in the pairs of a command line.
+"""Finds where configs differ, as overrides of a command line.
 
 A choice such as `model=lenet` changes many keys. Where runs have different classes at a place of the config, that place
 is what differs (`model`), and the keys below it are compared among runs of the same class only.
@@ -15,7 +15,7 @@ from lab.engine.config.identity import ABSENT, comparable
 from lab.engine.utils.files import read_yaml
 from lab.engine.utils.paths import CONFIGS
 
-DERIVED = ("dims", "objective")  # the data's and the model's own pairs
+DERIVED = ("dims", "objective")  # the data's and the model's own keys
 
 
 def columns(runs: Sequence[RunRecord]) -> list[str]:
@@ -79,7 +79,7 @@ def values_by_key(runs: Sequence[RunRecord], keys: Sequence[str]) -> list[dict[s
 
 
 def label(values: dict[str, Any], keys: Sequence[str]) -> str:
-    """Returns such as `lr=0.001 model=lenet`: values at `keys`, whose last pairs stand for them where that is clear."""
+    """Returns such as `lr=0.001 model=lenet`: values at `keys`, whose last names stand for them where that is clear."""
     lasts = [key.rpartition(".")[2] for key in keys]
     pairs = [last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)]
     return " ".join(f"{word}={text(values[key])}" for word, key in zip(pairs, keys, strict=True) if key in values)

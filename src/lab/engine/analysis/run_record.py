@@ -25,7 +25,7 @@ class RunRecord:
 
     dir: Path
     config: dict[str, Any]  # as it was saved, interpolations unresolved
-    overrides: list[str]  # directories of its command line
+    overrides: list[str]  # the raw overrides of its command line
     metadata: dict[str, Any]  # run.json
     metrics: dict[str, float]  # metrics.json
     sweep: dict[str, Any]  # sweep.json of the sweep that it is a job of

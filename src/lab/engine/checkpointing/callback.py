@@ -146,7 +146,7 @@ class Checkpoint(callbacks.Checkpoint):
             link_checkpoint(path, self.dirpath / "best.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_scores": self.best_scores}
+        return {"best_scores": self.best_scores, "monitor": self.monitor, "sign": self.sign}
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -159,7 +159,9 @@ class Checkpoint(callbacks.Checkpoint):
     ) -> None:
         if trainer.state.fn == "fit":
             self.metrics = checkpoint.get("metrics", {})
-            self.best_scores = checkpoint["callbacks"].get(self.state_key, self.state_dict())["best_scores"]
+            state = checkpoint["callbacks"].get(self.state_key, {})
+            if (state.get("monitor"), state.get("sign")) == (self.monitor, self.sign):  # else the scores are of another
+                self.best_scores = state["best_scores"]
             if trainer.is_global_zero:  # a kill may have come after the file was written and before it was linked
                 self._link(Path(str(trainer.ckpt_path)), checkpoint["global_step"])
             states = checkpoint.get("random", [])

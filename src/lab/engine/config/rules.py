@@ -13,6 +13,9 @@ from lab.engine.utils.errors import UserError
 SCHEDULER = "scheduler.scheduler"
 
 
+VALIDATION = ("val/", "val_")  # how metrics of validation begin, ours and most people's
+
+
 def extras(cfg: DictConfig) -> None:
     """Refuses a logger whose package is not installed."""
     for name in ("wandb", "mlflow"):
@@ -52,7 +55,7 @@ def precision(cfg: DictConfig) -> None:
 def shared_batch(cfg: DictConfig) -> None:
     """Refuses a batch of 127 samples for two processes, which share it in equal parts."""
     size, samples, ranks = _int(cfg, "data.batch_size"), _num_samples(cfg), processes(cfg)
-    if not str(get(cfg, "data._target_")).startswith("lab.data.") or size is None or ranks is None:
+    if get(cfg, "data.shuffle_seed") is None or size is None or ranks is None:  # else each rank has its own batches
         return
     # More than there are means all of them. How many a file has is not known here; nobody means so large a batch.
     size = min(size, samples or (size if size <= 2**16 else ranks))
@@ -121,9 +124,11 @@ def validation(cfg: DictConfig) -> None:
     every, epochs, interval, limit = (get(cfg, f"trainer.{key}") for key in keys)
     if every is None and not isinstance(interval, int | str) and "check_val_every_n_epoch" in cfg.trainer:
         raise UserError("trainer.check_val_every_n_epoch=null: then trainer.val_check_interval must count batches")
-    monitor, looks = str(get(cfg, "scheduler.monitor")), get(cfg, "scheduler.frequency") or 1
-    by_epoch = monitor.startswith(("val/", "val_")) and get(cfg, "scheduler.interval") != "step"
-    if by_epoch and "check_val_every_n_epoch" in cfg.trainer and (every is None or looks % every):
+    monitor, frequency = str(get(cfg, "scheduler.monitor")), get(cfg, "scheduler.frequency")
+    looks, by_validation = frequency or 1, monitor.startswith(VALIDATION)
+    by_epoch = monitor != "None" and get(cfg, "scheduler.interval") != "step"
+    never = every is None and (by_validation or frequency is None)
+    if by_epoch and "check_val_every_n_epoch" in cfg.trainer and (never or (by_validation and looks % every)):
         remedy = f"frequency={every}" if every else "interval=step, and frequency counts batches"
         raise UserError(
             f"scheduler.frequency={looks}: the scheduler asks for {monitor} every {looks} epochs, and"
@@ -134,7 +139,7 @@ def validation(cfg: DictConfig) -> None:
         cause = f"trainer.check_val_every_n_epoch={every}, max_epochs={epochs}"
     for key, node in _monitors(cfg) if cause else []:
         # a run without validation keeps its last checkpoint
-        if "Checkpoint" not in str(node.get("_target_")) and str(get(node, "monitor")).startswith("val/"):
+        if "Checkpoint" not in str(node.get("_target_")) and str(get(node, "monitor")).startswith(VALIDATION):
             drop = "scheduler=none" if key == "scheduler" else f"{key}=null"
             raise UserError(f"{key} monitors {get(node, 'monitor')}, and {cause} leaves out validation: {drop}")
     samples, size = _num_samples(cfg), _int(cfg, "data.batch_size")

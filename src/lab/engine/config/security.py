@@ -47,7 +47,7 @@ CHECKED_GROUPS = ["hydra", "callbacks", "logger", "paths", "sweep", "trainer"]
 DESTINATIONS = ("dirpath", "save_dir", "default_root_dir")  # where Lightning's classes write
 
 PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@
-ADDRESS = re.compile(r"(?<![\w+.-])(?!file:|sqlite:///\S*/mlflow\.db$)[a-z][\w+.-]*://\S+", re.IGNORECASE)
+ADDRESS = re.compile(r"(?<![\w+.-])(?!sqlite:///[^\s?#]*/mlflow\.db$)[a-z][\w+.-]*://\S+", re.IGNORECASE)
 
 
 def authorize(config: DictConfig, overrides: Sequence[str] = (), trusted: Sequence[str] | None = None) -> None:
@@ -128,10 +128,13 @@ def _check_destination(key: str, value: Any, run_dir: str) -> None:
     if key == "sweep.name" and "/" in str(value):
         raise UserError(f"{key}={value}: a name, which a directory is called by, holds no /")
     inside = value is None or f"{os.path.abspath(str(value))}/".startswith(f"{os.path.abspath(run_dir)}/")
-    if re.split(r"[.\[]", key)[-1] in DESTINATIONS and not inside:
+    name, of_logger = re.split(r"[.\[]", key)[-1], is_under(key, ["logger"])
+    is_destination = name in DESTINATIONS or (of_logger and name in ("artifact_location", "dir", "root_dir"))
+    if (is_destination and not inside) or (of_logger and ".." in str(value).split("/")):
         raise UserError(f"{key}={value}: a file may say ${{paths.run_dir}}/… alone; or give it on the command line")
     address = ADDRESS.search(str(value)) if is_under(key, ["logger"]) else None  # which is sent the service's token
-    if address and not any(address[0] in path.read_text() for path in CONFIGS.glob("logger/*.yaml")):
+    known = (str(text) for path in CONFIGS.glob("logger/*.yaml") for _, text in values(read_yaml(path)))
+    if address and address[0] not in {found for text in known for found in ADDRESS.findall(text)}:
         raise UserError(
             f"{key}={value}: no file says where a logger sends to but those of configs/logger: write it there,"
             " or give it on the command line, also when a run or sweep is resumed"

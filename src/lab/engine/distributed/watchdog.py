@@ -93,7 +93,7 @@ class Watchdog(pl.Callback):
         while self._read_cause() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         cause = self.record_cause(mine)
-        if cause == mine:
+        if cause.startswith(f"rank {self._rank} failed first:"):  # perhaps as its error was before it was explained
             return None
         if signum := _signal(cause):
             return Preempted(signum)

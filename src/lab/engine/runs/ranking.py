@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 
 class Ranked(Protocol):
-    """Is what a run says of itself, however it was read."""
+    """Is a run, open or read from its files."""
 
     @property
     def dir(self) -> Path: ...

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from pathlib import Path
+from shlex import quote
 from statistics import fmean, mean
 from typing import Any
 
@@ -64,7 +65,7 @@ def write_best(sweep: Sweep) -> Path | None:
     log.info("train it: %s", command)
     if not best[0].saved.test:
         for run in best:
-            log.info("test it: python scripts/evaluate.py run=%s", run.dir)
+            log.info("test it: python scripts/evaluate.py run=%s", quote(str(run.dir)))
     return path
 
 

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,25 +47,25 @@ def ended_with_run(loggers: Sequence[base.Logger]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        try:
-            _end(loggers, before, "preempted" if isinstance(error, Preempted) else "failed")
-        except Exception as second:  # the first error is the one to report
-            log.warning("a logger could not be ended: %s: %s", type(second).__name__, second)
+        _end(loggers, before, "preempted" if isinstance(error, Preempted) else "failed")
         raise
     _end(loggers, before, "completed")
 
 
 def _end(loggers: Sequence[base.Logger], before: Sequence[Any], status: str) -> None:
-    for logger in loggers:
-        if hasattr(logger, "end_run"):
-            logger.end_run(status)
-    wandb_run, mlflow_run = _open_runs()
-    if wandb_run is not None and wandb_run not in before:
-        if status == "preempted":
-            wandb_run.mark_preempting()
-        wandb_run.finish(exit_code=int(status != "completed"))
-    if mlflow_run is not None and mlflow_run not in before:
-        sys.modules["mlflow"].end_run(MLFLOW_STATUS[status])
+    """Ends each of them, with a warning for one that fails: what the run itself ended with is what counts."""
+    wandb_run, mlflow_run = (run if run not in before else None for run in _open_runs())
+    ends = [partial(logger.end_run, status) for logger in loggers if hasattr(logger, "end_run")]
+    if wandb_run is not None:
+        ends += [wandb_run.mark_preempting] * (status == "preempted")
+        ends.append(partial(wandb_run.finish, exit_code=int(status != "completed")))
+    if mlflow_run is not None:
+        ends.append(partial(sys.modules["mlflow"].end_run, MLFLOW_STATUS[status]))
+    for end in ends:
+        try:
+            end()
+        except Exception as error:
+            log.warning("a logger could not be ended: %s: %s", type(error).__name__, error)
 
 
 def _open_runs() -> tuple[Any, Any]:

@@ -50,7 +50,7 @@ class TrainMetrics(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        for name, value in outputs.items():  # empty for a step that was skipped
+        for name, value in (outputs or {}).items():  # nothing for a step that was skipped
             if not (isinstance(value, Tensor) and value.is_floating_point() and value.numel() == 1):
                 continue
             if name in self._sums:
@@ -82,7 +82,8 @@ class TrainMetrics(pl.Callback):
 
     def _means(self, trainer: pl.Trainer) -> dict[str, float]:
         """Returns the averages since the last line, over all ranks."""
-        means = torch.stack([value.reshape(()) / self._counts[name] for name, value in self._sums.items()])
+        device = trainer.strategy.root_device
+        means = torch.stack([value.reshape(()).to(device) / self._counts[name] for name, value in self._sums.items()])
         means = trainer.strategy.reduce(means, reduce_op="mean")
         values = dict(zip((f"train/{name}" for name in self._sums), means.tolist(), strict=True))  # type: ignore[union-attr]
         if "train/loss" in values:
