@@ -1,7 +1,7 @@
 """Which run won, and by how much: python scripts/compare.py [DIR …] [baseline=NAME] [metric=test/acc] [out=FOLDER]
 
 DIR             run directories, sweep directories, folders above them, or latest; without one, the newest sweep
-baseline=NAME   a group of the table, or argv that only its name has: the others are tested against it, seed by seed
+baseline=NAME   a group of the table, or words that only its name has: the others are tested against it, seed by seed
 metric=NAME     what to sort by and to test, with mode=min or max; without it the objective
 out=FOLDER      writes table.csv, runs.csv, curves.csv, table.md, table.tex, and report.html, a page with figures
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Splits the argv into places and arguments: a word is a place where one is there, or where it holds no `=`."""
+    """Splits a command line into directories and `key=value` arguments; an existing path is one even with a `=`."""
     places, asked = [], dict[str, str]()
     for word in argv:
         name, equals, value = word.partition("=")
