@@ -1,4 +1,4 @@
-"""What the template costs over a hand-written loop, and what its data path gains: python benchmarks/overhead.py
+"""Measures the template's cost over a hand-written loop, and its data path's gain: python benchmarks/overhead.py
 
 Everything is measured in pairs, in turn, in one process: a machine whose speed drifts slows both sides of a pair.
 """
@@ -36,7 +36,7 @@ from lab.engine.utils.paths import ROOT
 
 
 class EpochClock(pl.Callback):
-    """Seconds from each training epoch's start to the next one's: steps, logging, validation, checkpoints."""
+    """Measures from each training epoch's start to the next one's: steps, logging, validation, checkpoints."""
 
     def __init__(self) -> None:
         self.starts: list[float] = []
@@ -49,7 +49,7 @@ class EpochClock(pl.Callback):
 
 
 def template_epochs(cfg: DictConfig) -> list[float]:
-    """Seconds of each epoch of the full template."""
+    """Returns the seconds of each epoch of the full template."""
     clock = EpochClock()
     model, data, trainer = build(cfg, callbacks=[clock])
     trainer.fit(model, datamodule=data)
@@ -57,8 +57,8 @@ def template_epochs(cfg: DictConfig) -> list[float]:
 
 
 def plain_epochs(cfg: DictConfig) -> list[float]:
-    """Seconds of each epoch of what one writes by hand: the same network, batches, optimizer, schedule and validation
-    over normalised tensors in memory; no logging, no checkpoint.
+    """Returns the seconds of each epoch of a hand-written loop: the same network, batches, optimizer, schedule and
+    validation over normalised tensors in memory; no logging, no checkpoint.
     """
     model, data, _ = build(cfg)
     data.prepare_data()
@@ -114,7 +114,7 @@ def trainer_tax(name: str, pairs: int, data_dir: str) -> None:
 
 
 def data_path(pairs: int, data_dir: str) -> None:
-    """Batches a second of our loader and of a DataLoader over torchvision's MNIST with the usual transforms."""
+    """Prints batches a second of our loader and of a DataLoader over torchvision's MNIST with the usual transforms."""
     cfg = composed("data=mnist", data_dir=data_dir)
     data = instantiate(cfg.data)
     data.prepare_data()
@@ -138,7 +138,7 @@ def data_path(pairs: int, data_dir: str) -> None:
 
 
 def sampling(pairs: int, length: int = 256) -> None:
-    """Seconds that a GPT of four layers needs for `length` tokens, with its cache of keys and values and without."""
+    """Prints the seconds of a GPT of four layers for `length` tokens, with its cache of keys and values and without."""
     overrides = ["model=gpt", "model.embed_dim=128", "model.num_layers=4", "data=text", f"data.context_length={length}"]
     cfg = composed(*overrides, data_dir="")
     model = instantiate(cfg.model)
@@ -158,7 +158,7 @@ def sampling(pairs: int, length: int = 256) -> None:
 
 
 def saving(pairs: int) -> None:
-    """Seconds that a checkpoint of 100 MB takes to write, by ours, which waits for the disk, and by Lightning's."""
+    """Prints the seconds to write a checkpoint of 100 MB by our writer, which waits for the disk, and Lightning's."""
     state = {f"layer{i}": torch.randn(1024, 1024) for i in range(25)}
     theirs = TorchCheckpointIO()
     with tempfile.TemporaryDirectory(dir=ROOT / "logs") as folder:  # where runs are, not where /tmp may be memory
@@ -180,8 +180,8 @@ def saving(pairs: int) -> None:
 
 
 def bookkeeping(name: str, pairs: int, data_dir: str) -> None:
-    """The share of an epoch that goes into being able to stop and to resume to the bit: the point between two batches,
-    and what a checkpoint holds beyond Lightning's.
+    """Prints the share of an epoch that stopping and exact resuming cost: the point between two batches, and what a
+    checkpoint holds beyond Lightning's.
     """
     with tempfile.TemporaryDirectory() as run_dir:
         cfg = composed(f"model={name}", "data=mnist", "trainer=cpu", f"paths.run_dir={run_dir}", data_dir=data_dir)
@@ -211,7 +211,7 @@ print(time.perf_counter() - start)
 
 
 def opening(pairs: int) -> None:
-    """Seconds from a run's directory to its model, in a fresh process that has imported torch and Lightning."""
+    """Prints the seconds from a run's directory to its model, in a fresh process with torch and Lightning imported."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = ["trainer.max_epochs=1", "data.num_samples=600", "data.num_val=100"]
         train = [sys.executable, str(ROOT / "src" / "train.py"), *overrides, f"paths.log_dir={folder}"]
@@ -234,7 +234,7 @@ def opening(pairs: int) -> None:
 
 
 def composed(*overrides: str, data_dir: str) -> DictConfig:
-    """The config that `overrides` make."""
+    """Composes the config that `overrides` make."""
     return compose([*overrides, *([f"paths.data_dir={data_dir}"] if data_dir else [])])
 
 

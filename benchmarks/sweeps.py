@@ -1,4 +1,4 @@
-"""What sweeps cost and save:
+"""Measures what sweeps cost and save:
 
 python benchmarks/sweeps.py pruning      epochs that ASHA spends against a random search without pruning
 python benchmarks/sweeps.py throughput   short trials a minute in one process, against a process for each
@@ -30,7 +30,7 @@ WITHIN = 5e-4  # 0.05 points of accuracy
 
 
 def train(*overrides: str, timeout: float = 7200) -> float:
-    """Seconds that a command line takes."""
+    """Runs a command line, and returns its seconds."""
     start = time.perf_counter()
     done = subprocess.run(
         [*TRAIN, *overrides], capture_output=True, text=True, timeout=timeout, check=False, env=ONE_THREAD
@@ -41,7 +41,7 @@ def train(*overrides: str, timeout: float = 7200) -> float:
 
 
 def pruning(paths: list[str], repeats: int, trials: int, epochs: int, jobs: int) -> None:
-    """For one search space on MNIST, configs/sweep/lenet.yaml: the same draws, once trained to the end, once pruned."""
+    """Compares pruned sweeps with unpruned ones of the same draws, from configs/sweep/lenet.yaml on MNIST."""
     # An epoch is a tenth of MNIST; four times the width would take most of the time, and never wins by much
     space = ["sweep=lenet", "model.width=1,2", "hydra/sweeper/sampler=random", f"hydra.sweeper.n_trials={trials}"]
     length = [f"trainer.max_epochs={epochs}", "trainer.limit_train_batches=0.1", "test=false", *QUIET]
@@ -71,7 +71,7 @@ def pruning(paths: list[str], repeats: int, trials: int, epochs: int, jobs: int)
 
 
 def search(runs: list[Run], name: str) -> tuple[float, float]:
-    """The epochs that a search took, and the best val/acc that it found; its curve is printed."""
+    """Returns the epochs that a search took and the best val/acc that it found; prints its curve."""
     curve, top, spent = [], 0.0, 0.0
     for run in runs:
         spent += run.metrics["cost/epochs"]
@@ -85,7 +85,7 @@ def search(runs: list[Run], name: str) -> tuple[float, float]:
 
 
 def throughput(paths: list[str], repeats: int, trials: int) -> None:
-    """Short trials of one sweep, against a process for each of them, in turn."""
+    """Compares short trials of one sweep with a process for each of them, in turn."""
     reused, fresh = [], []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +100,7 @@ def throughput(paths: list[str], repeats: int, trials: int) -> None:
 
 
 def memory(paths: list[str], jobs: int) -> None:
-    """Resident memory of one process after each job."""
+    """Prints the resident memory of one process after each job."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [*SHORT, "model=lenet", f"paths.log_dir={folder}", *paths]
         process = subprocess.Popen(
@@ -122,7 +122,7 @@ def memory(paths: list[str], jobs: int) -> None:
 
 
 def comparing(paths: list[str], repeats: int, runs: int) -> None:
-    """Seconds of scripts/compare.py over many recorded runs, its page included."""
+    """Prints the seconds of scripts/compare.py over many recorded runs, its page included."""
     with tempfile.TemporaryDirectory() as folder:
         train("model=mlp", "trainer.max_epochs=20", f"paths.log_dir={folder}", *paths)
         recorded = (Path(folder) / "latest").resolve()

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Splits a command line into places and arguments: a word without `=`, or of a path that exists, is a place."""
+    """Splits a command line into directories and `key=value` arguments; an existing path is one even with a `=`."""
     places, asked = [], dict[str, str]()
     for word in argv:
         name, equals, value = word.partition("=")

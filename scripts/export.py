@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
 
 
 def target(run: Run, to: str, out: str) -> tuple[str, Path]:
-    """What to write and where; the one says the other."""
+    """Returns the format and the path to write; either may be left out, and follows from the other."""
     to = to or next((name for name, suffix in SUFFIXES.items() if out.endswith(suffix)), "")
     if to not in SUFFIXES:
         given = f"to={to}: no such choice{nearest(to, SUFFIXES)}" if to else "to= has no value"

@@ -26,20 +26,20 @@ HEADER = ["| command | measured (mean ± sd) | expected | seeds | time | source 
 
 @dataclass(frozen=True)
 class Expectation:
-    """One figure that an experiment's header promises: `expected: METRIC >= BOUND`, or `<=`."""
+    """Holds a bound on a metric, from an experiment's header: `expected: METRIC >= BOUND`, or `<=`."""
 
     metric: str
     relation: str
     bound: float
 
     def holds(self, value: float) -> bool:
-        """Whether `value` keeps the promise."""
+        """Tells whether `value` keeps the bound."""
         return value >= self.bound if self.relation == ">=" else value <= self.bound
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment's header says.
+    """Holds the contents of an experiment's header.
 
     Args:
         expectations: its lines `expected: METRIC >= BOUND`.
@@ -53,7 +53,7 @@ class Experiment:
 
     @classmethod
     def read(cls, path: Path) -> "Experiment":
-        """The header of the file at `path`."""
+        """Reads the header of the file at `path`."""
         text = path.read_text()
         expected = re.findall(r"^# expected: (\S+) (>=|<=) (\S+)$", text, flags=re.M)
         source = re.search(r"^# source: +(.+)$", text, flags=re.M)
@@ -67,7 +67,7 @@ class Experiment:
 
 
 def measure(name: str, seed: int, overrides: list[str], timeout: float, jobs: int) -> tuple[Run, float]:
-    """Trains one experiment in a process of its own; its run and its wall time in seconds, imports included."""
+    """Trains one experiment in a process of its own; returns its run and its wall time in seconds, with imports."""
     start = time.perf_counter()
     environment = dict(os.environ)
     if jobs > 1:  # threads that fight over a core are slower by far than fewer of them
@@ -130,7 +130,7 @@ def main() -> None:
 def summarize(
     name: str, experiment: Experiment, metrics: list[dict[str, float]], seconds: list[float]
 ) -> tuple[str, bool]:
-    """A row of the table, and whether every promise was kept."""
+    """Returns a row of the table, and whether every bound was kept."""
     measured, kept = [], True
     for expectation in experiment.expectations:
         if any(expectation.metric not in run for run in metrics):

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def compare(old: Run, new: Run, tolerance: float) -> int:
-    """Prints then, now and the difference of every figure; 0 where all that count are equal, else 1."""
+    """Prints every metric then and now, and the difference; returns 0 if all but speeds are equal, else 1."""
     from rich.console import Console
     from rich.table import Table
 
@@ -72,7 +72,7 @@ def compare(old: Run, new: Run, tolerance: float) -> int:
 
 
 def same(then: float | None, now: float | None, tolerance: float) -> bool:
-    """Whether two figures agree; what is missing on one side does not, what is no number on both does."""
+    """Tells whether two metrics agree: a missing one agrees with none, NaN with NaN."""
     if then is None or now is None:
         return False
     return then == now or abs(then - now) <= tolerance or (math.isnan(then) and math.isnan(now))

@@ -1,4 +1,4 @@
-"""Launches one fresh process for each job, so many at a time as this machine has slots: hydra/launcher=gpu_pool."""
+"""Launches a fresh process for each job, as many at a time as this machine has slots: hydra/launcher=gpu_pool."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -23,7 +23,7 @@ class GridSweeper(Sweeper):
     kind = "grid"
 
     def __init__(self, params: Mapping[str, Any] | None = None, max_batch_size: PositiveInt | None = None) -> None:
-        pass  # they are read from the config, which for a sweep that goes on is what it recorded
+        pass  # the arguments are read from the config, which for a resumed sweep is the recorded one
 
     def run(self, overrides: list[str]) -> None:
         params = params_to_overrides(self.sweeper_config["params"] or {})
@@ -34,7 +34,7 @@ class GridSweeper(Sweeper):
             self.launch({number: jobs[number] for number in range(first, min(first + size, len(jobs)))})
 
     def _planned(self, overrides: list[str]) -> list[list[str]]:
-        """Returns the overrides of each job: a sweep that goes on keeps to its numbers, whatever the order is now."""
+        """Returns the overrides of each job; a resumed sweep keeps the numbers of its jobs, whatever the order now."""
         parsed = parse(overrides)
         planned = self.directory.metadata.get("jobs")
         if planned is None:
@@ -45,6 +45,6 @@ class GridSweeper(Sweeper):
                 values[key] = [key if one.is_delete() else f"{key}={text}" for text in texts]
             planned = [list(job) for job in product(*values.values())]
             self.directory.update(jobs=planned)
-        # Where datasets and runs are may have changed since
+        # The directories of datasets and runs may have changed since
         moved = {o.key_or_group: o.input_line or "" for o in parsed if o.key_or_group.startswith("paths.")}
         return [[moved.get(override_key(o), o) for o in check_stored(self.directory, job)] for job in planned]

@@ -4,4 +4,4 @@ from lab.engine.sweeps.search import Search
 
 
 class OptunaSweeper(Search):
-    """Is what Hydra finds by this name; see `lab.engine.sweeps.search`."""
+    """Is the class that Hydra finds by this name; see `lab.engine.sweeps.search`."""

@@ -1,4 +1,4 @@
-"""lab: a research template on Hydra and PyTorch Lightning."""
+"""Exposes the public names of lab, a research template on Hydra and PyTorch Lightning."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,1 +1,1 @@
-"""Callbacks, one file each."""
+"""Holds the callbacks, one file each."""

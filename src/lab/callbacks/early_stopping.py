@@ -8,7 +8,7 @@ from lab.engine.utils.ranges import NonNegativeFloat, NonNegativeInt
 
 
 class EarlyStopping(Base):
-    """Ends training when a metric no longer improves; a resumed run may change the patience that it saved.
+    """Ends training when a metric no longer improves; a resumed run may change its patience.
 
     Args:
         monitor: the metric.

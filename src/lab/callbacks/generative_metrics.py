@@ -1,4 +1,4 @@
-"""Measures how good a model's samples are, with a classifier trained on the same data."""
+"""Measures the quality of a model's samples, with a classifier trained on the same data."""
 
 import hashlib
 import logging
@@ -56,7 +56,7 @@ def modes(logits: Tensor, share: float = 0.01) -> int:
 
 
 class GenerativeMetrics(pl.Callback):
-    """Logs how close a model's samples are to its data; the model has `sample(n)`, the data are labelled images.
+    """Logs how close the samples of a model with `sample(n)` are to its data, labelled images.
 
     The reference classifier is a LeNet trained on the same training images. After each validation epoch, against the
     validation images, it logs `val/frechet` (the Frechet distance of its 84 penultimate features), `val/score` (the

@@ -1,1 +1,1 @@
-"""Datasets, one file each."""
+"""Holds the datasets, one file each, and what they share."""

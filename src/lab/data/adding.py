@@ -1,4 +1,4 @@
-"""The adding problem: which two numbers of a long sequence are marked, and what is their sum?"""
+"""Generates the adding problem: the sum of the two marked numbers of a long sequence."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from lab.engine.utils.ranges import AtLeastTwo
 
 
 class Adding(GeneratedDataModule):
-    """Sequences (B, T, 2), lengths (B,) and sums (B, 1).
+    """Generates sequences (B, T, 2), lengths (B,) and sums (B, 1).
 
     Each step holds a number from [0, 1) and a mark; one step in each half of the sequence is marked with 1, and the sum
     of the two marked numbers is the target. Whoever always answers 1 has a squared error of 1/6; the least is 0.

@@ -1,4 +1,4 @@
-"""Gaussian clouds, one for each class, whose best classifier is known."""
+"""Generates Gaussian clouds, one for each class, whose best classifier is known."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lab.engine.utils.ranges import AtLeastTwo, NonNegativeFloat, PositiveInt
 
 
 class Blobs(GeneratedTable):
-    """A mixture of `num_classes` Gaussians with covariance I and equal weights: features (B, D), labels (B,).
+    """Draws from `num_classes` Gaussians with covariance I and equal weights: features (B, D), labels (B,).
 
     Args:
         num_features: D.
@@ -42,12 +42,12 @@ class Blobs(GeneratedTable):
         return self.means[labels] + noise, labels
 
     def bayes_rule(self, features: Tensor) -> Tensor:
-        """The likeliest class (N,) of features (N, D) as drawn: the nearest mean's, since all clouds are alike."""
+        """Returns the likeliest class (N,) of features (N, D) as drawn: the nearest mean's, as all clouds are alike."""
         return torch.cdist(features, self.means).argmin(1)
 
     @property
     def bayes_error(self) -> float:
-        """The error rate that no classifier beats in expectation, by Monte Carlo over 200,000 fresh rows.
+        """Estimates the error rate that no classifier beats in expectation, from 200,000 fresh rows.
 
         Good to 0.0005 (one standard error at an error of 5 %).
         """
@@ -60,6 +60,6 @@ class Blobs(GeneratedTable):
 
     @property
     def optimal_metrics(self) -> dict[str, float]:
-        """Accuracy of the Bayes rule on the test split; on a finite split a model may come out ahead by chance."""
+        """Returns the accuracy of the Bayes rule on the test split, which a model may exceed by chance."""
         features, labels = self.test_rows()
         return {"test/acc": float((self.bayes_rule(features) == labels).double().mean())}

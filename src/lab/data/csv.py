@@ -1,4 +1,4 @@
-"""A table of one's own: data=csv data.path=FILE data.target=COLUMN"""
+"""Serves a table of the user's own: data=csv data.path=FILE data.target=COLUMN"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ from lab.engine.utils.ranges import InnerFraction, PositiveInt
 
 
 class CSV(TableDataModule):
-    """The rows of a CSV file: features (B, D), with labels (B,) or values (B, 1); see `lab.data.table_schema`.
+    """Serves the rows of a CSV file: features (B, D), labels (B,) or values (B, 1); see `lab.data.table_schema`.
 
     Values keep their units. A model that needs them on a sane scale reads `target_scale`.
 
-    A run that is evaluated on another `path` sees that file's rows as the training file's columns and statistics say,
-    which every checkpoint holds; the file may have its columns in another order, and more of them.
+    A run that is evaluated on another `path` prepares that file's rows by the columns and statistics of the training
+    file, which every checkpoint holds; the file may have its columns in another order, and more of them.
 
     Args:
         path: of the file.
@@ -100,7 +100,7 @@ class CSV(TableDataModule):
         return splits
 
     def read(self, path: str | Path, key: str = "data.path") -> tuple[Tensor, pl.Series | None]:
-        """Reads the rows of a file, with or without targets, as the model does.
+        """Reads the rows of a file, with or without targets, prepared for the model.
 
         Args:
             path: of the file.

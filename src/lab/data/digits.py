@@ -1,4 +1,4 @@
-"""Handwriting made up: ten digits as pen strokes, bent, slanted and blotted at random, drawn in torch."""
+"""Generates images of handwritten digits: pen strokes, bent, slanted and blotted at random, drawn in torch."""
 
 import logging
 import math
@@ -112,7 +112,7 @@ POINTS = 56  # pen positions that a digit is drawn with
 
 
 class Digits(ImageDataModule):
-    """Generated digits: images (B, 1, 28, 28), labels (B,) in [0, 10); needs no download.
+    """Generates handwritten digits: images (B, 1, 28, 28), labels (B,) in [0, 10); needs no download.
 
     Drawn once for each (`num_samples`, `seed`) and kept in `data_dir`, framed like MNIST: 20 pixels high or wide,
     centred by their mass.
@@ -154,7 +154,7 @@ def _drawn(path: Path) -> dict[str, Tensor]:
 
 
 def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`count` images, uint8 (count, 1, 28, 28), and their labels (count,), uniform over the digits and their ways."""
+    """Draws images, uint8 (count, 1, 28, 28), and labels (count,), uniform over the digits and ways to write them."""
     labels = torch.randint(10, (count,), generator=generator)
     choice = torch.rand(count, generator=generator)
     images = torch.empty(count, 1, 28, 28, dtype=torch.uint8)
@@ -168,7 +168,7 @@ def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _pen(strokes: list[Stroke], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Positions of the pen (count, POINTS, 2) for `count` hands, and the length it inks at each (count, POINTS)."""
+    """Draws pen positions (count, POINTS, 2) for `count` hands, and the length inked at each (count, POINTS)."""
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(count, *shape, generator=generator)
@@ -212,7 +212,7 @@ def _pen(strokes: list[Stroke], count: int, generator: torch.Generator) -> tuple
 
 
 def _spline(knots: int, samples: int) -> Tensor:
-    """Weights (samples, knots) of the Catmull-Rom curve through `knots` points, at equal steps of its parameter."""
+    """Returns weights (samples, knots) of the Catmull-Rom curve through `knots` points, at equal parameter steps."""
     t = torch.linspace(0, knots - 1, samples)
     i = t.floor().clamp(max=knots - 2).long()
     u = t - i
@@ -226,7 +226,7 @@ def _spline(knots: int, samples: int) -> Tensor:
 
 
 def _ink(points: Tensor, ink: Tensor, generator: torch.Generator) -> Tensor:
-    """Images uint8 (count, 28, 28) of pen positions (count, POINTS, 2) in pixels.
+    """Renders pen positions (count, POINTS, 2), in pixels, as images uint8 (count, 28, 28).
 
     Every position leaves a Gaussian blot. Blots are separable, so a whole image is one product of two thin matrices,
     and where they lie dense they add up to a stroke with a Gaussian profile, which a sigmoid sharpens.

@@ -1,6 +1,6 @@
-"""Fetches one file over the network, whole, in bounded time and size.
+"""Downloads one complete file, in bounded time and size.
 
-torch.hub, torchvision and pooch bound neither: a server that drips, or never ends, would keep them for ever.
+torch.hub, torchvision and pooch bound neither: a slow or endless response would block them for ever.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ TRANSIENT = {408, 425, 429}  # HTTP statuses of a server that may do better in a
 
 
 def download(url: str, timeout: float, deadline: float, limit: int) -> bytes:
-    """Fetches the content at `url`; tries again where the server's trouble may pass, such as a cut connection.
+    """Downloads the content at `url`; tries again after errors that may pass, such as a cut connection.
 
     Args:
         url: `http://`, `https://` or `file://`.

@@ -1,4 +1,4 @@
-"""What image datasets share: bytes to normalised floats, and random affine maps, a batch at a time on its device."""
+"""Serves image datasets: turns bytes into normalised floats, and augments by random affine maps, a batch at a time."""
 
 import math
 import warnings
@@ -57,7 +57,7 @@ def random_affine(
 
 
 class ImageDataModule(TensorDataModule):
-    """Images kept as bytes (N, C, H, W) with labels (N,); batches are floats normalised by the training statistics.
+    """Serves images, stored as bytes (N, C, H, W), with labels (N,); batches are floats normalised by training pixels.
 
     Args:
         num_val: training images held out for validation.
@@ -83,7 +83,7 @@ class ImageDataModule(TensorDataModule):
         self.seed = seed
 
     def split(self, images: Tensor, labels: Tensor) -> dict[str, Batch]:
-        """Holds `num_val` of (N, C, H, W) images and (N,) labels out as `val`, at random; the rest is `train`."""
+        """Holds out `num_val` random images (N, C, H, W) and labels (N,) as `val`; the rest is `train`."""
         if self.num_val >= len(images):
             raise UserError(f"num_val={self.num_val} of {len(images)} training images leaves none to train on")
         order = torch.randperm(len(images), generator=generator(self.seed))
@@ -116,7 +116,7 @@ class ImageDataModule(TensorDataModule):
 
 
 def read_image(path: Path, shape: Sequence[int]) -> Tensor:
-    """Reads a PNG or JPEG file as bytes (C, H, W): turned upright, to grey or RGB, resized where it has another size.
+    """Reads a PNG or JPEG file as bytes (C, H, W): upright, grey or RGB, resized if it has another size.
 
     By Pillow, since torchvision's `decode_image` bounds no image's size.
 

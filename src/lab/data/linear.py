@@ -1,4 +1,4 @@
-"""Linear regression's own distribution, where least squares is the best there is."""
+"""Generates data of a linear model with Gaussian noise, on which least squares is optimal."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lab.engine.utils.ranges import NonNegativeFloat, Probability
 
 
 class Linear(GeneratedTable):
-    """Targets y = X w + b + noise, (B, 1), of Gaussian features (B, D); w and b are standard normal, drawn by `seed`.
+    """Draws Gaussian features (B, D) and targets y = X w + b + noise, (B, 1); w and b are standard normal, by `seed`.
 
     Features have mean 0 and variance 1. Neighbours correlate by `collinearity`, features i and j by its power |i - j|:
     a first-order autoregressive process along the row.
@@ -43,7 +43,7 @@ class Linear(GeneratedTable):
 
     @property
     def solution(self) -> tuple[Tensor, float]:
-        """Weights (D,) and bias of least squares on the training split, for features as the model sees them.
+        """Returns weights (D,) and bias of least squares on the training split, for features as the model sees them.
 
         In float64 on the CPU; after `setup`. Where columns depend on each other, the solution of least norm.
         """
@@ -54,7 +54,7 @@ class Linear(GeneratedTable):
 
     @property
     def optimal_metrics(self) -> dict[str, float]:
-        """What `solution` reaches on the test split."""
+        """Returns the metrics of `solution` on the test split."""
         weights, bias = self.solution
         x, y = (t.cpu().double() for t in self.splits["test"])
         return {"test/mse": float((x @ weights + bias - y.squeeze(1)).square().mean())}

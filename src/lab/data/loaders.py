@@ -1,4 +1,4 @@
-"""What datasets behind DataLoaders share: seeded order and augmentation, ranks, workers, resuming at a batch."""
+"""Serves map-style datasets by DataLoaders: seeded order and augmentation, ranks, workers, resuming at a batch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -51,7 +51,7 @@ class Samples(Dataset[tuple[Key, Any]]):
 
 
 class Loader:
-    """Iterates over a dataset in batches. `Batches` over the numbers of its samples says which, and in which order.
+    """Iterates over a dataset in batches, in the order of a `Batches` over the numbers of its samples.
 
     Args:
         samples: makes the batches.
@@ -81,7 +81,7 @@ class Loader:
         return self._position
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues, within the epoch that `state` names, with the batch that came next when it was saved."""
+        """Continues the epoch of `state` with the batch that came next when it was saved."""
         self._position = state
         self.order.load_state_dict(state)
 
@@ -91,7 +91,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 class LoaderDataModule(pl.LightningDataModule):
-    """Serves map-style datasets in batches; a subclass overrides `load` where they are not given.
+    """Serves map-style datasets in batches; a subclass overrides `load` unless they are arguments.
 
     Args:
         train: the dataset of training; None for none, and likewise:
@@ -127,7 +127,7 @@ class LoaderDataModule(pl.LightningDataModule):
         self.datasets: Splits = {}
 
     def load(self) -> Splits:
-        """Returns the datasets of `train`, `val` and `test`, or of those that there are."""
+        """Returns the datasets that there are among `train`, `val` and `test`."""
         return {name: dataset for name, dataset in self.given.items() if dataset is not None}
 
     def setup(self, stage: str) -> None:
@@ -148,7 +148,7 @@ class LoaderDataModule(pl.LightningDataModule):
         return self.eval_dataloader("test")
 
     def eval_dataloader(self, split: str) -> Loader | list[Loader]:
-        """Every sample of `train`, `val` or `test` once, in its order; after `setup`."""
+        """Returns a loader of `train`, `val` or `test`: every sample once, in order; after `setup`."""
         return self._loader(split, self.eval_batch_size)
 
     def _loader(self, split: str, batch_size: int, **options: Any) -> Loader | list[Loader]:

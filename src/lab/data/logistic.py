@@ -1,4 +1,4 @@
-"""Logistic regression's own distribution: two classes whose log-odds are linear."""
+"""Generates two classes whose log-odds are linear, as logistic regression assumes."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from lab.engine.utils.ranges import NonNegativeFloat
 
 
 class Logistic(GeneratedTable):
-    """Labels in {0, 1}, Bernoulli(sigmoid(X w + b)), of standard normal features (B, D); w and b are drawn by `seed`.
+    """Draws standard normal features (B, D) and labels, Bernoulli(sigmoid(X w + b)); w and b are drawn by `seed`.
 
     Args:
         signal: standard deviation of the log-odds X w; the larger, the easier to tell the classes apart.
@@ -35,7 +35,7 @@ class Logistic(GeneratedTable):
 
     @property
     def solution(self) -> tuple[Tensor, float]:
-        """The true coefficients, weights (D,) and bias, for features as the model sees them; after `setup`.
+        """Returns the true weights (D,) and bias, for features as the model sees them; after `setup`.
 
         The log-odds of class 1; a softmax over two logits has them as the difference of its rows.
         """
@@ -43,7 +43,7 @@ class Logistic(GeneratedTable):
 
     @property
     def optimal_metrics(self) -> dict[str, float]:
-        """Log-loss in nats and accuracy of the true coefficients on the test split.
+        """Returns log-loss in nats and accuracy of the true coefficients on the test split.
 
         They are the best in expectation: on a finite split a model may come out ahead by chance.
         """

@@ -1,4 +1,4 @@
-"""MNIST: fetched once, checked before every use."""
+"""Downloads MNIST once, and checks its files before every use."""
 
 import gzip
 import hashlib
@@ -45,7 +45,7 @@ LIMIT = 16 << 20  # bytes: the longest of the four has 9.9 million
 
 
 class MNIST(ImageDataModule):
-    """Handwritten digits: images (B, 1, 28, 28), labels (B,) in [0, 10).
+    """Serves MNIST, handwritten digits: images (B, 1, 28, 28), labels (B,) in [0, 10).
 
     60,000 training images, `num_val` of them held out for validation, and the 10,000 test images.
 
@@ -104,7 +104,7 @@ class MNIST(ImageDataModule):
         }
 
     def _fetch(self, name: str, folder: Path, mirrors: Sequence[str]) -> bytes:
-        """The content of one file, from the first source that has it whole."""
+        """Downloads one file, from the first source whose content has the right checksum."""
         from lab.data.download import download  # loads a client for HTTP, which most runs do without
 
         own = [folder.resolve().as_uri()] if (folder / f"{name}.gz").exists() else []

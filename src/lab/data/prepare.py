@@ -1,4 +1,4 @@
-"""Prepares a table for training: cleaning, splitting, imputing, standardising; each works on plain tensors.
+"""Cleans, splits, imputes and standardises tables, given as plain tensors.
 
 Legend: N rows, D features. Targets are labels, (N,) whole numbers, or values, (N, 1) floats.
 """
@@ -55,7 +55,7 @@ def clean(
 def stratified_split(
     targets: Tensor, held_out: Mapping[str, int | float], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Deals the rows out at random; of every class each split gets its share, to within a row.
+    """Splits the rows at random; each split gets its share of every class, to within a row.
 
     Args:
         targets: labels; values are dealt out as one class.

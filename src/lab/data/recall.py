@@ -1,4 +1,4 @@
-"""Associative recall: pairs are shown, then a key is asked for, and its value is the answer."""
+"""Generates associative recall: pairs of key and value, then keys again, whose values are to be predicted."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from lab.engine.utils.ranges import PositiveInt
 
 
 class Recall(GeneratedDataModule):
-    """Tokens (B, 4 P) and targets (B, 4 P): P pairs of key and value, then each key again, in a random order, and its
-    value. Only the token after a key that is asked for is a target; the rest is -100.
+    """Generates tokens (B, 4 P) and targets (B, 4 P): P pairs of key and value, then the pairs again in a random order.
+    Only the values in the second half are targets; the rest is -100.
 
     Keys are the tokens [0, K), no two alike in one sequence; values are [K, 2 K). Guessing scores 1 / K.
 

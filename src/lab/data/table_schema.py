@@ -1,6 +1,6 @@
 """Reads CSV files, infers what their columns hold, and encodes them as numbers.
 
-Works without torch, so that what is wrong with a file is told at once. Legend: N rows, D features.
+Works without torch, so that errors in a file are reported at once. Legend: N rows, D features.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ MAX_INTEGER_CLASSES = 20  # different whole numbers that task=auto still takes f
 
 
 def dims(path: Any, target: Any, task: Task, drop: Sequence[Any]) -> dict[str, int]:
-    """Returns the `dims` of a file: how many `features`, and how many `classes` or `targets`; see `infer_schema`."""
+    """Returns the `dims` of a file: the numbers of `features` and of `classes` or `targets`; see `infer_schema`."""
     file = Path(str(path))
     changed = file.stat().st_mtime_ns if file.is_file() else 0
     return dict(_dims(file, changed, str(target), task, tuple(str(column) for column in drop)))
@@ -48,7 +48,7 @@ def read_csv(path: Path, key: str = "data.path") -> pl.DataFrame:
         key: what the user gave it as.
 
     Returns:
-        Columns of strings, without blanks around them, null where they stand for no value.
+        Columns of strings, without blanks around them, null where they mean no value.
 
     Raises:
         UserError: when the file is not there, cannot be read, or has no rows.
@@ -123,7 +123,7 @@ def feature_names(schema: Schema) -> list[str]:
 
 
 def encode_features(strings: pl.DataFrame, schema: Schema, name: str) -> NDArray[np.float64]:
-    """Encodes rows whose columns, in any order, are those of `schema`; others are passed over.
+    """Encodes the columns of `schema`, in any order, as features; ignores other columns.
 
     Numbers stay, booleans become 0 and 1, a column of strings becomes one of 0 and 1 for each of its categories. A
     missing word is missing in each of these.
@@ -171,7 +171,7 @@ def encode_target(strings: pl.DataFrame, target: str, classes: Sequence[str] | N
 
 
 def _infer(strings: pl.Series) -> pl.Series:
-    """Reads a column as booleans, whole numbers or numbers, where all of its strings are such."""
+    """Parses a column as booleans, whole numbers or numbers, if all of its strings are such."""
     lower = strings.str.to_lowercase()
     if lower.drop_nulls().is_in(["true", "false"]).all():
         return lower == "true"
@@ -188,7 +188,7 @@ def _known(values: pl.Series) -> pl.Series:
 
 
 def _infer_kind(strings: pl.Series) -> str | list[str] | None:
-    """Returns what a column holds, see `Schema`; None where it holds nothing."""
+    """Returns the kind of a column, see `Schema`; None for an empty column."""
     known = _known(_infer(strings))
     if known.is_empty():
         return None
@@ -198,7 +198,7 @@ def _infer_kind(strings: pl.Series) -> str | list[str] | None:
 
 
 def _infer_classes(column: pl.Series, task: Task, name: str) -> list[str] | None:
-    """Returns the names of the classes of a target; None where it is a value."""
+    """Returns the names of the classes of a target; None for a value."""
     known = _known(column)
     if known.is_empty():
         raise UserError(f"data.target={column.name}: no row of {name} has a value there")
@@ -231,7 +231,7 @@ def _infer_classes(column: pl.Series, task: Task, name: str) -> list[str] | None
 
 
 def _parse(strings: pl.Series, kind: str | list[str]) -> pl.Series:
-    """Reads a column as a schema says, null where it is something else."""
+    """Parses a column as the kind that its schema gives; null where a string is something else."""
     if isinstance(kind, list):
         return strings.cast(pl.Enum(kind), strict=False)
     if kind == "boolean":
@@ -245,7 +245,7 @@ def _check_column(strings: pl.DataFrame, column: str, said: str) -> None:
 
 
 def _check_known(strings: pl.Series, values: pl.Series, name: str, what: str, known: Sequence[str] = ()) -> None:
-    """Refuses a word that has no value; people count rows from 1, the names of the columns not among them."""
+    """Refuses a string that the schema does not know; names its row, counted from 1 without the header."""
     for row in (strings.is_not_null() & values.is_null()).arg_true().head(1):
         raise UserError(
             f"row {row + 1} of {name}: {strings.name}={strings[row]} is {what}"

@@ -1,4 +1,4 @@
-"""What tables share: rows of numbers, cleaned, split, imputed and standardised by what the training rows say."""
+"""Serves tables of numbers: cleaned, split, imputed and standardised by statistics of the training rows."""
 
 import logging
 from abc import abstractmethod
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class TableDataModule(TensorDataModule):
-    """Rows of D numbers: batches are features (B, D) with labels (B,) or values (B, 1).
+    """Serves rows of D numbers: batches are features (B, D) with labels (B,) or values (B, 1).
 
     Prepared in float64 by the functions of `lab.data.prepare`; kept in float32, under `trainer.precision=64-true` in
     float64.
@@ -62,7 +62,7 @@ class TableDataModule(TensorDataModule):
     def prepare(
         self, features: Tensor, targets: Tensor, held_out: Mapping[str, int | float], **more: Batch
     ) -> dict[str, Batch]:
-        """Cleans, splits, imputes, standardises; says in one line of the log what it did.
+        """Cleans, splits, imputes and standardises rows, and logs in one line what it did.
 
         Args:
             features: (N, D) float64, NaN or infinite where missing.
@@ -89,13 +89,13 @@ class TableDataModule(TensorDataModule):
 
 
 def _count(number: int, what: str) -> str:
-    """Returns such as `1 row`, `1,000 rows without a target`."""
+    """Returns a count in words, such as `1 row` or `1,000 rows without a target`."""
     noun, without, rest = what.partition(" without ")
     return f"{number:,} {noun}{'s' * (number != 1)}{without}{rest}"
 
 
 class GeneratedTable(TableDataModule):
-    """A table drawn from a known distribution, in memory, so that the best that a model can reach is known.
+    """Draws a table from a known distribution, so that the best that a model can reach is known.
 
     Args:
         num_features: D
@@ -127,7 +127,7 @@ class GeneratedTable(TableDataModule):
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator) -> Batch:
-        """`count` rows of the distribution: features (count, D), float64, and targets."""
+        """Draws rows of the distribution: features (count, D), float64, and targets."""
 
     def load(self) -> dict[str, Batch]:
         n = self.sizes["train"] + self.sizes["val"]
@@ -136,13 +136,13 @@ class GeneratedTable(TableDataModule):
         return self.prepare(*rows, {"val": self.sizes["val"]}, test=(features[n:], targets[n:]))
 
     def test_rows(self) -> Batch:
-        """Returns the test split in float64, on the CPU, in the units that it was drawn in; after `setup`."""
+        """Returns the test split in float64, on the CPU, in the units in which it was drawn; after `setup`."""
         features, targets = (t.cpu() for t in self.splits["test"])
         return self.preprocessor.inverse(features.double()), targets
 
 
 def corrupt(features: Tensor, targets: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Makes features (N, D) missing or infinite at this rate, then adds copies of as large a share of the rows."""
+    """Makes features (N, D) missing or infinite at this rate, then repeats the same share of the rows."""
     broken = torch.tensor([torch.nan, torch.inf, -torch.inf]).to(features)
     hit = torch.rand(features.shape, generator=generator) < rate
     kind = torch.randint(len(broken), features.shape, generator=generator)

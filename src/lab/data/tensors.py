@@ -1,4 +1,4 @@
-"""What small datasets share: tensors that stay on the device, batches that are one index operation, seeded order."""
+"""Serves datasets that fit in memory: tensors on the device, batches by one index operation, seeded order."""
 
 import math
 from abc import abstractmethod
@@ -25,13 +25,13 @@ Transform = Callable[[Batch, Key], Batch]
 
 
 def generator(*key: int) -> torch.Generator:
-    """A CPU generator keyed by whole numbers: equal keys draw equal numbers, whatever the global state."""
+    """Makes a CPU generator keyed by whole numbers: equal keys draw equal numbers, whatever the global state."""
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed))
 
 
 def sizes(num_samples: PositiveInt, num_val: PositiveInt, num_test: PositiveInt) -> dict[str, int]:
-    """How many samples each split of a generated dataset has."""
+    """Returns how many samples each split of a generated dataset has."""
     if num_val >= num_samples:
         raise UserError(f"num_val={num_val} is a part of num_samples={num_samples}, and leaves none to train on")
     return {"train": num_samples - num_val, "val": num_val, "test": num_test}
@@ -117,12 +117,12 @@ class Batches:
         return {"epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on, within the epoch that `state` names, with the batch that came next when it was saved."""
+        """Continues the epoch of `state` with the batch that came next when it was saved."""
         self._position = self._resume_at = (state["epoch"], state["batch"])
 
 
 class _Epoch(Dataset[Batch]):
-    """The batches of one epoch on one rank by their number, for workers to make or for this process."""
+    """Makes the batches of one epoch on one rank by their numbers, in workers or in this process."""
 
     def __init__(self, of: Batches, epoch: int) -> None:
         self.of, self.epoch = of, epoch
@@ -143,7 +143,7 @@ class _Epoch(Dataset[Batch]):
 
 
 class TensorDataModule(pl.LightningDataModule):
-    """Base of datasets that fit in memory; a dataset adds `load` and, to fetch or make its files, `prepare_data`.
+    """Is the base of datasets that fit in memory; a dataset adds `load` and, to get its files, `prepare_data`.
 
     Args:
         batch_size: training samples of one step, over all ranks together.
@@ -172,21 +172,21 @@ class TensorDataModule(pl.LightningDataModule):
 
     @property
     def source(self) -> Path | None:
-        """The user's file that the samples are read from: a run is resumed with the same content only."""
+        """Returns the user's file with the samples, if there is one: its content must be the same to resume a run."""
         return None
 
     @property
     def optimal_metrics(self) -> dict[str, float]:
-        """The best that a model can reach on the test set, by metric, where that is known; after `setup`."""
+        """Returns the best that a model can reach on the test set, by metric, where that is known; after `setup`."""
         return {}
 
     @property
     def preparation(self) -> dict[str, Any]:
-        """What the training rows say, plain: what a model needs to read other inputs. Every checkpoint holds it."""
+        """Returns the statistics of the training rows by which other inputs are prepared; checkpoints hold them."""
         return {}
 
     def restore(self, preparation: dict[str, Any]) -> None:
-        """Takes a `preparation` over: what is read from now on is prepared as it says, and not by what itself says."""
+        """Makes later inputs be prepared by a saved `preparation`, not by their own statistics; does nothing here."""
 
     def state_dict(self) -> dict[str, Any]:
         state = {"preparation": self.preparation, "checksum": self._checksum}
@@ -203,14 +203,14 @@ class TensorDataModule(pl.LightningDataModule):
 
     @abstractmethod
     def load(self) -> dict[str, Batch]:
-        """The tensors of `train`, `val` and `test`, on the CPU."""
+        """Returns the tensors of `train`, `val` and `test`, on the CPU."""
 
     def train_transform(self, batch: Batch, key: Key) -> Batch:
-        """What happens to a training batch, on its device; draws from `generator(*key)` alone."""
+        """Transforms a training batch, on its device; draws from `generator(*key)` alone."""
         return self.eval_transform(batch, key)
 
     def eval_transform(self, batch: Batch, key: Key) -> Batch:
-        """What happens to a batch of validation or test, on its device."""
+        """Transforms a batch of validation or test, on its device."""
         return batch
 
     def setup(self, stage: str) -> None:
@@ -238,7 +238,7 @@ class TensorDataModule(pl.LightningDataModule):
         return self.eval_dataloader("test")
 
     def eval_dataloader(self, split: str) -> Batches:
-        """Every sample of `train`, `val` or `test` once, in its order, as in evaluation; after `setup`."""
+        """Returns a loader of `train`, `val` or `test` as in evaluation: every sample once, in order; after `setup`."""
         return self._batches(split, self.eval_batch_size, transform=self.eval_transform)
 
     def _batches(self, split: str, batch_size: int, **options: Any) -> Batches:
@@ -247,7 +247,7 @@ class TensorDataModule(pl.LightningDataModule):
 
 
 class GeneratedDataModule(TensorDataModule):
-    """Base of datasets whose samples are drawn in memory, each split from a seed of its own; a dataset adds `draw`.
+    """Is the base of datasets drawn in memory, each split from a seed of its own; a dataset adds `draw`.
 
     Args:
         num_samples: to train on, validation included.
@@ -271,7 +271,7 @@ class GeneratedDataModule(TensorDataModule):
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator) -> Batch:
-        """The tensors of `count` samples."""
+        """Draws the tensors of `count` samples."""
 
     def load(self) -> dict[str, Batch]:
         return {name: self.draw(size, generator(self.seed, i)) for i, (name, size) in enumerate(self.sizes.items())}

@@ -1,4 +1,4 @@
-"""Text as bytes: from a Markov source, whose entropy rate is known, or from a file."""
+"""Serves text as bytes: from a Markov source, whose entropy rate is known, or from a file."""
 
 import logging
 from bisect import bisect
@@ -21,7 +21,7 @@ SYMBOLS = b"\nabcdefghijklmnopqrstuvwxyz .,;:!?-ABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 
 
 class Text(TensorDataModule):
-    """Tokens (B, T) and the tokens that follow (B, T), all bytes, in [0, 256).
+    """Serves tokens (B, T) and the tokens that follow (B, T), all bytes, in [0, 256).
 
     Without a `path` they come from a Markov chain over `num_symbols` characters: the next depends on the last one
     alone, by a matrix whose rows are drawn from a Dirichlet distribution. No model can predict them better than to the
@@ -81,13 +81,13 @@ class Text(TensorDataModule):
 
     @property
     def transitions(self) -> Tensor:
-        """The matrix P of the source (num_symbols, num_symbols), float64: row i is what follows symbol i."""
+        """Returns the source's matrix P (num_symbols, num_symbols), float64: row i has what follows symbol i."""
         concentrations = np.full(self.num_symbols, self.concentration)
         return torch.from_numpy(np.random.default_rng(self.seed).dirichlet(concentrations, self.num_symbols))
 
     @property
     def stationary(self) -> Tensor:
-        """How often the source emits each symbol in the long run (num_symbols,): the p with p P = p."""
+        """Returns how often the source emits each symbol in the long run (num_symbols,): the p with p P = p."""
         equations = torch.cat([self.transitions.T - torch.eye(self.num_symbols), torch.ones(1, self.num_symbols)])
         right = torch.zeros(self.num_symbols + 1, 1, dtype=torch.float64)
         right[-1] = 1
@@ -95,7 +95,7 @@ class Text(TensorDataModule):
 
     @property
     def entropy_rate(self) -> float:
-        """Of the source, in nats per token."""
+        """Returns the entropy rate of the source, in nats per token."""
         return float(self.stationary @ torch.special.entr(self.transitions).sum(1))
 
     @property
@@ -133,23 +133,23 @@ class Text(TensorDataModule):
         return self._windows(batch[0])
 
     def _windows(self, starts: Tensor) -> Batch:
-        """What stands at `starts` (B,), and what follows it: (B, T) each."""
+        """Cuts windows that begin at `starts` (B,), and those one token later: (B, T) each."""
         offsets = torch.arange(self.context_length + 1, device=starts.device)
         windows = self.tokens[starts.unsqueeze(1) + offsets].long()  # (B, T + 1)
         return windows[:, :-1], windows[:, 1:]
 
     def encode(self, text: str) -> Tensor:
-        """The tokens (T,) that `text` is made of; letters that the training part lacks are told in the log."""
+        """Returns the tokens (T,) of `text`; warns of characters that the training part lacks."""
         if self.vocabulary and (new := sorted({c for c in text if not {*c.encode()} <= {*self.vocabulary}})):
             log.warning("note: the run's text holds no %s", " ".join(map(repr, new)))
         return torch.tensor(list(text.encode()), dtype=torch.long)
 
     def decode(self, tokens: Tensor) -> str:
-        """The text that `tokens` (T,) stand for."""
+        """Returns the text of `tokens` (T,)."""
         return bytes(tokens.tolist()).decode(errors="replace")
 
     def _emit(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """A walk through the chain: bytes (num_tokens,)."""
+        """Draws a walk through the chain: bytes (num_tokens,)."""
         ends = self.transitions.cumsum(1).tolist()
         state, walk = 0, []
         for draw in np.random.default_rng([self.seed, 1]).random(self.num_tokens).tolist():

@@ -1,1 +1,1 @@
-"""The engine: what runs research code. It knows nothing of models, data, callbacks or optimizers of the project."""
+"""Runs research code. It knows nothing of models, data, callbacks or optimizers of the project."""

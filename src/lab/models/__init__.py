@@ -1,1 +1,1 @@
-"""Architectures, one file each."""
+"""Holds the architectures, one file each."""

@@ -1,4 +1,4 @@
-"""Attention, and the block of a transformer.
+"""Defines attention, and the block of a transformer.
 
 Shapes: B batch, T tokens, D numbers for each token (embed_dim), H heads, d = D / H numbers in one head, V vocabulary.
 """
@@ -17,7 +17,7 @@ Rotation = Tensor | Sequence[Tensor]  # cosines and sines (T, d/2)
 
 
 class Cache:
-    """The keys and values that one layer has seen, so that no token is read twice."""
+    """Holds the keys and values that one layer has computed, so that no token is read twice."""
 
     def __init__(self) -> None:
         self.keys: Tensor | None = None  # (B, H, S, d), S tokens so far
@@ -27,7 +27,7 @@ class Cache:
         return 0 if self.keys is None else self.keys.shape[2]
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values, with the new ones (B, H, T, d) at the end."""
+        """Appends new keys and values (B, H, T, d), and returns all of them."""
         if self.keys is not None and self.values is not None:
             keys, values = torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
         self.keys, self.values = keys, values
@@ -73,7 +73,7 @@ class Attention(nn.Module):
 
 
 def rotations(context: int, size: int) -> Tensor:
-    """Cosines and sines (2, context, size / 2) of each position times 10000^(-2i / size), i counting pairs of numbers.
+    """Returns cosines and sines (2, context, size / 2) of position times 10000^(-2i / size), i the pair of numbers.
 
     Raises:
         UserError: when `size` is odd.
@@ -98,7 +98,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 class Block(nn.Module):
-    """Attention, then two layers on each token, each added to what it read, normalised before (Xiong et al. 2020).
+    """Transformer block: attention, then two layers on each token, both with pre-norm (Xiong et al. 2020) and residual.
 
     Args:
         embed_dim: D.
@@ -124,7 +124,7 @@ class Block(nn.Module):
 def blocks(
     num_layers: PositiveInt, embed_dim: PositiveInt, num_heads: PositiveInt, dropout: Probability, causal: bool
 ) -> nn.ModuleList:
-    """The layers of both, with GPT-2's start: every weight normal with 0.02, what is added smaller by sqrt(2 layers).
+    """Makes the blocks, initialised as GPT-2's: weights of deviation 0.02, divided by sqrt(2 layers) before a residual.
 
     Source: Radford et al. 2019, section 2.3.
     """

@@ -1,4 +1,4 @@
-"""A small modern convolutional net."""
+"""Defines a small modern convolutional net."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from lab.models.tasks.classification import Classifier
 
 
 def conv_block(in_channels: int, out_channels: int, kernel_size: int = 3, pool: bool = False) -> nn.Sequential:
-    """Convolution, halving where `pool` is set, batch norm, ReLU; pooling first leaves a quarter to normalise."""
+    """Makes convolution, pooling if `pool`, batch norm and ReLU; pooling first leaves a quarter to normalise."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
         nn.MaxPool2d(2) if pool else nn.Identity(),
@@ -23,7 +23,7 @@ def conv_block(in_channels: int, out_channels: int, kernel_size: int = 3, pool: 
 
 
 class CNN(Classifier):
-    """A 5x5 stem, then stages of two 3x3 convolutions; the stem and every stage halve height and width.
+    """Convolutional net: a 5x5 stem, then stages of two 3x3 convolutions; each of them halves height and width.
 
     Args:
         image_shape: (channels, height, width) of the input.

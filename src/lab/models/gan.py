@@ -1,4 +1,4 @@
-"""A generative adversarial network: two convolutional players and the game between them.
+"""Defines a generative adversarial network: two convolutional networks, generator and discriminator.
 
 Shapes: B images in a batch, of C channels, height H and width W; Z numbers in a latent.
 """
@@ -21,17 +21,17 @@ from lab.models.tasks.task import Task
 
 
 def non_saturating(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of telling them apart, and of being taken for real: Goodfellow et al. 2014, section 3."""
+    """Returns the cross-entropy losses of discriminator and generator: Goodfellow et al. 2014, section 3."""
     return F.softplus(-real).mean() + F.softplus(fake).mean(), F.softplus(-fooling).mean()
 
 
 def hinge(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores beyond a margin of one count no further: Miyato et al. 2018, equations 16 and 17."""
+    """Returns hinge losses, without gain beyond a margin of one: Miyato et al. 2018, equations 16 and 17."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean(), -fooling.mean()
 
 
 def wasserstein(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
-    """The critic's estimate of the Wasserstein distance: Gulrajani et al. 2017, equation 2."""
+    """Returns losses by the critic's estimate of the Wasserstein distance: Gulrajani et al. 2017, equation 2."""
     return fake.mean() - real.mean(), -fooling.mean()
 
 
@@ -40,19 +40,20 @@ LOSSES = {"non_saturating": non_saturating, "hinge": hinge, "wgan_gp": wasserste
 
 
 def gradient_penalty_of(critic: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """Mean of (|slope| - 1)^2 at the points `share` (B, 1, 1, 1) of the way from `fake` to `real` (B, C, H, W).
+    """Returns the mean of (|gradient| - 1)^2 at `share` (B, 1, 1, 1) of the way from `fake` to `real` (B, C, H, W).
 
-    Without autocast: slopes of squared slopes leave the range of half precision. Gulrajani et al. 2017, equation 3.
+    Without autocast: gradients of squared gradients leave the range of half precision. Gulrajani et al. 2017,
+    equation 3.
     """
     with torch.autocast(real.device.type, enabled=False):
         between = torch.lerp(fake.to(real), real, share).requires_grad_()
-        # Past `torch.compile`, which cannot take the slope of a slope
+        # Outside of `torch.compile`, which cannot differentiate a gradient
         [slope] = torch.autograd.grad(critic.forward(between).sum(), between, create_graph=True)
         return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
 class GAN(Task):
-    """Learns to draw images like those of the data: a generator makes them up, a discriminator tells them apart.
+    """Learns to generate images like those of the data: a generator makes them, a discriminator tells them apart.
 
     Both networks are DCGAN's, two strided convolutions each, and a hidden layer, so that the players see an image as a
     whole. The discriminator's batch norm sees real and made-up images apart; with wgan_gp there is none, so that the
@@ -180,7 +181,7 @@ class GAN(Task):
         )
 
     def losses(self, real: Tensor, fake: Tensor, draw: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Both players' losses on images (B, C, H, W) in [-1, 1]; each has gradients for its own player alone."""
+        """Returns both players' losses on images (B, C, H, W) in [-1, 1]; each has gradients for one player alone."""
         on_real, on_fake = (self.discriminator(x).float() for x in (real, fake.detach()))  # (B) each
         self.discriminator.requires_grad_(False)
         fooling = self.discriminator(fake).float()  # the same scores as on_fake, with gradients for the generator
@@ -196,7 +197,7 @@ class GAN(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         real = self._inward(batch[0])
         # Ranks share the global seed and must not share latents, nor must batches whose gradients are accumulated; a
-        # resumed run goes on with those that came next.
+        # resumed run must continue with the next ones.
         draw = generator(torch.initial_seed(), self.trainer.fit_loop.total_batch_idx, self.global_rank)
         z = torch.randn(len(real), self.latent_dim, generator=draw).to(real)
         losses = self.losses(real, self.generator(z), draw)
@@ -208,7 +209,7 @@ class GAN(Task):
         if self.ema is not None:
             self.ema.update_parameters(self.generator)
 
-    # Quality, a callback, measures samples; Lightning runs the loops only where these stand.
+    # GenerativeMetrics, a callback, measures samples; Lightning runs these loops only if the steps are defined.
     def validation_step(self, batch: Batch, batch_idx: int) -> None: ...
 
     def test_step(self, batch: Batch, batch_idx: int) -> None: ...
@@ -218,7 +219,7 @@ class GAN(Task):
         log_image(self, "val/samples", make_grid(pixels.cpu(), nrow=8))
 
     def _draw(self, z: Tensor) -> Tensor:
-        """What the averaged generator makes of latents (B, Z) in evaluation."""
+        """Returns the images of latents (B, Z) by the averaged generator in evaluation mode."""
         network = self.generator if self.ema is None else self.ema
         training = network.training
         images = self._outward(network.eval()(z))  # (B, Z) -> (B, C, H, W)
@@ -226,9 +227,9 @@ class GAN(Task):
         return images
 
     def _inward(self, images: Tensor) -> Tensor:
-        """From the data's normalisation to [-1, 1]."""
+        """Maps images from the data's normalisation to [-1, 1]."""
         return (images * self.std + self.mean) * 2 - 1
 
     def _outward(self, x: Tensor) -> Tensor:
-        """From [-1, 1] to the data's normalisation."""
+        """Maps images from [-1, 1] to the data's normalisation."""
         return ((x.float() + 1) / 2 - self.mean) / self.std

@@ -1,4 +1,4 @@
-"""GPT: a decoder-only transformer.
+"""Defines GPT, a decoder-only transformer.
 
 Shapes: B batch, T tokens, D numbers for each token (embed_dim), H heads, d = D / H numbers in one head, V vocabulary.
 """
@@ -15,7 +15,7 @@ from lab.models.tasks.language_modeling import LanguageModel
 
 
 class GPT(LanguageModel):
-    """Decoder-only transformer; the matrix that embeds tokens also reads them out.
+    """Decoder-only transformer; the matrix that embeds tokens also computes the logits.
 
     Args:
         vocab_size: V.

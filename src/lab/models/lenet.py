@@ -1,4 +1,4 @@
-"""LeNet-5."""
+"""Defines LeNet-5."""
 
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from lab.models.tasks.classification import Classifier
 
 
 class LeNet(Classifier):
-    """Two convolutions, each halved by pooling, then two hidden layers.
+    """LeNet-5: two convolutions, each halved by pooling, then two hidden layers.
 
     As in the paper but for what the field has learned since: ReLU for the scaled tanh, max-pooling for the trainable
     average, full connections between the feature maps, softmax for the radial basis functions. Padding by 2 gives
@@ -72,5 +72,5 @@ class LeNet(Classifier):
 
 
 def _activation(dropout: float) -> nn.Module:
-    """One module either way, so that a checkpoint's keys do not depend on dropout."""
+    """Makes ReLU and dropout as one module, so that a checkpoint's keys do not depend on dropout."""
     return nn.Sequential(nn.ReLU(), nn.Dropout(dropout)) if dropout else nn.ReLU()

@@ -1,4 +1,4 @@
-"""Linear models."""
+"""Defines linear models."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lab.models.tasks.regression import Regressor
 
 
 class LinearRegression(Regressor):
-    """Targets are one affine map of the flattened input.
+    """Linear regression: targets are one affine map of the flattened input.
 
     With `l2` it is ridge regression, with `l1` the lasso. Its closed form is the least-squares solution, which
     `optimizer=lbfgs` finds from full batches.
@@ -33,7 +33,7 @@ class LinearRegression(Regressor):
 
 
 class LogisticRegression(Classifier):
-    """Logits are one affine map of the flattened input: softmax regression, and with two classes the binary model.
+    """Logistic regression: logits are one affine map of the flattened input; with two classes the binary model.
 
     Two classes have one vector of coefficients, which gives the log-odds of class 1 against class 0; the logit of
     class 0 is then zero, and the cross-entropy that of the sigmoid.
@@ -56,7 +56,7 @@ class LogisticRegression(Classifier):
 
 
 def _zeros(in_features: int, out_features: int) -> nn.Linear:
-    """An affine map that starts at zero: the loss is convex, so any start will do, and this one favours nothing."""
+    """Makes an affine map that starts at zero: the loss is convex, so any start will do."""
     linear = nn.Linear(in_features, out_features)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)

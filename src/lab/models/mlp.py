@@ -1,4 +1,4 @@
-"""Multilayer perceptron, for classes and for numbers."""
+"""Defines the multilayer perceptron, for classes and for numbers."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class MLP(Classifier):
-    """Fully connected layers on the flattened input, each followed by batch norm, activation and dropout as chosen.
+    """Multilayer perceptron: layers on the flattened input, with batch norm, activation and dropout as chosen.
 
     Args:
         in_features: D, numbers in one sample.
@@ -53,7 +53,7 @@ class MLP(Classifier):
 
 
 class MLPRegressor(Regressor):
-    """The same layers, for numbers.
+    """Multilayer perceptron for regression, with the layers of `MLP`.
 
     Args:
         in_features: D, numbers in one sample.
@@ -92,7 +92,7 @@ def make_mlp(
     dropout: Probability,
     batch_norm: bool,
 ) -> nn.Sequential:
-    """The layers of both: from (B, ...) to (B, out_features)."""
+    """Makes the layers of both: (B, ...) -> (B, out_features)."""
     layers: list[nn.Module] = [nn.Flatten()]
     size = in_features
     for hidden in hidden_sizes:

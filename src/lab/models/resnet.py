@@ -1,4 +1,4 @@
-"""ResNet from torchvision: how a network from elsewhere becomes a model here."""
+"""Wraps torchvision's ResNet, an example of a network from elsewhere as a model here."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,7 +17,7 @@ LARGE = 64  # pixels; torchvision's first layers, made for 224, quarter the side
 
 
 class ResNet(Classifier):
-    """Residual network; a small image keeps its size through the first layer, which torchvision's would quarter.
+    """Residual network whose first layer keeps the size of a small image, where torchvision's quarters it.
 
     Args:
         image_shape: (channels, height, width) of the input.
@@ -75,7 +75,7 @@ class ResNet(Classifier):
         return self.head(self.pool(x).flatten(1))  # -> (B, 512) -> (B, K)
 
     def num_frozen(self) -> int:
-        """How many parts do not learn in this epoch, from the input on: 0 to 5, the stem and four stages."""
+        """Returns how many parts are frozen in this epoch, from the input on: 0 to 5, the stem and four stages."""
         since = self.current_epoch - self.frozen_epochs
         if since < 0:
             return 5
@@ -96,7 +96,7 @@ class ResNet(Classifier):
         self.freeze_parts()
 
     def freeze_parts(self) -> None:
-        """Frozen parts get no gradient, and their batch norms stay as they are."""
+        """Freezes parts: they get no gradient, and their batch norms keep their statistics."""
         for i, part in enumerate([self.stem, *self.stages]):
             learns = i >= self.num_frozen()
             part.requires_grad_(learns)
@@ -104,7 +104,7 @@ class ResNet(Classifier):
 
 
 def _load(net: nn.Module, weights: str, depth: int) -> None:
-    """Takes over what fits of torchvision's weights, by name, or of a file."""
+    """Loads the weights that torchvision, or a file, has for a ResNet of this depth; skips those of another shape."""
     names = [w.name for w in torchvision.models.get_model_weights(f"resnet{depth}")]
     if weights in ("DEFAULT", *names):
         state = torchvision.models.get_model_weights(f"resnet{depth}")[weights].get_state_dict(progress=False)

@@ -1,4 +1,4 @@
-"""Recurrent networks: Elman's, GRU and LSTM, over sequences or over images row by row, for classes and for numbers.
+"""Defines recurrent networks: Elman's, GRU and LSTM, over sequences or images row by row, for classes and for numbers.
 
 Shapes: B batch, T steps, D numbers in one step, H hidden units.
 """
@@ -114,7 +114,7 @@ class Recurrent(pl.LightningModule):
 
 
 class RNN(Recurrent, Classifier):
-    """Tells the class of each sequence, from the state after its last step.
+    """Classifies each sequence by the state after its last step.
 
     Args:
         num_classes: C.
@@ -130,7 +130,7 @@ class RNN(Recurrent, Classifier):
 
 
 class RNNRegressor(Recurrent, Regressor):
-    """Predicts numbers for each sequence, from the state after its last step.
+    """Predicts numbers for each sequence by the state after its last step.
 
     Args:
         input_size: D, numbers in one step.

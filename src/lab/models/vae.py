@@ -1,4 +1,4 @@
-"""Variational autoencoder.
+"""Defines a variational autoencoder.
 
 Shapes: B images, K samples of each, L latents, D = C * H * W pixels.
 """
@@ -27,7 +27,7 @@ SEED = 0  # of every draw in validation and test: the same images and samples, w
 
 
 class VAE(Task):
-    """A Gaussian latent code, decoded into Bernoulli pixels, learnt by the evidence lower bound (ELBO).
+    """Variational autoencoder: Gaussian latents, Bernoulli pixels, trained by the evidence lower bound (ELBO).
 
     Batches are images (B, C, H, W), normalised, and anything after them. A training image is binarised anew each time
     that it comes, each pixel by its own intensity; a validation or test image the same way every time. `val/loss` is
@@ -96,7 +96,7 @@ class VAE(Task):
         self._shown: Tensor | None = None  # validation images for the pictures
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixel logits at the posterior's mean, and the posterior's mean and log-variance, of normalised images."""
+        """Returns pixel logits at the posterior's mean, and its mean and log-variance, of normalised images."""
         mean, log_var = self.encode(self.intensities(x))  # (B, C, H, W) -> (B, L), (B, L)
         logits = self.decoder(mean)  # (B, L) -> (B, D)
         return logits.unflatten(1, self.image_shape), mean, log_var
@@ -109,7 +109,7 @@ class VAE(Task):
         return self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (B, K, L) -> (B, K, D), logits of the pixels
 
     def bounds(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """What is known of log p(x), in nats, for each binary image.
+        """Returns bounds on log p(x), and their terms, in nats, for each binary image.
 
         Args:
             x: (B, C, H, W), zeros and ones.
@@ -134,7 +134,7 @@ class VAE(Task):
 
     @torch.inference_mode()
     def log_likelihood(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """Log-likelihood, in nats, of binary images (B, C, H, W) by importance sampling from q(z|x): (B,).
+        """Estimates log p(x), in nats, of binary images (B, C, H, W) by importance sampling from q(z|x): (B,).
 
         Memory holds `chunk_size` decoded images at a time; the result depends on it by rounding alone.
         """
@@ -155,11 +155,11 @@ class VAE(Task):
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """`n` images (n, C, H, W) from the prior: Bernoulli means, normalised like the data; `generator` on the CPU."""
+        """Draws `n` images (n, C, H, W) from the prior: Bernoulli means, normalised as the data; CPU `generator`."""
         return (self._means(self._normal(n, self.latent_dim, generator=generator)) - self.mean) / self.std
 
     def sample_images(self, n: int, seed: int = 0) -> Tensor:
-        """`n` images (n, C, H, W) from the prior, pixels in [0, 1]."""
+        """Draws `n` images (n, C, H, W) from the prior, pixels in [0, 1]."""
         return self.intensities(self.sample(n, generator(seed)))
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
@@ -175,12 +175,12 @@ class VAE(Task):
         return ExportSpec(self, description, names, ("input",), self.image_shape, forward=self.reconstruct)
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns `forward` with pixels for their logits."""
+        """Returns `forward` with pixels in place of their logits."""
         logits, mean, log_var = self(x)
         return logits.sigmoid(), mean, log_var  # (B, C, H, W), (B, L), (B, L)
 
     def intensities(self, x: Tensor) -> Tensor:
-        """Normalised images as intensities in [0, 1]."""
+        """Maps normalised images to intensities in [0, 1]."""
         return (x * self.std + self.mean).clamp(0, 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -221,7 +221,7 @@ class VAE(Task):
         return x
 
     def on_validation_epoch_end(self) -> None:
-        """Pictures: reconstructions under their originals, samples of the prior, walks between two images' codes."""
+        """Logs plots: reconstructions under their originals, samples of the prior, walks between two images' codes."""
         if self._shown is None or self.image_shape[0] not in (1, 3):
             return
         mean, _ = self.encode(self._shown)  # (10, L)
@@ -235,11 +235,11 @@ class VAE(Task):
             log_image(self, "val/walks", make_grid(torch.cat(walks), nrow=10))
 
     def _means(self, z: Tensor) -> Tensor:
-        """What the decoder expects of each pixel: (B, L) -> (B, C, H, W) in [0, 1]."""
+        """Returns the decoder's mean of each pixel: (B, L) -> (B, C, H, W) in [0, 1]."""
         return self.decoder(z).sigmoid().unflatten(1, self.image_shape)
 
     def _normal(self, *shape: int, generator: torch.Generator | None) -> Tensor:
-        """Standard normal draws: of `generator`, on the CPU, the same on every device, else of the device's own."""
+        """Draws standard normals: by `generator` on the CPU, equal on every device, or else by the device's own."""
         device = self.device if generator is None else "cpu"
         noise = torch.randn(shape, generator=generator, device=device)
         return noise.to(self.device, self.dtype)  # type: ignore[arg-type]
@@ -270,7 +270,7 @@ def log_prior_ratio(z: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
 
 
 def binarise(intensities: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Zeros and ones, a one with the intensity's probability; `generator` on the CPU, None for the global one."""
+    """Draws zeros and ones, a one with the intensity's probability; `generator` on the CPU, None for the global one."""
     device = intensities.device if generator is None else "cpu"
     uniform = torch.rand(intensities.shape, generator=generator, device=device).to(intensities)
     return (uniform < intensities).to(intensities)
@@ -279,7 +279,7 @@ def binarise(intensities: Tensor, generator: torch.Generator | None = None) -> T
 def _convolutions(
     image_shape: Sequence[int], channels: Sequence[int], latent_dim: int
 ) -> tuple[nn.Sequential, nn.Sequential]:
-    """Encoder (B, C, H, W) -> (B, 2 L) and decoder (B, L) -> (B, D)."""
+    """Makes the encoder (B, C, H, W) -> (B, 2 L) and the decoder (B, L) -> (B, D)."""
     in_channels, height, width = image_shape
     if height % 4 or width % 4:
         raise UserError(f"image_shape={list(image_shape)}: two halvings need height and width that are multiples of 4")

@@ -1,4 +1,4 @@
-"""Vision transformer.
+"""Defines the vision transformer.
 
 Shapes: B batch, T tokens, D numbers for each token (embed_dim), H heads, d = D / H numbers in one head, V vocabulary.
 """
@@ -15,10 +15,10 @@ from lab.models.tasks.classification import Classifier
 
 
 class ViT(Classifier):
-    """Vision transformer: patches become tokens, and the class token, or the mean of all, becomes the class.
+    """Vision transformer: patches become tokens, and the class token, or the mean of all, gives the logits.
 
     Args:
-        image_shape: (channels, height, embed_dim) of the input; height and embed_dim are multiples of `patch_size`.
+        image_shape: (channels, height, width) of the input; height and width are multiples of `patch_size`.
         num_classes: C.
         patch_size: P, side of a patch in pixels.
         embed_dim: D.

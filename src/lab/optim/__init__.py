@@ -1,1 +1,1 @@
-"""Optimizers, schedules and regularization."""
+"""Holds optimizers, schedules and regularization."""

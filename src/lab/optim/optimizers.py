@@ -1,4 +1,4 @@
-"""Optimizers, as the factories that configs name and tasks call."""
+"""Defines the optimizers that configs name and tasks build."""
 
 import inspect
 import math
@@ -19,7 +19,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 def parameter_groups(params: Iterable[nn.Parameter], decay_biases_and_norms: bool) -> list[Any]:
-    """Returns `params`, on demand in two groups: biases and norms, below two dimensions, in one that does not decay."""
+    """Returns `params`, or two groups of them: those below two dimensions, biases and norms, then do not decay."""
     params = list(params)
     if decay_biases_and_norms:
         return params
@@ -30,7 +30,7 @@ def parameter_groups(params: Iterable[nn.Parameter], decay_biases_and_norms: boo
 
 
 class SGD(optim.SGD):
-    """`torch.optim.SGD`, with `decay_biases_and_norms` on top of its own options.
+    """Adds `decay_biases_and_norms` to `torch.optim.SGD`.
 
     Args:
         params: to optimize.
@@ -59,7 +59,7 @@ class SGD(optim.SGD):
 
 
 class Adam(optim.Adam):
-    """`torch.optim.Adam`, with `decay_biases_and_norms` on top of its own options.
+    """Adds `decay_biases_and_norms` to `torch.optim.Adam`.
 
     Args:
         params: to optimize.
@@ -86,7 +86,7 @@ class Adam(optim.Adam):
 
 
 class AdamW(optim.AdamW):
-    """`torch.optim.AdamW`, with `decay_biases_and_norms` on top of its own options; see `Adam` for the arguments."""
+    """Adds `decay_biases_and_norms` to `torch.optim.AdamW`; see `Adam` for the arguments."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class AdamW(optim.AdamW):
 
 
 class LBFGS(optim.LBFGS):
-    """`torch.optim.LBFGS`, for convolutions too: torch's own fails on parameters that are channels-last.
+    """Extends `torch.optim.LBFGS` to convolutions: torch's own fails on parameters that are channels-last.
 
     Args:
         params: to optimize.
@@ -146,7 +146,7 @@ class LBFGS(optim.LBFGS):
 def configure(
     module: pl.LightningModule, optimizer: OptimizerFactory | None, scheduler: dict[str, Any] | None
 ) -> OptimizerLRScheduler:
-    """What `configure_optimizers` returns, from the factories that a task was built with.
+    """Builds what `configure_optimizers` returns, from the factories of a task.
 
     Args:
         module: its parameters are optimized.
@@ -166,7 +166,7 @@ def configure(
 
 
 def _num_steps(trainer: pl.Trainer, interval: str) -> int:
-    """Returns how many steps a schedule over the whole fit has.
+    """Returns the number of steps of a schedule over the whole fit.
 
     Args:
         trainer: its limits and its training data are asked.

@@ -1,4 +1,4 @@
-"""Penalties in the loss."""
+"""Computes penalties in the loss."""
 
 from torch import Tensor, nn
 
@@ -6,9 +6,9 @@ from lab.engine.utils.ranges import NonNegativeFloat
 
 
 def penalty(module: nn.Module, l1: NonNegativeFloat, l2: NonNegativeFloat) -> Tensor | float:
-    """`l1` times the sum of |w| plus `l2` / 2 times the sum of w^2, over weights: parameters from two dimensions on.
+    """Returns `l1` sum |w| + `l2` / 2 sum w^2 over the weights, the parameters with two dimensions or more.
 
-    Unlike `weight_decay` it stands in the loss itself, so that any optimizer, L-BFGS too, sees it.
+    Unlike `weight_decay` it is part of the loss, so that it works with any optimizer, L-BFGS too.
 
     Source: Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, section 3.4.
     """

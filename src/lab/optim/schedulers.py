@@ -1,4 +1,4 @@
-"""Learning-rate schedules, as the factories that configs name and tasks call."""
+"""Defines the learning-rate schedules that configs name and tasks build."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from lab.engine.utils.ranges import Fraction, PositiveFloat, PositiveInt, Probab
 def cosine(
     optimizer: Optimizer, total_steps: PositiveInt, warmup: Probability = 0.05, min_lr_ratio: Fraction = 0.0
 ) -> LambdaLR:
-    """Linear warm-up, then half a cosine down to the end.
+    """Builds a schedule: linear warm-up, then half a cosine down to the end.
 
     Args:
         optimizer: whose learning rates are the peak.
@@ -34,9 +34,9 @@ def cosine(
 
 
 class OneCycle(OneCycleLR):
-    """`torch.optim.lr_scheduler.OneCycleLR`, whose state is the step that it has come to.
+    """Restricts the state of `torch.optim.lr_scheduler.OneCycleLR` to the current step.
 
-    A run that goes on for longer than it was to does so over its new length: torch's state would bring the old one.
+    So a resumed run with a new length follows the schedule of that length: torch's state would restore the old one.
 
     Args:
         optimizer: whose learning rates are set.

@@ -1,4 +1,4 @@
-"""Finds where configs differ, as overrides of a command line.
+"""Finds the keys at which the configs of runs differ, written as on a command line: `lr=0.1 model=lenet`.
 
 A choice such as `model=lenet` changes many keys. Where runs have different classes at a place of the config, that place
 is what differs (`model`), and the keys below it are compared among runs of the same class only.
@@ -19,9 +19,9 @@ DERIVED = ("dims", "objective")  # the data's and the model's own keys
 
 
 def columns(runs: Sequence[RunRecord]) -> list[str]:
-    """Returns the keys that tell `runs`, each of another group, from one another, as they stand on a command line.
+    """Returns the keys by which `runs`, one of each group, differ, as they are written on a command line.
 
-    All that were typed and differ come first; of the others as many as it takes to tell every run from every other.
+    Those of the command lines come first; then as many others as it takes to distinguish all runs.
     """
     differing = list(dict.fromkeys(_differing([comparable(run.config) for run in runs])))
     if {"model", "data"} & set(differing):
@@ -36,7 +36,7 @@ def columns(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def value(run: RunRecord, key: str) -> Any:
-    """Returns what a run has at a key: the name of a choice where a class stands there, ABSENT for no such key."""
+    """Returns a run's value at a key: the name of the choice for a node with a class, ABSENT for no such key."""
     if key == "experiment":
         return _overrides_by_key(run).get(key, "none")
     node: Any = run.config
@@ -50,7 +50,7 @@ def value(run: RunRecord, key: str) -> Any:
 
 
 def text(found: Any) -> str:
-    """Returns a value in a few characters."""
+    """Formats a value in few characters."""
     if found is ABSENT:
         return ""
     if isinstance(found, float):
@@ -61,9 +61,9 @@ def text(found: Any) -> str:
 
 
 def values_by_key(runs: Sequence[RunRecord], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns what each of `runs` has at `keys`.
+    """Returns the values of each of `runs` at `keys`.
 
-    A key of a class that all runs of this class have alike is left out of theirs: it was varied for another one.
+    A key on which all runs of a class agree is left out for these runs: it was varied for another class.
     """
     found = [{key: one for key in keys if (one := value(run, key)) is not ABSENT} for run in runs]
     for key in keys:
@@ -79,14 +79,14 @@ def values_by_key(runs: Sequence[RunRecord], keys: Sequence[str]) -> list[dict[s
 
 
 def label(values: dict[str, Any], keys: Sequence[str]) -> str:
-    """Returns such as `lr=0.001 model=lenet`: values at `keys`, whose last names stand for them where that is clear."""
+    """Returns the values at `keys` as text, such as `lr=0.001 model=lenet`; keys are shortened where that is clear."""
     lasts = [key.rpartition(".")[2] for key in keys]
     pairs = [last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)]
     return " ".join(f"{word}={text(values[key])}" for word, key in zip(pairs, keys, strict=True) if key in values)
 
 
 def _differing(nodes: Sequence[Any], key: str = "") -> Iterator[str]:
-    """Yields the places at which `nodes`, which all stand at `key`, differ."""
+    """Yields the keys at which `nodes`, the values of several configs at `key`, differ."""
     inner = [node for node in nodes if isinstance(node, dict)]
     classes = dict.fromkeys(_class(node, key) for node in inner)
     others = {json.dumps(node, default=str) for node in nodes if not isinstance(node, dict)}
@@ -109,7 +109,7 @@ def _overrides_by_key(run: RunRecord) -> dict[str, str]:
 
 
 def _class(node: Any, key: str) -> str | None:
-    """Returns the class that stands at `key`; a scheduler's stands one level down."""
+    """Returns the class that the node at `key` names; a scheduler's is one level down."""
     if not isinstance(node, dict):
         return None
     return node.get("_target_") or (_class(node.get("scheduler"), "") if key == "scheduler" else None)

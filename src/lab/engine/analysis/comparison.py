@@ -1,4 +1,4 @@
-"""Compares groups of runs: rows in order, each with its figures, its costs and its test against a baseline."""
+"""Compares groups of runs: ranked rows, each with its metrics, its costs and its test against a baseline."""
 
 import math
 from collections import Counter
@@ -24,7 +24,7 @@ COST = "cost/"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """Holds one line of the table."""
 
     group: Group
     values: dict[str, Any]  # as in table.csv, by the names of its columns
@@ -32,10 +32,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs in groups, and what they are judged by."""
+    """Holds the compared runs, by group, and the metric that ranks them."""
 
     runs: list[RunRecord]
-    metric: str  # which the rows are sorted by
+    metric: str  # that sorts the rows
     mode: str  # whether `min` or `max` of it is best
     objectives: list[Objective]  # of the sweep or the runs, the main one first
     baseline: str | None = None  # name of a group
@@ -46,13 +46,13 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """Every figure of any run but for costs, those that count first."""
+        """Returns the metrics of all runs without the costs; the main ones first."""
         known = dict.fromkeys(name for run in self.runs for name in run.metrics)
         return list(dict.fromkeys([*self.main, *(n for n in known if n == self.metric or not n.startswith(COST))]))
 
     @cached_property
     def main(self) -> list[str]:
-        """The figures to show where there is little room: what is judged by, and the same on the test data."""
+        """Returns the metrics to show where there is little room: the objectives, and the same on the test data."""
         wanted = [self.metric, *(m for m, _ in self.objectives if not m.startswith(COST))]
         known = {name for run in self.runs for name in run.metrics}
         return [name for name in dict.fromkeys([*wanted, *map(at_test, wanted)]) if name in known]
@@ -64,7 +64,7 @@ class Comparison:
 
     @cached_property
     def keys(self) -> list[str]:
-        """The keys at which groups differ."""
+        """Returns the keys at which groups differ."""
         return list(dict.fromkeys(key for group in self.groups for key in group.keys))
 
     @cached_property
@@ -77,12 +77,12 @@ class Comparison:
 
     @property
     def sign(self) -> int:
-        """Times this, a lower figure is a better one."""
+        """Returns 1 or -1: the metric times this is lower where it is better."""
         return {"min": 1, "max": -1}[self.mode]
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The best first, by the rule of `lab.engine.runs.ranking`; of equals the one that began first."""
+        """Returns the rows, the best first, by the rule of `lab.engine.runs.ranking`; of equals the earlier first."""
         rows = sorted(map(self._row, self.groups), key=self._rank)
         tested = [row for row in rows if row.values["p"] is not None]
         for row, adjusted in zip(tested, holm([row.values["p"] for row in tested]), strict=True):
@@ -91,7 +91,7 @@ class Comparison:
 
     @cached_property
     def _sweep_seeds(self) -> dict[Path, int]:
-        """How many seeds a group has in each sweep, at most."""
+        """Returns, for each sweep, the most seeds that any of its groups has."""
         most: dict[Path, int] = {}
         for group in self.groups:
             for sweep in {run.dir.parent for run in group.runs if run.sweep}:
@@ -100,11 +100,11 @@ class Comparison:
         return most
 
     def wanted_seeds(self, group: Group) -> int:
-        """Returns how many seeds a group is to have: all that it began, and as many as any other of its sweep."""
+        """Returns how many seeds a group should have: all that it began, and as many as any group of its sweep."""
         return max(len(group.chosen), *(self._sweep_seeds.get(run.dir.parent, 0) for run in group.runs))
 
     def standing(self, group: Group) -> Standing:
-        """Tells how a group stands."""
+        """Returns whether a group may win, or why not."""
         return standing(group.chosen, self.metric, self.wanted_seeds(group), bool(group.broken))
 
     def _row(self, group: Group) -> Row:
@@ -166,13 +166,13 @@ def compare(
 
 
 def _objectives(run: RunRecord) -> tuple[Objective, ...]:
-    """Returns what a run is judged by: the objectives of its sweep, or its own."""
+    """Returns the objectives of a run's sweep, or its own."""
     found = run.sweep.get("objectives") or [run.config.get("objective") or {}]
     return tuple((o["metric"], o["mode"]) for o in found if o.get("metric") and o.get("mode"))
 
 
 def _find(baseline: str, names: Sequence[str]) -> str:
-    """Returns the group that is meant."""
+    """Returns the name of the group that `baseline` names, in whole or by some of its words."""
     words = baseline.split()
     fitting = [name for name in names if name == baseline] or [
         name for name in names if all(any(word in (w, w.partition("=")[2]) for w in name.split()) for word in words)

@@ -1,4 +1,4 @@
-"""Learning curves: as rows, and over the seeds of a group as a mean with an interval."""
+"""Reads learning curves: as rows, and over the seeds of a group as a mean with an interval."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ CURVES = ("group", "run", "seed", "status", "metric", "step", "epoch", "value")
 
 
 def curve_metrics(comparison: Comparison) -> list[str]:
-    """Returns the figures that have curves: what is judged by, then those of validation, then those of training."""
+    """Returns the metrics that have curves: the objectives, then those of validation, then those of training."""
     found = {tag for run in comparison.runs for tag in run.curves if tag.startswith(("train", "val"))}
     tags = sorted((tag for tag in found if not tag.endswith("_per_second")), reverse=True)
     wanted = [comparison.metric, *(metric for metric, _ in comparison.objectives)]
@@ -21,7 +21,7 @@ def curve_metrics(comparison: Comparison) -> list[str]:
 
 
 def curve_rows(comparison: Comparison) -> Iterator[list[Any]]:
-    """Yields every point of the curves under `CURVES`."""
+    """Yields a row for every point of every curve, with the columns `CURVES`."""
     metrics = curve_metrics(comparison)
     for row in comparison.rows:
         for run in row.group.runs:
@@ -32,8 +32,8 @@ def curve_rows(comparison: Comparison) -> Iterator[list[Any]]:
 
 
 def drawn_curves(comparison: Comparison, metric: str) -> tuple[str, dict[Path, dict[int, float]]]:
-    """Returns `epoch` where each run has the figure once an epoch, else `step`, and by it the curve of each run that
-    has one, by directory. Epochs do not depend on batch sizes. What is not finite is left out.
+    """Returns the unit of the x-axis and the curve of each run over it, by directory; without values that are not
+    finite. The unit is `epoch`, which does not depend on batch sizes, if each run has one value an epoch, else `step`.
     """
     runs = [run for run in comparison.runs if metric in run.curves]
     epochs = {run.dir: [run.epochs.get(step, 0) for step in run.curves[metric]] for run in runs}
@@ -46,15 +46,15 @@ def drawn_curves(comparison: Comparison, metric: str) -> tuple[str, dict[Path, d
 
 
 def mean_curve(curves: Sequence[dict[int, float]], most: int) -> dict[int, Summary]:
-    """Averages `curves` at each epoch or step, of those that got so far; at `most` of them, the last one included."""
+    """Averages `curves` at no more than `most` epochs or steps, the last included, each over those that reach it."""
     xs = sorted({x for curve in curves for x in curve})[::-1]
     kept = xs[:: -(-len(xs) // most) or 1][::-1]
     return {x: summarise([curve[x] for curve in curves if x in curve]) for x in kept}
 
 
 def saved_epochs(comparison: Comparison) -> tuple[float, float]:
-    """Returns the epochs that pruned runs were trained, and those that they would have been: by their own
-    `trainer.max_epochs`, or where that is no end as many as the longest completed run had.
+    """Returns how many epochs pruned runs trained, and how many they would have trained unpruned: their own
+    `trainer.max_epochs`, or without one as many as the longest completed run.
     """
     ended = [run for run in comparison.runs if "cost/epochs" in run.metrics]
     longest = max((run.metrics["cost/epochs"] for run in ended if run.status == "completed"), default=0)

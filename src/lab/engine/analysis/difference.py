@@ -1,4 +1,4 @@
-"""Finds in what two runs differ: their configs, their code, and what they measured."""
+"""Finds how two runs differ: in their configs, their code and their metrics."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ Lines = list[tuple[str, str, str]]  # what, of the first run, of the second
 
 
 def configs(first: RunRecord, second: RunRecord) -> Lines:
-    """Returns the keys at which the saved configs differ, the seed among them; not where things are written."""
+    """Returns the keys at which the saved configs differ, with both values; paths do not count, the seed does."""
     configs = [{"seed": run.seed} | comparable(run.config) for run in (first, second)]
     return [(key, _to_text(a), _to_text(b)) for key, b, a in differences(configs[1], configs[0])]
 
 
 def code(first: RunRecord, second: RunRecord) -> Lines:
-    """Returns commits, files that were changed since, versions of packages, machines, where they differ."""
+    """Returns where commits, uncommitted changes, package versions and machines differ."""
     facts, patches = [_facts(run) for run in (first, second)], [_patch(run) for run in (first, second)]
     found = [(name, facts[0].get(name), facts[1].get(name)) for name in facts[0] | facts[1]]
     for name in changed_files(*patches):
@@ -27,7 +27,7 @@ def code(first: RunRecord, second: RunRecord) -> Lines:
 
 
 def metrics(first: RunRecord, second: RunRecord) -> list[tuple[str, str, str, str]]:
-    """Returns every figure of both, and the second less the first."""
+    """Returns every metric of both runs, and the second value minus the first."""
     rows = []
     for name in first.metrics | second.metrics:
         a, b = first.metrics.get(name), second.metrics.get(name)
@@ -38,7 +38,7 @@ def metrics(first: RunRecord, second: RunRecord) -> list[tuple[str, str, str, st
 
 
 def same(first: RunRecord, second: RunRecord) -> bool:
-    """Whether the runs agree in everything, to the last digit."""
+    """Tells whether the runs agree in everything, to the last digit."""
     figures = [repr(sorted(run.metrics.items())) for run in (first, second)]
     return figures[0] == figures[1] and not configs(first, second) and not code(first, second)
 

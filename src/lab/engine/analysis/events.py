@@ -19,7 +19,7 @@ Curves = dict[str, dict[int, float]]  # value by step, ascending, by tag
 
 
 def read_scalars(folder: Path) -> Curves:
-    """Returns every scalar under `folder`; none where there are no event files.
+    """Returns every scalar of the event files under `folder`.
 
     A resumed run has several files. Each says at which step it begins, and what an earlier one logged from there on
     was lost with the process that logged it.
@@ -31,7 +31,7 @@ def read_scalars(folder: Path) -> Curves:
 
 
 def _read(content: bytes, found: Curves) -> None:
-    """Adds the scalars of one file to those that were `found`, up to a record that is half-written or damaged."""
+    """Adds the scalars of one file to `found`; stops at the first record that is incomplete or damaged."""
     at = 0
     while at + HEAD <= len(content):
         (length,) = unpack_from("<Q", content, at)
@@ -56,5 +56,5 @@ def _read(content: bytes, found: Curves) -> None:
 
 
 def _numbers(tensor: Any) -> Any:
-    """Returns the number in a tensor that holds but one, as newer writers put scalars."""
+    """Returns the value of a scalar tensor, as newer writers store scalars, in a sequence; empty for other tensors."""
     return [] if tensor.tensor_shape.dim else tensor.float_val or tensor.double_val

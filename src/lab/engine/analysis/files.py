@@ -1,4 +1,4 @@
-"""Writes what a comparison leaves in a folder beside its page."""
+"""Writes the tables of a comparison as files."""
 
 import csv
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def _write_csv(path: Path, names: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Writes rows under the `names` of their columns; None becomes nothing, a number keeps all its digits."""
+    """Writes rows as CSV under the column `names`; None becomes an empty cell, a number keeps all its digits."""
     with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
@@ -35,7 +35,7 @@ def _write_csv(path: Path, names: Iterable[str], rows: Iterable[Iterable[Any]]) 
 
 
 def _run(comparison: Comparison, row: Row, run: RunRecord) -> dict[str, Any]:
-    """Returns a run. `counts` is no where it is in no mean: it did not complete, or its seed ran again."""
+    """Returns the row of a run in runs.csv. `counts` is `no` for a run outside the means: not completed or repeated."""
     counts = "yes" if run in row.group.completed else "no"
     found = {"group": row.group.name, "run": run.name, "directory": run.dir, "seed": run.seed, "status": run.status}
     found |= {"counts": counts} | {key: row.values[key] for key in comparison.keys if key not in found}

@@ -1,4 +1,4 @@
-"""Groups runs that differ in nothing but their seed, each named by what tells it from the others."""
+"""Groups runs that differ only in their seed, and names each group by the keys at which it differs from the others."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,49 +14,49 @@ from lab.engine.runs.ranking import one_per_seed
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one config."""
+    """Holds the runs of one config."""
 
-    name: str  # unlike that of any other group
+    name: str  # unique
     runs: list[RunRecord]
     keys: dict[str, Any]  # its values at the keys at which groups differ; a key that it does not have is left out
 
     @cached_property
     def chosen(self) -> list[RunRecord]:
-        """One run a seed."""
+        """Returns one run for each seed."""
         return one_per_seed(self.runs)
 
     @property
     def completed(self) -> list[RunRecord]:
-        """Those of the chosen runs that are in the means."""
+        """Returns the chosen runs that have completed: the means are over these."""
         return [run for run in self.chosen if run.status == "completed"]
 
     @property
     def repeated(self) -> int:
-        """Completed runs that are left out because another one has the same seed."""
+        """Counts the completed runs that are left out because another one has the same seed."""
         return sum(run.status == "completed" for run in self.runs) - len(self.completed)
 
     @property
     def broken(self) -> list[str]:
-        """The constraints that one of the runs breaks."""
+        """Returns the constraints that any of the runs breaks."""
         return list(dict.fromkeys(text for run in self.runs for text in run.broken))
 
     def values(self, metric: str) -> dict[int | None, float]:
-        """Returns a figure of the completed runs, by seed."""
+        """Returns a metric of the completed runs, by seed."""
         return {run.seed: run.metrics[metric] for run in self.completed if metric in run.metrics}
 
     def so_far(self, metric: str) -> list[float]:
-        """Returns a figure of the runs that have come to an end before their time, or not yet."""
+        """Returns a metric of the runs that have not completed: pruned, failed, stopped or still running."""
         return [run.metrics[metric] for run in self.runs if run.status != "completed" and metric in run.metrics]
 
 
 def count_statuses(runs: Sequence[RunRecord]) -> dict[str, int]:
-    """Returns how many runs stand how, in the order of `ORDER`."""
+    """Counts the runs of each status, in the order of `ORDER`."""
     counts = Counter(run.status for run in runs)
     return {status: counts[status] for status in (*ORDER, *sorted({*counts} - {*ORDER})) if counts[status]}
 
 
 def group_runs(runs: Sequence[RunRecord]) -> list[Group]:
-    """Returns the groups of `runs`, in the order of their first runs."""
+    """Groups `runs`, in the order of the groups' first runs."""
     found: dict[str, list[RunRecord]] = {}
     for run in runs:
         found.setdefault(group_key(run.config), []).append(run)

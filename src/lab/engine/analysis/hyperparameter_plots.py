@@ -1,4 +1,4 @@
-"""Draws what was varied, and at what cost: Optuna's own figures, over studies made of recorded runs."""
+"""Plots metrics against hyperparameters and costs: Optuna's own figures, over studies made of recorded runs."""
 
 import math
 import warnings
@@ -19,13 +19,13 @@ from lab.engine.runs.run import FINISHED
 # Viridis from worst to best, without its ends, which are lost on a dark and on a white page
 SCALE = ["#5b3a8e", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39"]
 UNITS = {"cost/seconds": "training time in s", "cost/epochs": "epochs", "cost/steps": "optimizer steps"}
-MOST_LINES = 300  # of more runs the best
+MOST_LINES = 300  # of more runs only the best are drawn
 LEAST = 10  # runs for importances
 TOP = 5  # runs that the best share must have for a density, as Optuna advises
 
 
 def make_study(comparison: Comparison) -> optuna.Study:
-    """Makes a study of every run that has ended with a finite figure, the best last, with the keys that were varied."""
+    """Makes a study of every run that ended with a finite metric, the best last, with the keys that were varied."""
     found = [
         (run, group.keys, run.metrics[comparison.metric])
         for group in comparison.groups
@@ -50,12 +50,12 @@ def make_study(comparison: Comparison) -> optuna.Study:
 
 
 def varied(study: optuna.Study) -> list[str]:
-    """Returns the keys that have several values."""
+    """Returns the hyperparameters of a study, sorted by name."""
     return sorted({key for trial in study.get_trials(deepcopy=False) for key in trial.params})
 
 
 def parallel(study: optuna.Study, metric: str) -> Figure:
-    """Draws a line a run, across the objective, which colours it, and each key on its own scale."""
+    """Draws parallel coordinates: a line for each run, coloured by the objective, across an axis for each key."""
     drawn = visualization.plot_parallel_coordinate(study, target_name=plain(metric)).to_dict()
     trials = study.get_trials(deepcopy=False)
     *lines, bar = drawn["data"]
@@ -73,7 +73,7 @@ def parallel(study: optuna.Study, metric: str) -> Figure:
 
 
 def slices(study: optuna.Study, metric: str) -> dict[str, Figure]:
-    """Draws each key against the objective, a point a run; what was pruned is a cross."""
+    """Draws the objective against each key, a point for each run; pruned runs are crosses."""
     figures = {}
     for key in varied(study):
         shown = [trial for trial in study.get_trials(deepcopy=False) if key in trial.params]
@@ -126,7 +126,7 @@ def pareto_fronts(comparison: Comparison) -> dict[str, Figure]:
     others |= {metric: mode for metric, mode in comparison.objectives if metric != comparison.metric}
     figures = {}
     for name, mode in others.items():
-        found = []  # of each group that has both figures, with half of the interval
+        found = []  # of each group that has both metrics, with half of the interval
         for row in comparison.rows:
             x = row.values.get(name, row.values.get(f"{name} mean"))
             y, high = (row.values[f"{comparison.metric} {what}"] for what in ("mean", "high"))
@@ -155,7 +155,7 @@ def _pareto_front(found: Sequence[tuple[Any, ...]], modes: Sequence[str], names:
 
 def _study(modes: Sequence[str], trials: Sequence[optuna.trial.FrozenTrial]) -> optuna.Study:
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a new study tells of itself
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # Optuna logs that it creates a study
     study = optuna.create_study(directions=["maximize" if mode == "max" else "minimize" for mode in modes])
     optuna.logging.set_verbosity(before)
     study.add_trials(trials)
@@ -163,7 +163,7 @@ def _study(modes: Sequence[str], trials: Sequence[optuna.trial.FrozenTrial]) -> 
 
 
 def _domain(values: Sequence[Any]) -> BaseDistribution:
-    """Returns what a key was drawn from, as far as the runs tell; choices in the order of their best run."""
+    """Infers the distribution of a key from its values in the runs; choices in the order of their best run."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in values):
         return FloatDistribution(float(min(values)), float(max(values)), log=_is_wide(values))
     return CategoricalDistribution(list(dict.fromkeys(plain(text(value)) for value in values)))
@@ -174,5 +174,5 @@ def _param(domain: BaseDistribution, value: Any) -> Any:
 
 
 def _is_wide(values: Sequence[float]) -> bool:
-    """Whether numbers are better seen on a logarithmic axis."""
+    """Tells whether numbers span a factor of ten, and so are better seen on a logarithmic axis."""
     return min(values) > 0 and max(values) >= 10 * min(values)

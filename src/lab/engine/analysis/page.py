@@ -1,4 +1,4 @@
-"""Writes the report as one HTML file that fetches nothing: report.html, filled in. Needs the extra `report`."""
+"""Writes the report as one HTML file that loads nothing from elsewhere. Needs the extra `report`."""
 
 from datetime import datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Draws the learning curves of the page, and holds what its figures share."""
+"""Draws the learning curves of the page, and holds helpers for its figures."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -27,13 +27,13 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def plain(text: str) -> str:
-    """Returns a text that plotly shows as it stands: it would take tags for its own markup."""
+    """Escapes a text, whose tags plotly would take for markup."""
     return escape(text, quote=False)
 
 
 def learning_curves(comparison: Comparison, metric: str) -> Figure:
-    """Draws the groups' means with their intervals, over completed runs where there are any; beyond the first ten
-    groups grey and without a band.
+    """Draws each group's mean with its interval, over completed runs where there are any; groups beyond the first ten
+    are grey and without a band.
     """
     unit, curves = drawn_curves(comparison, metric)
     data: list[dict[str, Any]] = []
@@ -49,7 +49,7 @@ def learning_curves(comparison: Comparison, metric: str) -> Figure:
 
 
 def pruned_curves(comparison: Comparison) -> Figure | None:
-    """Draws the objective of each run; of those that were pruned up to the mark at which they were stopped."""
+    """Draws the objective of each run over time; a cross marks the end of a pruned one."""
     known = curve_metrics(comparison)
     metric = next((metric for metric, _ in comparison.objectives if metric in known), None)
     if metric is None:

@@ -21,11 +21,11 @@ ORDER = ("completed", "pruned", "running", "preempted", "failed", "unknown")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run, as its directory tells of it."""
+    """Holds what the files of one run's directory say."""
 
     dir: Path
     config: dict[str, Any]  # as it was saved, interpolations unresolved
-    overrides: list[str]  # the raw overrides of its command line
+    overrides: list[str]  # of its command line
     metadata: dict[str, Any]  # run.json
     metrics: dict[str, float]  # metrics.json
     sweep: dict[str, Any]  # sweep.json of the sweep that it is a job of
@@ -52,7 +52,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """Its directory's name; of a sweep's job with that of the sweep."""
+        """Returns the directory's name, for a job of a sweep with the sweep's name before it."""
         return f"{self.dir.parent.name}/{self.dir.name}" if self.dir.name.isdecimal() else self.dir.name
 
     @property
@@ -61,12 +61,12 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """As in `run.json`; of a run from before there was one, unknown."""
+        """Returns the status in `run.json`; `unknown` for a run without that file."""
         return str(self.metadata.get("status", "unknown"))
 
     @property
     def broken(self) -> list[str]:
-        """The constraints of its sweep that its figures break."""
+        """Returns the constraints of its sweep that its metrics break."""
         texts = self.sweep.get("hydra", {}).get("sweeper", {}).get("constraints") or []
         return [c.text for c in parse_constraints(texts) if not c.is_early and c.violation(self.metrics) > 0]
 
@@ -76,12 +76,12 @@ class RunRecord:
 
     @cached_property
     def epochs(self) -> dict[int, int]:
-        """The epoch of each step at which Lightning logged it, from 1."""
+        """Returns the epoch, counted from 1, of each step at which Lightning logged it."""
         return {step: int(epoch) + 1 for step, epoch in self.curves.get("epoch", {}).items()}
 
 
 def find_runs(directories: Sequence[str], log_dir: str | Path | None = None) -> list[RunRecord]:
-    """Reads the runs in `directories`, each once, by name of their directories and jobs by their number.
+    """Reads the runs in `directories`, each once; in order of their names, jobs in order of their numbers.
 
     Args:
         directories: of runs, of sweeps, folders above them, or `latest`: what ran last, of a job its sweep; none: the
@@ -117,7 +117,7 @@ def _latest(log_dir: Path) -> Path:
 
 
 def _directories(folder: Path) -> Iterator[Path]:
-    """Yields every run directory at or below `folder`; does not look into one, and follows no links."""
+    """Yields every run directory at or below `folder`; searches none of them further, and follows no links."""
     if (folder / ".hydra" / "config.yaml").is_file():
         yield folder
         return
@@ -127,7 +127,7 @@ def _directories(folder: Path) -> Iterator[Path]:
 
 
 def _read(path: Path, kind: type) -> Any:
-    """Reads a JSON or YAML file that holds a `kind`; an empty one where there is no file."""
+    """Reads a JSON or YAML file that holds a `kind`; returns an empty one where there is no file."""
     try:
         content = json.loads(path.read_bytes()) if path.suffix == ".json" else read_yaml(path)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Means, intervals and paired tests.
+"""Computes means, intervals and paired tests.
 
 Source: Student (1908); Holm (1979), section 3. `scipy.special` has the distribution, and takes a tenth of the time that
 `scipy.stats` takes to import.
@@ -16,7 +16,7 @@ EXTRA = "pip install -e .[report]"
 
 @dataclass(frozen=True)
 class Summary:
-    """What several measurements of one figure say."""
+    """Holds the mean, the spread and the interval of several measurements of one metric."""
 
     n: int
     mean: float | None = None
@@ -27,7 +27,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Paired:
-    """A paired t-test."""
+    """Holds the result of a paired t-test."""
 
     difference: float | None = None  # mean over the pairs
     pairs: int = 0
@@ -64,7 +64,7 @@ def paired(values: Sequence[float], others: Sequence[float]) -> Paired:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Returns `ps` adjusted for there being several of them."""
+    """Adjusts p-values for multiple tests, by Holm's method."""
     adjusted, highest = [0.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
@@ -74,7 +74,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 @cache
 def quantile(df: int) -> float:
-    """Returns Student's t of `df` degrees of freedom below which 97.5 % lie."""
+    """Returns the 97.5 % quantile of Student's t with `df` degrees of freedom."""
     return float(_special().stdtrit(df, 0.975))
 
 

@@ -1,4 +1,4 @@
-"""The table as text: the same for the terminal, Markdown, LaTeX and the page."""
+"""Formats the table as text: the same for the terminal, Markdown, LaTeX and the page."""
 
 import math
 from collections import Counter
@@ -17,7 +17,7 @@ LATEX = str.maketrans(
 
 
 def text_rows(comparison: Comparison) -> list[list[str]]:
-    """Returns the names of the columns, and the rows under them; what matters less stands further right."""
+    """Returns the header and the rows of the table; the less important columns are further right."""
     rows = [_text_row(comparison, row) for row in comparison.rows]
     return [[name for name, _ in rows[0]], *([word for _, word in row] for row in rows)]
 
@@ -47,7 +47,7 @@ def _against(comparison: Comparison, row: Row) -> tuple[str, str, str]:
 
 
 def number(value: float | None) -> str:
-    """Returns a figure in a few digits."""
+    """Formats a number with few digits."""
     if value is None:
         return NONE
     if not math.isfinite(value):
@@ -58,7 +58,7 @@ def number(value: float | None) -> str:
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """Yields what the table cannot say, a sentence each."""
+    """Yields notes on the table, a sentence each: the order, incomplete runs, missing seeds, tests."""
     aim = "higher" if comparison.mode == "max" else "lower"
     yield f"Sorted by {comparison.metric}, {aim} is better; means over seeds, intervals by Student's t."
     yield from _split(comparison)
@@ -88,7 +88,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
 
 
 def _split(comparison: Comparison) -> Iterator[str]:
-    """Says beside the intervals whether they hold the chance of the data's split, where a config tells."""
+    """Yields a note on whether the intervals include the chance of the data's split, where a config says so."""
     several = [group for group in comparison.groups if len(group.completed) > 1]
     seeds = {str(data["seed"]) for group in several if "seed" in (data := group.runs[0].config.get("data") or {})}
     fixed = sorted(seed for seed in seeds if "${seed}" not in seed)
@@ -102,7 +102,7 @@ def _split(comparison: Comparison) -> Iterator[str]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """Returns the table in GitHub's Markdown."""
+    """Formats the table as GitHub's Markdown."""
     names, *rows = text_rows(comparison)
     lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
     body = [f"| {' | '.join(word.translate(MARKDOWN) for word in line)} |" for line in lines]
@@ -110,7 +110,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """Returns the table for LaTeX with booktabs."""
+    """Formats the table as LaTeX with booktabs."""
     lines = text_rows(comparison)
     names, *rows = (" & ".join(word.translate(LATEX) for word in line) + r" \\" for line in lines)
     begin = ["% \\usepackage{booktabs}", f"\\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}"]

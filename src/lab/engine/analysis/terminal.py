@@ -14,8 +14,8 @@ MOST = 40  # rows; of more the best
 
 
 def show(comparison: Comparison) -> None:
-    """Prints the table, the best row first and bold, with as many columns as there is room for; what is judged by, and
-    its test, in any case: then names are folded.
+    """Prints the table, the best row first and bold, with as many columns as fit; the main metric and its test always,
+    with folded names if they do not fit.
     """
     console, (names, *rows) = Console(), text_rows(comparison)
     title = f"{len(comparison.runs)} runs: {comparison.counts}"

@@ -185,7 +185,7 @@ class Checkpoint(callbacks.Checkpoint):
 
 
 def ends_validation(trainer: pl.Trainer) -> bool:
-    """Returns, at the end of a validation, whether its metrics count: it is within a fit, and no trial of the code."""
+    """Returns, at the end of a validation, whether its metrics count: it is part of a fit, and no sanity check."""
     is_trial = trainer.sanity_checking or trainer.fast_dev_run  # type: ignore[attr-defined]
     return trainer.state.fn == "fit" and not is_trial
 

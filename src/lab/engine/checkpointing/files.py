@@ -59,7 +59,7 @@ def link_checkpoint(path: Path, name: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads the checkpoint at `path` onto the CPU. Runs no code of it: it holds tensors and plain values alone.
+    """Reads the checkpoint at `path` onto the CPU; runs no code of it: it holds tensors and plain values alone.
 
     Raises:
         UserError: when it is no complete checkpoint, holds more than data, or was written by another version.
@@ -69,7 +69,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if fault := find_fault(path):
         raise UserError(f"{path}: {fault}")
     try:
-        # Mapped: what nobody looks at, such as an optimizer's state in a test, is not read
+        # Mapped to memory, so that unused parts, such as an optimizer's state in a test, are not read
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} holds code, and not data alone: not loaded") from error

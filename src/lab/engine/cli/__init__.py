@@ -1,1 +1,1 @@
-"""Command lines: arguments, help, errors as exit codes."""
+"""Handles command lines: arguments, help, errors as exit codes."""

@@ -50,7 +50,7 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
 
 
 def _attached(directory: str, arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments of a process, a rank or a job of gpu_pool, that joins the run in `directory`."""
+    """Returns the arguments of a process that joins the run in `directory`: a rank, or a job of gpu_pool."""
     if len(arguments) > 1:
         other = next((a for a in arguments if override_key(a) != "attach"), arguments[-1])
         raise UserError(f"attach={directory} takes no other argument: leave out {other}")

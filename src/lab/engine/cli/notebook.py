@@ -84,7 +84,7 @@ def _check(overrides: Sequence[str]) -> tuple[list[str], DictConfig]:
 
 @contextmanager
 def _errors_raised(overrides: Sequence[str]) -> Iterator[None]:
-    """Raises what a command line would end with; logging is afterwards what it was before."""
+    """Raises the errors that would end a command line, and restores logging at the end."""
     set_variables(**{COMMAND_LINE: json.dumps([*overrides])})  # what the user typed may read secrets, files may not
     root = logging.getLogger()
     handlers, level = [*root.handlers], root.level

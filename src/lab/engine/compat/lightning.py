@@ -66,7 +66,7 @@ class StopSignal(Protocol):
 
 
 def logged_steps(checkpoint: dict[str, Any]) -> int:
-    """Returns the step that loggers go on with after a checkpoint: batches that stepped, of any number of optimizers.
+    """Returns the step at which loggers continue after a checkpoint: the number of batches with an optimizer step.
 
     Args:
         checkpoint: of a Trainer, whose `global_step` counts the steps of each optimizer.
@@ -98,7 +98,7 @@ class FitLoop(_FitLoop):
         self.stopped = True
 
     def skip_training(self) -> None:
-        """Makes `fit` restore the checkpoint and train no further: the run was complete before."""
+        """Makes `fit` restore the checkpoint without training: the run is complete already."""
         self._skipped = True
 
     @property
@@ -148,7 +148,7 @@ class FitLoop(_FitLoop):
         return [] if all(isinstance(loader, _Stateful) for loader in loaders) else loaders
 
     def _load_combined_loader_states(self) -> None:
-        """Notes the random state where Lightning would load the state of loaders, before it makes their iterator.
+        """Saves the random state where Lightning would load the state of loaders, before it makes their iterator.
 
         The epoch loop loads it: here it would be too early for some (`trainer.estimated_stepping_batches` sets the data
         up before a checkpoint is read).
@@ -158,11 +158,11 @@ class FitLoop(_FitLoop):
 
     @property
     def loader_states(self) -> list[Any]:
-        """Returns the saved states of loaders: those of this rank, or of rank 0 where ranks are not the same number."""
+        """Returns the saved states of loaders: those of this rank, or of rank 0 if the number of ranks has changed."""
         return self._combined_loader_states_to_load if self.saved is None else self.saved["loaders"]
 
     def random_state(self) -> dict[str, Any]:
-        """Returns what decides the batches and random numbers that come next on this rank."""
+        """Returns the state that decides the next batches and random numbers of this rank."""
         fetcher, combined = self._data_fetcher, self._combined_loader
         prefetched = len(getattr(fetcher, "batches", ()))
         states = [] if combined is None else combined._state_dicts()
@@ -174,7 +174,7 @@ class FitLoop(_FitLoop):
         }
 
     def restore_random_state(self) -> None:
-        """Restores the random state of the moment at which the run was saved."""
+        """Restores the random state that was saved with the run."""
         assert self.saved is not None
         restore_random_state(self.saved, generators(self.loaders))
         self._last_train_dl_reload_epoch = self.saved["loaded_in_epoch"]
@@ -356,7 +356,7 @@ class TrainingEpochLoop(_TrainingEpochLoop):
             self.on_step_boundary(end_of_epoch=False)
 
     def on_step_boundary(self, end_of_epoch: bool) -> None:
-        """Lets callbacks save, and stops on a signal: a batch or an epoch is finished, and the next has not started.
+        """Lets callbacks save, and stops on a signal, when a batch or an epoch is finished and no other has started.
 
         Calls the method `on_step_boundary(trainer, end_of_epoch, stopping)` of callbacks that have one.
         """

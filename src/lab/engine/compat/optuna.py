@@ -5,7 +5,7 @@ from optuna.samplers import BaseSampler
 
 
 class AskTellStudy(optuna.Study):
-    """Serves ask and tell, without `optimize`.
+    """Adds to a study what asking and telling without `optimize` lacks: `stop`, and a sampler for each trial.
 
     Public wish: `Study.stop` does nothing outside of `optimize`, and `Study.ask` takes a sampler.
     """

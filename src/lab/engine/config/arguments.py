@@ -1,4 +1,4 @@
-"""Checks the arguments of a config's node against the schema of what it is built from."""
+"""Checks the arguments of a config's node against the schema of its class."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ RANGES = {
 
 
 def check_arguments(key: str, node: Mapping[str, Any], schema: Schema) -> None:
-    """Refuses arguments that a class does not take, values that it does not take for them, and missing ones.
+    """Refuses unknown arguments of a class, values that do not fit an argument, and missing arguments.
 
     Args:
         key: where the node stands in the config.
@@ -77,7 +77,7 @@ def _is_built(value: Any) -> bool:
 
 @cache
 def _validator() -> Any:
-    """Makes a validator of JSON Schema's rules, except that 2.0 is no whole number, and NaN lies in no range."""
+    """Makes a validator of JSON Schema to which 2.0 is no integer, and NaN lies in no range."""
     types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     ranges = {name: partial(_check_range, Draft202012Validator.VALIDATORS[name]) for name in RANGES}
     return extend(Draft202012Validator, ranges, type_checker=types)
@@ -89,7 +89,7 @@ def _check_range(rule: Callable[..., Any], *arguments: Any) -> Iterator[Validati
 
 
 def _branches(schema: Schema) -> Iterator[Schema]:
-    """Yields the alternatives of a schema, at any depth; itself where it has none."""
+    """Yields the alternatives of a schema, at any depth; the schema itself where it has none."""
     for branch in schema.get("anyOf", ()):
         yield from _branches(branch)
     if "anyOf" not in schema:
@@ -105,7 +105,7 @@ def _literal(choice: Any) -> str:
 
 
 def _describe(schema: Schema) -> str:
-    """Says in words what a value may be."""
+    """Describes in words the values that a schema allows."""
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(map(_describe, _branches(schema))))
     if choices := _choices(schema):

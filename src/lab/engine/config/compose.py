@@ -31,7 +31,7 @@ OmegaConf.register_new_resolver("unique", lambda *scope: secrets.token_hex(4), u
 
 
 def _resolver(target: str) -> Callable[..., Any]:
-    """Makes a resolver of a function `module:name`, whose module is imported when the resolver is first used."""
+    """Makes a resolver of a function `module:name`; its module is imported when the resolver is first used."""
     module, _, name = target.partition(":")
 
     def resolve(*args: Any) -> Any:
@@ -81,7 +81,7 @@ def compose(
 
 
 def find_log_dir(overrides: Sequence[str] = ()) -> Path:
-    """Returns the directory of all runs, `paths.log_dir`, as files and these overrides say.
+    """Returns the directory of all runs: `paths.log_dir`, as configs/ and these overrides set it.
 
     Args:
         overrides: of a command line. Those of a resumed run's config may fit that alone: only choices of groups and
@@ -92,7 +92,7 @@ def find_log_dir(overrides: Sequence[str] = ()) -> Path:
 
 
 def known_keys(overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns every group, and every key of the config that the choices among `overrides` make, with its value."""
+    """Returns every group, and every key and value of the config composed with the choices among `overrides`."""
     choices = [override for override in overrides if "=" in override and options(override.split("=")[0])]
     groups = {path.name: None for path in CONFIGS.iterdir() if path.is_dir()}
     for attempt in (choices, []):
@@ -108,7 +108,7 @@ def _load(overrides: Sequence[str], name: str | None = "train", mode: RunMode = 
 
 
 def search_path(config: DictConfig) -> list[str]:
-    """Returns the override that adds folders of configs, for composing another config to compare with."""
+    """Returns the override that added folders of configs, so that another config is composed with the same ones."""
     return [override for override in map(str, config.hydra.overrides.hydra) if override.startswith("hydra.searchpath=")]
 
 

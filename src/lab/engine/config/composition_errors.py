@@ -1,4 +1,4 @@
-"""Turns what Hydra and OmegaConf raise while they compose into UserErrors, by its type and attributes."""
+"""Turns errors that Hydra and OmegaConf raise while composing into UserErrors, by their types and attributes."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ E = TypeVar("E", bound=BaseException)
 
 
 class UnknownKey(UserError):
-    """An override of a key that the config does not have.
+    """Reports an override of a key that the config does not have.
 
     Args:
         key: dotted.
@@ -39,7 +39,7 @@ class UnknownKey(UserError):
 
 @contextmanager
 def composition_errors(known_keys: Callable[[], Mapping[str, Any]] = dict) -> Iterator[None]:
-    """Raises a UserError in place of what Hydra and OmegaConf raise about overrides and config files.
+    """Raises a UserError in place of Hydra's and OmegaConf's errors about overrides and config files.
 
     Args:
         known_keys: returns the keys and groups that an override may name.
@@ -66,7 +66,7 @@ def composition_errors(known_keys: Callable[[], Mapping[str, Any]] = dict) -> It
 
 
 def behind(error: BaseException, kind: type[E]) -> E | None:
-    """Returns the first error of a kind along the causes of another: OmegaConf wraps what a resolver raises."""
+    """Returns the first error of a kind among another and its causes: OmegaConf wraps what a resolver raises."""
     return next((inner for inner in causes(error) if isinstance(inner, kind)), None)
 
 

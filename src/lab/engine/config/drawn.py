@@ -1,4 +1,4 @@
-"""Resolves what is drawn once per run: a random name, the time, what Hydra knows of the job."""
+"""Resolves values that are drawn once per run: a random name, the time, Hydra's values of the job."""
 
 import re
 from typing import Any
@@ -8,11 +8,11 @@ from omegaconf import DictConfig, OmegaConf
 from lab.engine.config.tree import map_strings
 
 DRAWN = re.compile(r"\$\{(unique|now|hydra):([^{}]*)\}")
-RUN_DIR = "${hydra:runtime.output_dir}"  # of whoever reads the config: a run directory may be moved
+RUN_DIR = "${hydra:runtime.output_dir}"  # of the process that reads the config: a run directory may be moved
 
 
 def resolve_drawn(config: DictConfig, hydra: DictConfig | None = None) -> DictConfig:
-    """Replaces `${unique:}`, `${now:}` and `${hydra:}` by their values; every other interpolation stays.
+    """Replaces `${unique:}`, `${now:}` and `${hydra:}` by their values, and keeps every other interpolation.
 
     Args:
         config: of the run; values that it has drawn already are kept, and those drawn here are known to it.

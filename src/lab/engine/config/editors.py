@@ -21,15 +21,15 @@ Schema = dict[str, Any]
 
 FOLDER = ROOT / ".schema"
 SETTINGS = ROOT / ".vscode" / "settings.json"
-INTERPOLATION = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # fits everywhere
+INTERPOLATION = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # allowed for every argument
 OWN_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
-# Groups whose files hold nodes of any name, or one, and where more of their classes are
+# Groups whose files hold nodes of any name, or a single node, and the modules with more classes for them
 NAMED = {"callbacks": "pytorch_lightning.callbacks", "logger": "pytorch_lightning.loggers"}
 ONE = {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler"}
 
 
 def file_schema(group: str) -> Schema:
-    """Makes the schema of the files of a group; of configs/train.yaml itself for an empty one."""
+    """Makes the schema of the files of a config group; of configs/train.yaml itself for an empty name."""
     paths = [*CONFIGS.glob(f"{group}/*.yaml")] if group else [CONFIGS / "train.yaml"]
     texts = [path.read_text(encoding="utf-8") for path in paths]
     if group not in NAMED and group not in ("data", "model", "scheduler"):  # the file is the node
@@ -69,7 +69,7 @@ def node_schema(classes: Mapping[str, Callable[..., Any]]) -> Schema:
 
 
 def arguments_schema(target: Callable[..., Any]) -> Schema:
-    """Makes the schema of what a class takes, with the sentences of its docstrings; interpolations fit everywhere."""
+    """Makes the schema of a class's arguments, described as in its docstrings; each may be an interpolation."""
     schema = class_schema(target)
     hints = descriptions(target)
     for name, value in schema["properties"].items():
@@ -95,7 +95,7 @@ def descriptions(target: Callable[..., Any]) -> dict[str, str]:
 
 
 def write_schemas() -> dict[str, str]:
-    """Writes a schema for each group of configs/; returns the files that each is for, as VS Code's settings have it."""
+    """Writes a schema for each group of configs/; returns for each the pattern of its files, for VS Code's settings."""
     folders = [CONFIGS, *sorted(path for path in CONFIGS.rglob("*") if path.is_dir() and any(path.glob("*.yaml")))]
     FOLDER.mkdir(exist_ok=True)
     known = {}
@@ -109,7 +109,7 @@ def write_schemas() -> dict[str, str]:
 
 
 def write_settings(known: dict[str, str]) -> None:
-    """Tells VS Code where schemas are, beside what its settings say already."""
+    """Adds the schemas to VS Code's settings, and keeps its other settings."""
     try:
         settings = json.loads(SETTINGS.read_text(encoding="utf-8")) if SETTINGS.exists() else {}
     except ValueError:  # with comments in it

@@ -1,4 +1,4 @@
-"""Lists which keys decide a result: resuming, sweeps, the report and reproducing ask it."""
+"""Lists the keys that decide a result, for resuming, sweeps, the report and reproducing."""
 
 import json
 from collections.abc import Iterator
@@ -21,19 +21,19 @@ SHOWN = (
 )
 # How long it trains
 LENGTHS = ("max_epochs", "max_steps", "max_time")
-# What is trained on what, which stays when a run is resumed; the rest says how long, and what is logged
+# What a resumed run must not change; the rest says how long it trains, and what is logged
 FIXED = (
     *("data", "model", "optimizer", "scheduler", "objective", "dims", "seed", "callbacks.ema"),
     *(f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")),
     *(f"trainer.{key}" for key in ("precision", "limit_train_batches", "overfit_batches", "fast_dev_run")),
 )
 
-# What changes a result by chance alone: runs that differ in nothing else are one group of the report
+# What does not change a result but by chance: runs that differ in nothing else are one group of the report
 APART = {*PLACE, *SHOWN, "seed"} - {"paths"} | {f"paths.{name}" for name in ("root_dir", "log_dir", "run_dir")}
 
 
 def comparable(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns `config` without what makes no other result."""
+    """Returns `config` without the keys that do not change a result, and without its seed."""
     return {
         name: comparable(value, f"{prefix}{name}.") if isinstance(value, dict) else value
         for name, value in config.items()
@@ -42,12 +42,12 @@ def comparable(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def group_key(config: dict[str, Any]) -> str:
-    """Returns a text that is the same for the configs of runs that differ by chance alone."""
+    """Returns a text that is equal for the configs of runs that differ in their seed alone."""
     return json.dumps(comparable(config), sort_keys=True, default=str)
 
 
 def differences(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields every key at which two configs differ, with both values; ABSENT where one has none."""
+    """Yields every key at which two configs differ, with both values; ABSENT for a missing one."""
     for name in [*then, *(name for name in now if name not in then)]:
         a, b = now.get(name, ABSENT), then.get(name, ABSENT)
         if isinstance(a, dict) and isinstance(b, dict):
@@ -57,7 +57,7 @@ def differences(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> 
 
 
 def check_fixed(before: DictConfig, after: DictConfig) -> None:
-    """Refuses to resume a run with a change of what is trained.
+    """Refuses to resume a run with another model, data, optimizer, schedule or seed.
 
     Raises:
         UserError: with the first key that would change.

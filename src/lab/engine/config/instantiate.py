@@ -1,4 +1,4 @@
-"""Builds objects from configs, which may come from elsewhere: of the allowed classes, and of nothing else."""
+"""Builds objects from configs, which may come from elsewhere: from the allowed classes alone."""
 
 import inspect
 import re
@@ -37,12 +37,12 @@ ALLOWED = [
     *(path.parent.name for path in sorted((ROOT / "src").glob("*/__init__.py"))),
     *project_settings().get("allow", []),
 ]
-# Modules, or packages of them, whose public functions it may name, too: those that make something and do nothing else
+# Modules, or packages of them, whose public functions a config may name, too: those that only make something
 FACTORIES = list(project_settings().get("factories", []))
 
 
 def instantiate(config: Any, **kwargs: Any) -> Any:
-    """Builds what `config` describes; lists and dictionaries arrive as plain Python ones.
+    """Builds what `config` describes; its lists and dictionaries are passed as plain Python ones.
 
     Args:
         config: a node of the run's config, None for None.
@@ -54,7 +54,7 @@ def instantiate(config: Any, **kwargs: Any) -> Any:
     """
     if config is None:
         return None
-    # Interpolations are resolved once, here: what is looked at is what is built
+    # Interpolations are resolved once, here, so that what is checked is what is built
     plain: Any = OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
     for target in targets(plain):
         _check_arguments(target, kwargs if target is plain else {})
@@ -75,7 +75,7 @@ def instantiate_each(group: DictConfig | None) -> list[Any]:
 
 
 def build_model(cfg: DictConfig, **known: Any) -> Any:
-    """Builds the model of `cfg`, with the optimizer's and the scheduler's factories where its constructor takes them.
+    """Builds the model of `cfg`, with factories of the optimizer and the scheduler if its constructor takes them.
 
     Args:
         cfg: the whole config.
@@ -90,8 +90,8 @@ def build_model(cfg: DictConfig, **known: Any) -> Any:
 
 
 def drop_unused_factories(cfg: DictConfig) -> None:
-    """Sets `optimizer` and `scheduler` to null where the model's constructor takes none: its own `configure_optimizers`
-    serves.
+    """Sets `optimizer` and `scheduler` to null where the model's constructor takes none, and so has a
+    `configure_optimizers` of its own.
 
     Raises:
         UserError: when one was chosen on the command line.
@@ -130,7 +130,7 @@ def targets(plain: Any) -> Iterator[dict[str, Any]]:
 
 
 def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_TO_ALLOWED) -> Any:
-    """Imports the class, or the factory, that a config names.
+    """Imports the class or the function that a config names.
 
     Args:
         target: its full name: a module's, and that of what this module defines.
@@ -158,7 +158,7 @@ def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_
             " again without importing lightning before, and lab makes that name stand for pytorch_lightning"
         )
     home = str(getattr(located, "__module__", ""))
-    # A single class may stand under another name than where it was defined; a package's own classes may not
+    # A single class may be named by another module than the one that defines it; a package's own classes may not
     is_allowed = target in allowed or any(is_under(target, [one]) and is_under(home, [one]) for one in allowed)
     is_class = inspect.isclass(located) and located.__qualname__ == located.__name__
     is_factory = inspect.isfunction(located) and home == module_name and is_under(home, FACTORIES)
@@ -168,7 +168,7 @@ def locate(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_
 
 
 def authorize_name(target: Any, allowed: Sequence[str] | None = None, remedy: str = ADD_TO_ALLOWED) -> None:
-    """Refuses a target whose very name says that it is not allowed; nothing is imported. See `locate`."""
+    """Refuses a target that is not allowed by its name; imports nothing. See `locate`."""
     allowed = ALLOWED if allowed is None else allowed
     target = real_target(target)
     public = isinstance(target, str) and re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", target)
@@ -177,7 +177,7 @@ def authorize_name(target: Any, allowed: Sequence[str] | None = None, remedy: st
 
 
 def authorize_names(config: DictConfig) -> None:
-    """Refuses a config that names a target which is not allowed, before anything heavy is imported.
+    """Refuses a config that names a target which is not allowed, before torch is imported.
 
     `instantiate` checks again, and what interpolations bring in as well.
     """
@@ -217,7 +217,7 @@ def _check_arguments(node: dict[str, Any], more: dict[str, Any]) -> None:
 
 
 def _is_module(name: str) -> bool:
-    """Tells whether there is a module of this name, without importing it; a module's class or import is none."""
+    """Tells whether there is a module of this name, without importing it."""
     path: Any = None
     parts = name.split(".")
     for i in range(len(parts)):

@@ -1,4 +1,4 @@
-"""Checks overrides for what the config that they make no longer shows."""
+"""Checks overrides for mistakes that the composed config no longer shows."""
 
 import re
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def is_read(key: str, cfg: DictConfig) -> bool:
 
 
 def check_groups(overrides: Sequence[Override]) -> None:
-    """Refuses what is no choice of a group, and two of one group, of which Hydra would silently take the last.
+    """Refuses an unknown choice of a group, and two of one group, of which Hydra would silently take the last.
 
     Raises:
         UserError: with the override, or with both.

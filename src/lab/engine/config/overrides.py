@@ -46,6 +46,6 @@ def to_override(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(to_override, value)) + "]"
     if isinstance(value, str):
-        # Backslashes count where they stand before a quote
+        # Only backslashes before a quote need escaping
         return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value) + "'"
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)

@@ -1,4 +1,4 @@
-"""Refuses values that contradict each other, or this machine: each function is one rule, and raises UserError."""
+"""Refuses values that contradict each other or this machine: each function is one rule and raises UserError."""
 
 import sys
 from typing import Any
@@ -53,11 +53,11 @@ def precision(cfg: DictConfig) -> None:
 
 
 def shared_batch(cfg: DictConfig) -> None:
-    """Refuses a batch of 127 samples for two processes, which share it in equal parts."""
+    """Refuses a batch size that the processes cannot share in equal parts, such as 127 between two."""
     size, samples, ranks = _int(cfg, "data.batch_size"), _num_samples(cfg), processes(cfg)
     if get(cfg, "data.shuffle_seed") is None or size is None or ranks is None:  # else each rank has its own batches
         return
-    # More than there are means all of them. How many a file has is not known here; nobody means so large a batch.
+    # A batch larger than the data means all samples. A file's number of samples is unknown: above 2^16 means all, too.
     size = min(size, samples or (size if size <= 2**16 else ranks))
     if size % ranks:
         below = size // ranks * ranks
@@ -108,7 +108,7 @@ def schedule(cfg: DictConfig) -> None:
 
 
 def monitors(cfg: DictConfig) -> None:
-    """Refuses a metric of the test set where one of training or validation is monitored."""
+    """Refuses to monitor a metric of the test set."""
     monitored = [("objective.metric", get(cfg, "objective.metric"))]
     monitored += [(f"{key}.monitor", get(node, "monitor")) for key, node in _monitors(cfg)]
     for key, metric in monitored:
@@ -167,7 +167,7 @@ def outlets(cfg: DictConfig) -> None:
 
 
 def work(cfg: DictConfig) -> None:
-    """Refuses fit=false test=false."""
+    """Refuses a run that neither trains nor tests: fit=false test=false."""
     if not cfg.fit and not cfg.test:
         raise UserError("fit=false test=false: nothing is left to do")
 
@@ -176,7 +176,7 @@ RULES = (extras, devices, precision, shared_batch, limits, schedule, monitors, v
 
 
 def processes(cfg: DictConfig) -> int | None:
-    """Returns how many processes will train; None where that is not known before they start."""
+    """Returns how many processes will train; None if that is not known before they start."""
     wanted, nodes = cfg.trainer.devices, get(cfg, "trainer.num_nodes") or 1
     if isinstance(wanted, ListConfig):
         return len(wanted) * nodes
@@ -199,7 +199,7 @@ def _int(cfg: DictConfig, key: str) -> int | None:
 
 
 def _arguments(target: Any) -> set[str]:
-    """Returns the names of a class's arguments; none where it takes any."""
+    """Returns the names of a class's arguments; none if it takes any name."""
     schema = cached_schema(str(target)) or {"properties": {}, "additionalProperties": True}
     return set() if schema["additionalProperties"] else set(schema["properties"])
 

@@ -1,4 +1,4 @@
-"""JSON Schema of what a class takes, read from its real signature: the one source of types, choices and ranges."""
+"""Makes JSON Schemas of the arguments of classes from their signatures: the one source of types, choices and ranges."""
 
 import dis
 import inspect
@@ -24,7 +24,7 @@ OBJECT = {"title": "an object"}
 
 
 class _Generator(GenerateJsonSchema):
-    """Leaves objects out of unions; any value is let through where there is nothing else."""
+    """Makes schemas that leave objects out of unions, and allow any value where there is nothing else."""
 
     def generate_inner(self, schema: Any) -> Schema:
         return dict(OBJECT) if schema["type"] in OBJECTS else super().generate_inner(schema)
@@ -38,7 +38,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def class_schema(target: Callable[..., Any]) -> Schema:
-    """Makes the JSON Schema of the keyword arguments that a class or a function takes.
+    """Makes the JSON Schema of the keyword arguments of a class or a function.
 
     Arguments behind `**kwargs` are those of the base classes, where `super().__init__` is given them; else any name is
     let through. An argument whose annotation JSON cannot hold takes everything; of a union the other branches count.
@@ -62,7 +62,7 @@ def class_schema(target: Callable[..., Any]) -> Schema:
 
 
 def annotation_schema(annotation: Any) -> Schema:
-    """Makes the JSON Schema of one annotation; an empty one where JSON cannot hold what it means."""
+    """Makes the JSON Schema of one annotation; an empty one for a type that JSON cannot hold."""
     try:
         adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
         schema = adapter.json_schema(schema_generator=_Generator)
@@ -72,14 +72,16 @@ def annotation_schema(annotation: Any) -> Schema:
 
 
 def source_files(target: Callable[..., Any]) -> list[str]:
-    """Returns the files that the signature of `target` comes from."""
+    """Returns the source files that define the signature of `target`."""
     owners = [owner for owner, _ in _signatures(target)]
     files = {getattr(inspect.getmodule(owner), "__file__", None) for owner in [inspect.unwrap(target), *owners]}
     return sorted(filter(None, files))
 
 
 def _signatures(target: Callable[..., Any]) -> Iterator[tuple[Any, Mapping[str, inspect.Parameter]]]:
-    """Yields what runs when `target` is called; as long as `**kwargs` are passed on, that of the next base as well."""
+    """Yields the functions that take the arguments of `target`: its own, and as long as `**kwargs` are passed on, the
+    next base's.
+    """
     bases = inspect.getmro(target) if inspect.isclass(target) else ()
     inits = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)]
     if inits[:1] in ([], [object.__init__]):  # a function, or a class that is made by its `__new__` or in C
@@ -97,7 +99,7 @@ def _signatures(target: Callable[..., Any]) -> Iterator[tuple[Any, Mapping[str, 
 
 
 def _passes_on(init: Callable[..., Any]) -> bool:
-    """Tells whether a constructor gives its `**kwargs` to `super().__init__`, and to nobody else."""
+    """Tells whether a constructor passes its `**kwargs` to `super().__init__` alone."""
     called, loaded = [], ""
     for step in dis.get_instructions(inspect.unwrap(init)) if hasattr(inspect.unwrap(init), "__code__") else ():
         if step.opname == "DICT_MERGE":  # `**` in a call
@@ -108,7 +110,7 @@ def _passes_on(init: Callable[..., Any]) -> bool:
 
 
 def _resolve(annotation: Any, owner: Any) -> Any:
-    """Evaluates an annotation by itself, for one that cannot be must not take the others with it."""
+    """Evaluates one annotation by itself, so that one that fails leaves the others intact."""
     if annotation is inspect.Parameter.empty:
         return Any
     if not isinstance(annotation, str):
@@ -121,7 +123,7 @@ def _resolve(annotation: Any, owner: Any) -> Any:
 
 
 def _with_default(schema: Schema, default: Any) -> Schema:
-    """Adds the default, which is right even where the annotation leaves it out: `size: int = None`."""
+    """Adds the default to a schema, and allows it where the annotation does not: `size: int = None`."""
     if default is inspect.Parameter.empty:
         return schema
     default = list(default) if isinstance(default, tuple) else default

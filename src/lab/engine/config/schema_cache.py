@@ -29,7 +29,7 @@ Schema = dict[str, Any]
 
 
 def cached_schema(target: str) -> Schema | None:
-    """Returns the schema of a class; None where there is none, or where one of its source files has changed."""
+    """Returns the cached schema of a class; None if there is none, or if one of its source files has changed."""
     entry = _entries().get(target)
     if entry is None or any(_stamp(file) != stamp for file, stamp in entry["files"].items()):
         return None
@@ -37,7 +37,7 @@ def cached_schema(target: str) -> Schema | None:
 
 
 def is_outdated(target: str) -> bool:
-    """Tells whether any code of this checkout has changed since a class was read.
+    """Tells whether any code of this checkout has changed since the schema of a class was made.
 
     The class's file may import it, such as the choices of an argument.
     """
@@ -45,7 +45,7 @@ def is_outdated(target: str) -> bool:
 
 
 def renew(classes: Mapping[str, Callable[..., Any]]) -> dict[str, Schema]:
-    """Makes, caches and returns the schemas of imported classes, by the names that configs give them."""
+    """Makes and caches the schemas of imported classes, and returns them by the names that configs use."""
     from lab.engine.config.schema import class_schema, source_files  # pydantic loads here
 
     renewed: dict[str, dict[str, Any]] = {}
@@ -61,12 +61,12 @@ def renew(classes: Mapping[str, Callable[..., Any]]) -> dict[str, Schema]:
 
 
 def full_name(function: Callable[..., Any]) -> str:
-    """Returns the name of a class or a function as a `_target_` has it."""
+    """Returns the name of a class or a function as written in a `_target_`."""
     return f"{function.__module__}.{function.__qualname__}"
 
 
 def renew_all() -> None:
-    """Renews every class that configs/ name and the libraries' modules offer."""
+    """Renews the schema of every class that configs/ names or that the listed modules of libraries have."""
     classes: dict[str, Callable[..., Any]] = {full_name(function): function for function in NODES.values()}
     for name in MODULES:
         classes |= public_classes(name)
@@ -74,7 +74,7 @@ def renew_all() -> None:
 
 
 def configured_classes(texts: Iterable[str]) -> dict[str, Callable[..., Any]]:
-    """Imports every class that config files name, given their texts."""
+    """Imports every class that these texts of config files name."""
     classes = {}
     for target in sorted({name for text in texts for name in re.findall(r"_target_: *([\w.]+)", text)}):
         module, _, name = target.rpartition(".")

@@ -1,4 +1,4 @@
-"""Checks a composed config against what files may say: docs/security.md has the reasons.
+"""Refuses harmful values that a composed config has from files; docs/security.md has the reasons.
 
 Files may come from elsewhere; the command line and configs/hydra are the user's own, and trusted. `compose` calls
 `authorize` for the command before `hydra.main` runs, and for every job of a sweep.
@@ -80,7 +80,7 @@ def authorize(config: DictConfig, overrides: Sequence[str] = (), trusted: Sequen
 
 
 def _check_text(key: str, value: Any, is_trusted: bool) -> None:
-    """Checks a value as it is written, interpolations unresolved."""
+    """Checks a value as written, with interpolations unresolved."""
     parts = re.split(r"[.\[]", key)
     if parts[0] == "hydra" and parts[-1] == "_target_" and "${" in str(value):
         raise UserError(f"{key} is no interpolation: write the class's name")
@@ -93,7 +93,7 @@ def _check_text(key: str, value: Any, is_trusted: bool) -> None:
 
 
 def _check_hydra(key: str, value: Any, hydra: DictConfig) -> None:
-    """Checks a resolved value of what Hydra builds, or hands to a shell."""
+    """Checks a resolved value of the `hydra` node, which Hydra may build or hand to a shell."""
     if isinstance(value, Exception):
         raise UserError(f"{key} cannot be resolved: {value}") from value
     if "${" in str(value):
@@ -124,7 +124,7 @@ def _check_hydra(key: str, value: Any, hydra: DictConfig) -> None:
 
 
 def _check_destination(key: str, value: Any, run_dir: str) -> None:
-    """Checks where a file has something written or sent."""
+    """Checks a path or an address to which a config file has something written or sent."""
     if key == "sweep.name" and "/" in str(value):
         raise UserError(f"{key}={value}: a name, which a directory is called by, holds no /")
     inside = value is None or f"{os.path.abspath(str(value))}/".startswith(f"{os.path.abspath(run_dir)}/")
@@ -142,7 +142,7 @@ def _check_destination(key: str, value: Any, run_dir: str) -> None:
 
 
 def _check_secret(key: str, value: Any, references: dict[str, list[str]]) -> None:
-    """Refuses a secret that the command line does not name, or names for another key."""
+    """Refuses a secret at a key for which the command line does not name it."""
     if isinstance(value, Exception) and (user_error := behind(value, UserError)) and "oc.env" in str(user_error):
         raise UserError(f"{key}: {user_error}") from value
     if isinstance(value, Exception) and (references or key.startswith("logger.")):  # it may hold a secret later
@@ -154,7 +154,7 @@ def _check_secret(key: str, value: Any, references: dict[str, list[str]]) -> Non
 
 
 def _refuse_saved_secrets(overrides: Sequence[str]) -> None:
-    """Refuses the value of a secret in overrides and copied variables, which Hydra saves as they are."""
+    """Refuses the value of a secret in overrides and copied variables, which Hydra saves unmasked."""
     named = {name: value for name, value in secrets().items() if SECRET_NAME.search(name)}
     for override in overrides:
         key = override.partition("=")[0]
@@ -168,7 +168,7 @@ def _refuse_saved_secrets(overrides: Sequence[str]) -> None:
 
 
 def _assigned_keys(overrides: Sequence[str]) -> list[str]:
-    """Returns the keys that overrides assign values to; a choice of a group is none, since its file says the values."""
+    """Returns the keys to which overrides assign values; a choice of a group assigns none, its file does."""
     assigned = [(override_key(override), override_value(override)) for override in overrides]
     return [key for key, value in assigned if "/" not in key and ("." in key or value.startswith("{"))]
 
@@ -186,7 +186,7 @@ def _known() -> set[tuple[str, str]]:
 
 
 def _probe(raw: dict[str, Any]) -> DictConfig:
-    """Returns a config whose interpolations resolve before Hydra runs: what only a job knows has some value."""
+    """Returns a config whose interpolations resolve before Hydra runs, with stand-ins for a job's values."""
     hydra = raw.get("hydra", {"runtime": {"output_dir": "0"}})
     job = {**hydra.get("job", {}), "override_dirname": "0"}
     # Overrides are the user's own; the help texts have several lines

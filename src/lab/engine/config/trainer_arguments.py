@@ -1,4 +1,4 @@
-"""Narrows what Lightning's Trainer takes, whose annotations let through what it refuses once it is built."""
+"""Narrows the types of Lightning's Trainer, whose annotations allow values that its constructor refuses."""
 
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ Batches = NonNegativeInt | Fraction | None  # a whole number of them, or a share
 
 
 def trainer_arguments() -> dict[str, Any]:
-    """Returns annotations by argument; choices are those that Lightning's registries hold."""
+    """Returns annotations of Trainer arguments by name; choices are those of Lightning's registries."""
     from pytorch_lightning.accelerators import Accelerator, AcceleratorRegistry
     from pytorch_lightning.strategies import Strategy, StrategyRegistry
 

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 def values(node: Any, key: str = "", names: Iterable[Any] | None = None) -> Iterator[tuple[str, Any]]:
-    """Yields every value that is no dictionary or list, and every empty one of these, with its full key.
+    """Yields every leaf of a tree with its full key: plain values, and empty dictionaries and lists.
 
     Follows OmegaConf's interpolations; the error of one that cannot be resolved takes the place of its value.
 
@@ -42,5 +42,5 @@ def map_strings(node: Any, function: Callable[[str], Any]) -> Any:
 
 
 def is_under(key: str, above: Iterable[str]) -> bool:
-    """Tells whether a key is one of those `above`, or stands below one."""
+    """Tells whether a key is one of those `above`, or below one."""
     return any(f"{key}.".replace("[", ".").startswith(f"{name}.") for name in above)

@@ -25,7 +25,7 @@ Node = dict[str, Any]
 
 
 def validate(cfg: DictConfig) -> None:
-    """Checks a config against what its classes take, what its data offers, its other keys and this machine.
+    """Checks a config against the signatures of its classes, the `dims` of its data, the rules and this machine.
 
     Args:
         cfg: the whole config of a run, without its `hydra` node.
@@ -49,7 +49,7 @@ def validate(cfg: DictConfig) -> None:
 
 
 def check_nodes(found: Iterable[tuple[str, Node]], allowed: Sequence[str] | None = None) -> None:
-    """Checks nodes against the schemas of their classes; imports, last, a class that changed since it was read.
+    """Checks nodes against the schemas of their classes; last, imports the classes that have changed.
 
     Args:
         found: keys and nodes with a `_target_`.
@@ -80,7 +80,7 @@ def _import(key: str, target: str, allowed: Sequence[str] | None) -> Any:
 
 
 def nodes(node: DictConfig, prefix: str = "", literal: bool = False) -> Iterator[tuple[str, Node]]:
-    """Yields every node below that has a `_target_`, by its key; interpolations resolved, or `UNKNOWN` if `literal`."""
+    """Yields every node with a `_target_`, and its key; interpolations are resolved, or `UNKNOWN` if `literal`."""
     names: list[Any] = list(node)
     if "_target_" in node:
         values: Node = {}
@@ -111,7 +111,7 @@ def _is_inner(node: DictConfig, name: Any) -> bool:
 
 
 def resolved(node: DictConfig, name: Any, key: str) -> Any:
-    """Returns a value as plain Python; `UNKNOWN` where it depends on a run that has not begun.
+    """Returns a value as plain Python; `UNKNOWN` for one that depends on a run that has not begun.
 
     Raises:
         UserError: for an interpolation that has no value.
@@ -129,7 +129,7 @@ def resolved(node: DictConfig, name: Any, key: str) -> Any:
 
 
 def check_targets(cfg: DictConfig) -> None:
-    """Refuses a node that is to be built and names no class."""
+    """Refuses a node that must be built and names no class."""
     built = {name: get(cfg, name) for name in ("data", "model", "optimizer", "trainer")}
     for group in ("callbacks", "logger"):
         if OmegaConf.is_dict(node := get(cfg, group)):
@@ -149,7 +149,7 @@ def check_interpolations(cfg: DictConfig) -> None:
 
 
 def check_dims(cfg: DictConfig) -> None:
-    """Refuses a model that interpolates a key of `dims` that the data does not offer."""
+    """Refuses a model that interpolates a key which the `dims` of the data do not have."""
     needs, offers = _needs(OmegaConf.to_container(cfg.model, resolve=False)), set(cfg.dims)
     if missing := sorted(needs - offers):
         models, datasets = _files("model"), _files("data")
@@ -176,6 +176,6 @@ def _files(group: str) -> dict[str, dict[str, Any]]:
 
 
 def _choice(group: str, cfg: DictConfig) -> str:
-    """Returns the name of the choice that has the config's class, or that class."""
+    """Returns the name of the choice with the config's class, or that class."""
     target = str(get(cfg, f"{group}._target_"))
     return next((name for name, config in _files(group).items() if config[group]["_target_"] == target), target)

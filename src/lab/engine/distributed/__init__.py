@@ -1,1 +1,1 @@
-"""Several ranks: launching, watching, stopping."""
+"""Launches, watches and stops the ranks of a run."""

@@ -45,7 +45,7 @@ class RankEnvironment(LightningEnvironment):
     def __init__(self, num_nodes: int = 1) -> None:
         super().__init__()
         self.is_started = "LOCAL_RANK" in os.environ  # by rank 0 or a user: this process starts no ranks
-        self.has_address = self.is_started or num_nodes > 1  # in the environment, from whoever started the ranks
+        self.has_address = self.is_started or num_nodes > 1  # in the environment, set by what started the ranks
         self._store: TCPStore | None = None
         self.set_global_rank(self.node_rank() + self.local_rank())  # until Lightning has counted: 0 for rank 0 alone
 

@@ -1,1 +1,1 @@
-"""Uses a finished run: predictions, exports, evaluation."""
+"""Predicts with a finished run, and exports its model."""

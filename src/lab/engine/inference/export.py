@@ -1,4 +1,4 @@
-"""Writes a model in a form that runs elsewhere, and holds what was written against the model."""
+"""Writes a model in a form that runs elsewhere, and compares what was written with the model."""
 
 import contextlib
 import inspect
@@ -28,13 +28,13 @@ TOLERANCE = 1e-4  # largest difference of an output, as a share of the largest o
 CHECKED = ((1, 1), (5, 11))  # batch sizes and steps that the graph is checked at
 TRACED = (2, 7)  # and those that it is traced with
 
-Examples = Callable[[int, int], Arguments]  # inputs of so many samples, of so many steps where these are free
-Loaded = Callable[[Arguments], list[Tensor]]  # what was written, loaded again
+Examples = Callable[[int, int], Arguments]  # makes inputs of a number of samples, and of steps if that is free
+Loaded = Callable[[Arguments], list[Tensor]]  # the written file, loaded again
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What of a model is exported.
+    """Holds the module to export, with examples and names of its inputs and outputs.
 
     Args:
         module: an `nn.Module` in evaluation mode, on the CPU.
@@ -53,7 +53,7 @@ class Exported:
     max_length: int
 
     def axes(self) -> list[dict[int, str]]:
-        """Returns the names of the axes of any size of each input."""
+        """Returns for each input the names of its axes of any size."""
         return [{i: size for i, size in enumerate(x) if isinstance(size, str)} for x in self.inputs.values()]
 
 
@@ -68,7 +68,7 @@ class Wrapper(nn.Module):
 
 @torch.no_grad()
 def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -> Exported:
-    """Finds what of `model` is exported: as its `export_wrapper` says, or else its `forward`.
+    """Describes what to export of `model`: what its `export_wrapper` returns, or else its `forward`.
 
     Args:
         model: with weights, on the CPU.
@@ -94,13 +94,13 @@ def describe(model: Any, dims: dict[str, Any], first_batch: Callable[[], Any]) -
 
 
 def _shape(x: Tensor, other: Tensor) -> list[int | str]:
-    """Returns the shape of an input, with names for the axes that another example of it has in another size."""
+    """Returns the shape of an input, with a name for each axis whose size differs in another example."""
     sizes = zip(x.shape, other.shape, strict=True)
     return [size if size == changed else "time" if i else "batch" for i, (size, changed) in enumerate(sizes)]
 
 
 def random_inputs(spec: ExportSpec) -> Examples:
-    """Draws one random input, as a model's `export_wrapper` describes it; the same every time."""
+    """Makes a function that draws one random input, as `spec` describes it; the same every time."""
 
     def draw(batch: int, steps: int) -> Arguments:
         assert spec.sample_shape is not None
@@ -114,7 +114,7 @@ def random_inputs(spec: ExportSpec) -> Examples:
 
 
 def repeated_samples(model: Any, first_batch: Callable[[], Any]) -> Examples:
-    """Repeats the samples of Lightning's `example_input_array`, where the model has one, or else of a batch.
+    """Makes a function that repeats the samples of the model's `example_input_array`, or else of a batch.
 
     The first axis alone is free, where it counts samples.
     """
@@ -134,14 +134,14 @@ def repeated_samples(model: Any, first_batch: Callable[[], Any]) -> Examples:
 
 
 def _input_names(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
-    """Names each tensor that goes in as its argument of `forward`, numbered where one holds several."""
+    """Names each input tensor after its argument of `forward`; numbers those of an argument with several."""
     arguments = inspect.signature(module.forward).bind(*args, **kwargs).arguments
     numbers = {name: len(tensors(value)) for name, value in arguments.items()}
     return [f"{name}_{i + 1}" if number > 1 else name for name, number in numbers.items() for i in range(number)]
 
 
 def export(part: Exported | None, model: nn.Module, to: str, path: Path, metadata: dict[str, Any]) -> dict[int, float]:
-    """Writes `path` as `to`, checked; not at all where it differs from the model.
+    """Writes the model to `path` in the format `to`, if the result agrees with the model.
 
     Args:
         part: of the model; `safetensors` needs none.
@@ -167,7 +167,7 @@ def export(part: Exported | None, model: nn.Module, to: str, path: Path, metadat
 
 
 def _difference(loaded: Loaded, part: Exported, batch: int, steps: int) -> float:
-    """Returns the largest difference between the outputs of what was written and of the model."""
+    """Returns the largest difference between the outputs of the written file and of the model."""
     args, kwargs = part.examples(batch, steps)
     expected = tensors(named_outputs(part.module(*args, **kwargs)))
     worst = 0.0
@@ -185,7 +185,7 @@ def _difference(loaded: Loaded, part: Exported, batch: int, steps: int) -> float
 
 
 def trace(part: Exported) -> torch.export.ExportedProgram:
-    """Returns the graph of `part`, for batches of any size and sequences of any length.
+    """Traces the graph of `part`, for batches of any size and sequences of any length.
 
     Raises:
         RunFailed: when torch cannot trace it.
@@ -251,7 +251,7 @@ def _write_weights(model: nn.Module, path: Path, metadata: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what torch's exporters say of their own insides off the screen; every other warning stays."""
+    """Hides what torch's exporters print and warn of their own internals; every other warning stays."""
     level = logging.getLogger("torch").level
     logging.getLogger("torch").setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""Finds what of a batch goes into a model's `forward`, and names what comes out: for models of any kind."""
+"""Passes a batch to the `forward` of any model, and names its outputs."""
 
 import inspect
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ def forward_arguments(model: Any, batch: Any) -> Arguments:
 
 
 def named_outputs(found: Any, name: str = "output") -> dict[str, Any]:
-    """Returns what a model gives as a flat dictionary: one tensor is `output`, several are `output_1` and so on, those
-    of a dictionary have its keys. What is None is left out; a list of plain values is one output, a row a sample.
+    """Returns a model's outputs as a flat dictionary: one tensor is `output`, several are `output_1` and so on, those
+    of a dictionary have its keys. None is left out; a list of plain values is one output, with a row for each sample.
     """
     inside = tuple | list | Mapping | Tensor if isinstance(found, tuple) else Mapping | Tensor
     if isinstance(found, Mapping):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_out(given: str, suffixes: Sequence[str], inputs: Iterable[Path] = ()) -> Path:
-    """Returns the path that `out=` gives.
+    """Checks the path that `out=` gives, and returns it.
 
     Raises:
         UserError: for a suffix not among `suffixes`, a folder that is not there, or a file among `inputs`.

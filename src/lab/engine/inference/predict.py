@@ -1,4 +1,4 @@
-"""Predicts with any model on any data: a table with a row for each sample, by Lightning's own prediction loop."""
+"""Predicts with any model on any data by Lightning's prediction loop: a table with a row for each sample."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ MAX_COLUMNS = 4096  # of one output
 
 
 class Loader:
-    """Goes through a loader as it is: of a DataLoader, Lightning would make another one to predict."""
+    """Wraps a loader, so that Lightning does not replace a DataLoader by one of its own to predict."""
 
     def __init__(self, loader: Iterable[Any]) -> None:
         self.loader = loader
@@ -31,7 +31,7 @@ class Loader:
 
 
 class TableWriter(pl.Callback):
-    """Gathers what a model says of each batch in tables, on the CPU."""
+    """Collects a model's predictions for each batch in tables, on the CPU."""
 
     def __init__(self) -> None:
         self.tables: list[polars.DataFrame] = []
@@ -78,7 +78,7 @@ def predict(
     base: Any = pl.LightningDataModule if data is None else type(data)
 
     class Selection(base):
-        """Serves what is asked for as `predict_dataloader`; the data's other hooks run as they were written."""
+        """Serves the split or the files as `predict_dataloader`; the data's other hooks run unchanged."""
 
         def __init__(self) -> None:
             if data is None:
@@ -98,7 +98,7 @@ def predict(
             return [Loader(each) for each in ([loader] if files else split_loaders(source, split))]
 
     class Forward(type(model)):  # type: ignore[misc]
-        """Predicts by `forward`; the model's other hooks run as they were written."""
+        """Predicts by `forward`; the model's other hooks run unchanged."""
 
         def __init__(self) -> None:
             self.__dict__ = vars(model)
@@ -159,8 +159,8 @@ def _name(source: Any) -> str:
 
 
 def to_columns(outputs: Any) -> dict[str, list[polars.Series]]:
-    """Returns the columns of each output: numbers, words or lists as they are; of several numbers for each sample
-    numbered columns, counted from 1.
+    """Returns the columns of each output: one for numbers, words or lists, and columns numbered from 1 for several
+    numbers of each sample.
 
     Args:
         outputs: a dictionary of columns, a tensor, or any nesting of both; the first axis of a tensor counts samples.

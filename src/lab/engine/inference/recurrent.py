@@ -23,7 +23,7 @@ GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (
 
 
 def _shapes(x: Tensor, state: Any, params: Any, *options: Any) -> tuple[Tensor, ...]:
-    """Returns empty tensors like what a layer gives: all states (B, T, ...) or (T, B, ...), and the last ones."""
+    """Returns empty tensors of the shapes of a layer's outputs: all states (B, T, ...) or (T, B, ...), and the last."""
     bidirectional, last = options[4], state if isinstance(state, list | tuple) else [state]
     states = x.new_empty((*x.shape[:2], last[0].shape[2] * (2 if bidirectional else 1)))
     return states, *map(torch.empty_like, last)
@@ -47,7 +47,7 @@ class KeepRecurrentLayers(TorchFunctionMode):
 
 
 def with_torch_operators(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Puts torch's own operators in the place of the custom ones: the program loads without this project."""
+    """Replaces the custom operators by torch's own, so that the program loads without this project."""
     own = {getattr(torch.ops.lab, name).default: getattr(torch.ops.aten, name).input for name in SCHEMAS}
     graph = program.graph
     for node in [node for node in graph.nodes if node.target in own]:
@@ -61,12 +61,12 @@ def with_torch_operators(program: torch.export.ExportedProgram) -> torch.export.
 
 
 def onnx_translations() -> dict[Any, Any]:
-    """Returns what `torch.onnx.export` writes for each custom operator."""
+    """Returns the ONNX translation of each custom operator, for `torch.onnx.export`."""
     return {getattr(torch.ops.lab, name).default: _translation(name) for name in SCHEMAS}
 
 
 def _translation(name: str) -> Callable[..., Any]:
-    """Makes what writes layers of one kind as ONNX's operators.
+    """Makes the function that translates layers of one kind into ONNX's operators.
 
     Source: ONNX operators LSTM, GRU and RNN, version 14: weights (directions, gates H, D), (directions, gates H, H),
     biases (directions, 2 gates H).

@@ -1,6 +1,6 @@
-"""Reads what scripts/predict.py is asked for, before torch is imported.
+"""Parses the command line of scripts/predict.py, before torch is imported.
 
-What depends on the model's or the data's class is answered once they are loaded.
+What depends on the model's or the data's class is checked once they are loaded.
 """
 
 import glob
@@ -18,7 +18,7 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
 SPLITS = ("train", "val", "test", "predict")
-# What can be asked for: by which argument, with which numbers, into which files, how, and by which method of a model
+# For each kind of prediction, by its argument: its options, its file suffixes, its usage, and the model's method
 NUMBERS: dict[str, dict[str, type]] = {
     "in": {},
     "prompt": {"num_tokens": int, "temperature": float, "top_k": int, "top_p": float, "seed": int},
@@ -32,7 +32,7 @@ METHODS = {"prompt": "complete", "num_samples": "sample_images"}
 
 @dataclass(frozen=True)
 class Request:
-    """What to predict, by which run, to where.
+    """Says what to predict, with which run, and where to write it.
 
     Args:
         run: the run.
@@ -58,7 +58,7 @@ class Request:
 
 
 def read_request(argv: Sequence[str]) -> Request:
-    """Makes a request of the command line.
+    """Parses a command line into a request.
 
     Raises:
         UserError: on the first thing that is wrong.
@@ -97,7 +97,7 @@ def read_request(argv: Sequence[str]) -> Request:
 
 
 def find_files(given: str) -> list[Path]:
-    """Returns the files that `in=` names: one, those of a folder, or those that fit a pattern.
+    """Returns the files that `in=` names: one, those of a folder, or those that match a pattern.
 
     Raises:
         UserError: when nothing is there.
@@ -119,7 +119,7 @@ def find_files(given: str) -> list[Path]:
 
 
 def check_model(asked: Request, model: Any) -> str:
-    """Returns what the model is to make: what is asked for, or else samples where it draws them.
+    """Returns the kind of prediction: the one asked for, or else samples if the model draws them.
 
     Raises:
         UserError: when it cannot.
@@ -135,7 +135,7 @@ def check_model(asked: Request, model: Any) -> str:
 
 
 def readable_files(asked: Request, data: Any) -> list[Path]:
-    """Returns the files that the run's data reads: its `predict_suffixes` say which, those of a folder are picked out.
+    """Returns those files whose suffix is among the `predict_suffixes` of the run's data.
 
     Raises:
         UserError: when the data has no `predict_inputs`, or reads none of the files.

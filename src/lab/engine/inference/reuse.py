@@ -1,4 +1,4 @@
-"""Uses a run again in a script: its config, with other data where that is asked for."""
+"""Prepares a run's config for a script, with other data if the command line asks for it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import check_file
 from lab.engine.utils.names import nearest
 
-UNITS = ("pixel_mean_std",)  # of `dims`: in what units the data is; a model is told them, and keeps its weights
+UNITS = ("pixel_mean_std",)  # of `dims`: the units of the data, which a model may change without new weights
 
 
 def parse(argv: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """See `parse_arguments`; a word that is neither an argument nor a key of the data is refused with the nearest.
+    """Parses a script's arguments as `parse_arguments`, and refuses overrides that are not of the data.
 
     `paths.log_dir`, where `run=latest` is looked for, is an argument of every script.
     """
@@ -35,7 +35,7 @@ def parse(argv: Sequence[str], defaults: dict[str, str]) -> tuple[dict[str, str]
 
 
 def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict[str, Any]]:
-    """Returns the run's config on one device of this machine, with `overrides` of its data.
+    """Returns the run's config for one device of this machine, with `overrides` of its data.
 
     Returns:
         The config, the name of its dataset, and the model arguments that follow it, see `check_data_compatibility`.
@@ -57,7 +57,7 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
 
 
 def data_dims(config: DictConfig) -> dict[str, Any]:
-    """Returns what the data of `config` offers, in plain values; nothing where a file must be read for it."""
+    """Returns the `dims` of the data of `config` as plain values; none if a file must be read for them."""
     if OmegaConf.is_interpolation(config, "dims") or not config.get("dims"):
         return {}
     found: Any = OmegaConf.to_container(config.dims, resolve=True)

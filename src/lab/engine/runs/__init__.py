@@ -1,1 +1,1 @@
-"""Run directories."""
+"""Records, reads, resumes and reproduces runs by their directories."""

@@ -20,7 +20,7 @@ def attach_command(directory: Path) -> list[str]:
 
 
 def prepare(directory: Path, config: DictConfig) -> None:
-    """Creates the directory of a run that another process will train, as Hydra and the recorder would.
+    """Creates the directory of a run for another process to train, with the files that Hydra and the recorder write.
 
     Args:
         directory: of the run.

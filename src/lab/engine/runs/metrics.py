@@ -1,4 +1,4 @@
-"""Tells which direction of a metric is better, and which metric compares runs by default. Loads no torch."""
+"""Tells whether lower or higher is better for a metric, and chooses the metric to compare runs by. Loads no torch."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from lab.engine.utils.errors import UserError
 
 Objective = tuple[str, str]  # a metric, and min or max
 
-# Words of a metric's name whose sense is certain; `loss` and the like win: `acc_loss` is a loss
+# Words of a metric's name that tell its direction; LOWER wins over HIGHER: `acc_loss` is a loss
 HIGHER = {
     *("acc", "accuracy", "f1", "precision", "recall", "sensitivity", "specificity", "r2", "auroc", "auc", "auprc"),
     *("ap", "map", "iou", "miou", "jaccard", "dice", "mcc", "kappa", "ndcg", "mrr", "bleu", "rouge", "psnr", "ssim"),
@@ -17,8 +17,8 @@ LOWER = {
     *("loss", "error", "err", "nll", "bce", "mse", "mae", "rmse", "mape", "ppl", "perplexity", "bpd", "bpc", "wer"),
     *("cer", "ece", "brier", "fid", "frechet", "lpips"),
 }
-# Names that are certain where they stand alone: what sklearn's `score` and Salimans et al. (2016) call so, and modes
-# that a generator covers. An `anomaly_score` is another matter
+# Names that tell it only when they are the whole name: sklearn's `score`, that of Salimans et al. (2016), and the modes
+# that a generator covers; of an `anomaly_score` lower may be better
 HIGHER_ALONE = ({"score"}, {"modes"})
 STAGES = ("test", "val", "train")
 # Words that say where a metric was measured; a `…_gap` to the best possible value has the direction of its metric
@@ -27,7 +27,7 @@ WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")  # `val`, `Binary`,
 
 
 def direction(metric: str, objectives: Sequence[Objective] = (), mode: str | None = None) -> str:
-    """Returns whether `min` or `max` of `metric` is better.
+    """Returns `min` if a lower value of `metric` is better, else `max`.
 
     Args:
         metric: such as `test/acc` or `val_loss`.
@@ -52,7 +52,7 @@ def direction(metric: str, objectives: Sequence[Objective] = (), mode: str | Non
 
 
 def default_metric(metrics: Iterable[str]) -> str:
-    """Returns the metric that compares runs without an objective: a loss if there is one, of the test if there is one.
+    """Returns the metric to compare runs without an objective by: preferably a loss, preferably of the test.
 
     A `cost/...` only where there is nothing else.
     """
@@ -65,11 +65,11 @@ def default_metric(metrics: Iterable[str]) -> str:
 
 
 def at_test(metric: str) -> str:
-    """Returns the name at test of a training or validation metric: `test/acc` for `val/acc`."""
+    """Returns the name that a training or validation metric has at test: `test/acc` for `val/acc`."""
     return re.sub(r"^(val|train)(?=[/_])", "test", metric)
 
 
 def _words(metric: str) -> list[str]:
-    """Returns what a metric's name says apart from where it was measured, as lowercase words."""
+    """Splits a metric's name into lowercase words, without those that say where it was measured."""
     name = re.sub(r"/dataloader_idx_\d+$", "", metric)  # Lightning's, of several loaders
     return [word for word in map(str.lower, WORD.findall(name)) if word not in PLACES]

@@ -1,4 +1,4 @@
-"""Collects where a run came from: code, versions, machine.
+"""Collects the origin of a run: code, versions, machine.
 
 Nothing here may fail a run: what cannot be determined is None or empty.
 """
@@ -17,7 +17,7 @@ PACKAGES = ["torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-
 
 
 def collect_metadata(root: Path = ROOT) -> dict[str, Any]:
-    """Collects the run metadata of `run.json` that describe a run's origin.
+    """Collects the metadata of `run.json` that describe a run's origin.
 
     Args:
         root: the checkout.

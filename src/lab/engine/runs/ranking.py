@@ -1,7 +1,7 @@
 """Ranks groups of runs that differ in their seed alone: one rule for the winner of a sweep and for every comparison.
 
-A group is as good as its runs are on average, one run a seed. Before that counts what it has: a group that lost seeds
-does not win by those that are left. Loads no torch.
+Groups are compared by the mean over their runs, one for each seed. A group that lacks seeds cannot win by the mean of
+the others. Loads no torch.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 
 class Ranked(Protocol):
-    """Is a run, open or read from its files."""
+    """Is the interface of a run that can be ranked, whichever class read it."""
 
     @property
     def dir(self) -> Path: ...
@@ -30,17 +30,17 @@ R = TypeVar("R", bound=Ranked)
 
 
 class Standing(IntEnum):
-    """Says what a group has, the best first; only a candidate can win."""
+    """Says whether a group can win, and if not, why; the best first."""
 
     CANDIDATE = 0
     BREAKS_CONSTRAINT = 1
     LACKS_SEEDS = 2  # some seed failed, was pruned, is not finite, or is not there while other groups have it
-    NOT_COMPLETED = 3  # no seed has the figure yet
+    NOT_COMPLETED = 3  # no seed has the metric yet
 
 
 def one_per_seed(runs: Iterable[R]) -> list[R]:
-    """Returns one run a seed, since a seed that ran twice is no second measurement: the last to have completed, or to
-    have begun where none has.
+    """Returns one run for each seed, since a repeated seed is no second measurement: the one that completed last, or
+    if none has, the one that began last.
     """
     ranked = sorted(runs, key=lambda run: (run.status == "completed", str(run.metadata.get("started"))))
     by_seed = {run.seed: run for run in ranked}
@@ -48,13 +48,13 @@ def one_per_seed(runs: Iterable[R]) -> list[R]:
 
 
 def finite_values(runs: Iterable[Ranked], metric: str) -> list[float]:
-    """Returns the finite figures of the completed ones among `runs`."""
+    """Returns the finite values of a metric in the completed ones among `runs`."""
     found = [run.metrics.get(metric, math.nan) for run in runs if run.status == "completed"]
     return [value for value in found if math.isfinite(value)]
 
 
 def standing(runs: Sequence[Ranked], metric: str, seeds: int, breaks_constraint: bool) -> Standing:
-    """Tells how a group stands.
+    """Returns the standing of a group.
 
     Args:
         runs: of the group, one a seed.

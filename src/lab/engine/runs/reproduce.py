@@ -38,7 +38,7 @@ def copy_run(run: Run, directory: Path, changes: Sequence[str] = ()) -> None:
 
 
 def _redraw(config: DictConfig, run: Run) -> DictConfig:
-    """Makes the new run draw the values that are drawn once per run: puts back their interpolations."""
+    """Puts back the interpolations of values that are drawn once per run, so that the new run draws its own."""
     for key, value in leaves(compose(list(chosen(run.choices).values()))):
         if is_drawn(value) and key != "paths.run_dir" and OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, value)
@@ -48,7 +48,7 @@ def _redraw(config: DictConfig, run: Run) -> DictConfig:
 
 
 def changes_since(directory: Path, metadata: dict[str, Any]) -> list[str]:
-    """Lists how today's code and packages differ from those of the run, a line each; other files do not count.
+    """Lists how today's code and packages differ from those of the run, one line for each; other files do not count.
 
     Args:
         directory: of the run; holds `code.patch` where the checkout differed from its commit.
@@ -80,7 +80,7 @@ def changed_files(before: str, after: str) -> list[str]:
 
 
 def _files(patch: str) -> dict[str, str]:
-    """Returns the part of a patch for each file, by its name; of one that was left out its size."""
+    """Returns the part of a patch for each file, by its name; for a file that was left out, its size."""
     left_out, *parts = re.split(r"^diff --git ", patch, flags=re.MULTILINE)
     sizes = {name: size for size, name in re.findall(r"^# left out, (\d+) bytes: (.*)$", left_out, re.MULTILINE)}
     return sizes | {part.splitlines()[0].rpartition(" b/")[2]: part for part in parts}

@@ -85,7 +85,7 @@ def _resumed(cfg: DictConfig, run: Run) -> DictConfig:
 
 
 def _attached(cfg: DictConfig, directory: Path) -> DictConfig:
-    """Returns the config of `attach=DIR`: the one that another process saved there for this one."""
+    """Returns the config of `attach=DIR`: the one that another process saved there for this process."""
     run = Run(directory)
     saved = _add_new_keys(run.saved, cfg)
     if global_rank() == 0:
@@ -95,7 +95,7 @@ def _attached(cfg: DictConfig, directory: Path) -> DictConfig:
 
 
 def _restarted(run: Run, cfg: DictConfig) -> DictConfig:
-    """Returns the config of a job that started before: its saved one, or `cfg` where it has no checkpoint yet."""
+    """Returns the config of a job that started before: its saved one, or `cfg` if it has no checkpoint yet."""
     if run.metadata:
         check_format(run.metadata, run.dir / "run.json")
         if global_rank() == 0:

@@ -30,7 +30,7 @@ FINISHED = ("completed", "pruned")
 
 @dataclass(frozen=True)
 class Run:
-    """Reads one run from its directory.
+    """Reads a run from its directory.
 
     Args:
         dir: holds `.hydra/config.yaml`, `run.json`, `metrics.json`, `checkpoints/`.
@@ -186,7 +186,7 @@ class Run:
         return path
 
     def newest_checkpoint(self) -> Path | None:
-        """Returns the checkpoint to resume from: the last one, or where that is damaged the newest undamaged one.
+        """Returns the checkpoint to resume from: the last one, or if that is damaged, the newest undamaged one.
 
         Returns:
             The path; None where there is no checkpoint yet.
@@ -239,7 +239,7 @@ class Run:
         return model.eval()
 
     def preparation(self, which: str = "best") -> dict[str, Any]:
-        """Reads what the data learned from its training rows, for `restore` of a datamodule of the same class.
+        """Reads the statistics of the training rows, for `restore` of a datamodule of the same class.
 
         It is in the checkpoint, so that the training file may be gone; empty for data that learns nothing.
         """
@@ -247,7 +247,7 @@ class Run:
         return self.read_checkpoint(which).get(name, {}).get("preparation", {})
 
     def datamodule(self, config: DictConfig | None = None, which: str = "best") -> Any:
-        """Builds the data of the run or of another `config`, prepared as the run's training rows say.
+        """Builds the data of the run or of another `config`, prepared by the statistics of the run's training rows.
 
         Args:
             config: whose data is built; None for the run's own. Data of another class is prepared by itself.
@@ -266,7 +266,7 @@ class Run:
         return data
 
     def test_callbacks(self, config: DictConfig | None = None) -> "Sequence[pl.Callback]":
-        """Builds the callbacks of the run, or of `config`, that measure something at a test."""
+        """Builds the callbacks of the run, or of `config`, that compute metrics at a test."""
         import pytorch_lightning as pl
 
         from lab.engine.config.instantiate import instantiate_each
@@ -275,7 +275,7 @@ class Run:
         return [c for c in callbacks if type(c).on_test_epoch_end is not pl.Callback.on_test_epoch_end]
 
     def save_metrics(self, metrics: dict[str, float], name: str = "metrics.json") -> None:
-        """Writes the final metrics, or others under another file `name`."""
+        """Writes the final metrics to metrics.json, or other metrics to another file `name`."""
         self.write(name, metrics)
 
     def _read(self, name: str) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Sweeps: many runs that one command makes."""
+"""Runs sweeps: many runs by one command."""

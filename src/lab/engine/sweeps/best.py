@@ -1,4 +1,4 @@
-"""Finds the winner of a sweep, and keeps it as an experiment file."""
+"""Finds the winner of a sweep, and saves its config as an experiment file."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def write_best(sweep: Sweep) -> Path | None:
-    """Writes `best.yaml`, and tells which jobs won, by how much, and the command that trains the winner.
+    """Writes `best.yaml`, and logs which jobs won, by how much, and the command that trains the winner.
 
     Returns:
         The file; None where there is no winner.
@@ -50,10 +50,10 @@ def write_best(sweep: Sweep) -> Path | None:
     header = _header(sweep, best, objective, f"{result} (job {jobs})", command)
     content = OmegaConf.create(_defaults(best[0]))
     _save(path, header, content)
-    # What the choices from groups do not make; a seed is no part of what several of them have shown
+    # The values that the choices do not set; the seed is left out if the result is a mean over several
     own = (*PLACE, "test") if len(best) == 1 else (*PLACE, "test", "seed")
     for key, value in _differing(name, best[0], own):
-        # A key that is null is as good as none
+        # A key cannot be deleted here, but null has the same effect
         OmegaConf.update(content, key, None if value is ABSENT else value, force_add=True)
     _save(path, header, content)
     left = [key for key, value in _differing(name, best[0], own) if value is not ABSENT]
@@ -70,9 +70,9 @@ def write_best(sweep: Sweep) -> Path | None:
 
 
 def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
-    """Returns the candidates of a sweep, the best first.
+    """Ranks the candidates of a sweep, the best first.
 
-    Jobs that differ in their seed alone are one candidate; what is none, see `lab.engine.runs.ranking`. Of several
+    Jobs that differ in their seed alone are one candidate; `lab.engine.runs.ranking` says which cannot win. Of several
     objectives the first decides.
     """
     groups: dict[str, list[Run]] = {}
@@ -91,14 +91,14 @@ def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
 
 
 def score_of(runs: Sequence[Run], objective: Objective) -> float:
-    """Returns the mean of an objective."""
+    """Returns the mean of an objective over `runs`."""
     return fmean(finite_values(runs, objective.metric))
 
 
 def _header(sweep: Sweep, best: Sequence[Run], objective: Objective, result: str, command: str) -> list[str]:
-    """Returns the first lines of the file, of which `scripts/reproduce.py` reads what to expect of which seeds."""
+    """Returns the header of the file, from which `scripts/reproduce.py` reads the expected metric and the seeds."""
     relation, rounding = ("<=", ROUND_CEILING) if objective.mode == "min" else (">=", ROUND_FLOOR)
-    # To the side on which the winner itself keeps the promise
+    # Rounded so that the winner itself meets the bound
     bound = Context(prec=4, rounding=rounding).create_decimal(mean(finite_values(best, objective.metric)))
     seconds = finite_values(best, "cost/seconds")
     return [
@@ -113,7 +113,7 @@ def _header(sweep: Sweep, best: Sequence[Run], objective: Objective, result: str
 
 
 def _defaults(run: Run) -> dict[str, Any]:
-    """Returns what a run chose from the groups, where that is not what every run chooses."""
+    """Returns the defaults list of a run's choices, without those that are the default of every run."""
     usual = compose([], hydra=True).hydra.runtime.choices
     made = run.choices
     groups = [group for group in made if options(group) and group not in (*PLACE, "experiment", "debug")]
@@ -122,7 +122,7 @@ def _defaults(run: Run) -> dict[str, Any]:
 
 
 def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yields every key at which the experiment `name` makes another config than the run's, with the run's value.
+    """Yields every key at which the config of the experiment `name` differs from the run's, with the run's value.
 
     A logger's address is left out: the command line gave it, and no file may.
     """

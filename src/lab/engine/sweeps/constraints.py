@@ -1,4 +1,4 @@
-"""Reads what a trial must keep to: `cost/parameters <= 100000` of its figures, `model.width <= 4` of its config."""
+"""Parses and checks constraints on trials: `cost/parameters <= 100000` on metrics, `model.width <= 4` on configs."""
 
 import math
 import re
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 COSTS = ["cost/epochs", "cost/parameters", "cost/seconds", "cost/steps"]
 PATTERN = re.compile(r"\s*(?P<name>[^\s<>=]+)\s*(?P<sign><=|>=|<|>)\s*(?P<bound>[^\s<>=]+)\s*")
-FIGURE = re.compile(r"(train|val|cost)[/_]")  # how a figure's name begins; no key of a config does
+FIGURE = re.compile(r"(train|val|cost)[/_]")  # how a metric's name begins; no key of a config does
 KEY = "hydra.sweeper.constraints"
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """Bounds a figure of a run, or a number of its config.
+    """Bounds a metric of a run, or a number of its config.
 
     Args:
         text: as it was written.
-        name: a figure of `metrics.json`, or a key of the config.
+        name: a metric of `metrics.json`, or a key of the config.
         sign: <=, >=, < or >.
         bound: a number.
     """
@@ -40,15 +40,15 @@ class Constraint:
 
     @property
     def is_early(self) -> bool:
-        """Tells whether it is known before the trial is trained: it is about the config."""
+        """Tells whether the constraint is about the config, and so can be checked before training."""
         return FIGURE.match(self.name) is None and "/" not in self.name
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """Returns by how much `metrics` break it; 0 or less where they do not, infinite for what is no number.
+        """Returns by how much `metrics` break the constraint: 0 or less if they do not, infinity for NaN.
 
         Args:
-            metrics: of a finished run, or what `numbers` finds in a config. A key that a config does not have, as
-                that of another model, keeps to it, and so does a figure that a pruned run does not have yet.
+            metrics: of a finished run, or the `numbers` of a config. A missing one breaks nothing: a key of another
+                model, or a metric that a pruned run does not have yet.
         """
         value = metrics.get(self.name)
         if value is None:
@@ -60,7 +60,7 @@ class Constraint:
 
 
 def parse_constraints(texts: Any) -> list[Constraint]:
-    """Reads `hydra.sweeper.constraints`.
+    """Parses `hydra.sweeper.constraints`.
 
     Raises:
         UserError: on the first that is none.
@@ -71,7 +71,7 @@ def parse_constraints(texts: Any) -> list[Constraint]:
 
 
 def check_constraints(constraints: Iterable[Constraint], configs: Iterable[DictConfig]) -> None:
-    """Refuses a constraint on a key that none of the jobs' `configs` has, or that is no number.
+    """Refuses a constraint on a key that none of the jobs' `configs` has, or whose value is no number.
 
     Raises:
         UserError: with the nearest key.
@@ -89,7 +89,7 @@ def check_constraints(constraints: Iterable[Constraint], configs: Iterable[DictC
 
 
 def constrain(trial: "Trial", constraints: Iterable[Constraint], metrics: Mapping[str, float]) -> list[str]:
-    """Notes in a study by how much a trial breaks each of `constraints`, for the samplers.
+    """Records in the study by how much a trial breaks each of `constraints`, for the samplers.
 
     Returns:
         Those that it breaks.
@@ -104,12 +104,12 @@ def constrain(trial: "Trial", constraints: Iterable[Constraint], metrics: Mappin
 
 
 def numbers(config: DictConfig) -> dict[str, float]:
-    """Returns every number of a composed config, by its key."""
+    """Returns the numbers of a composed config, by their keys."""
     return {key: value for key, value in _values(config).items() if _is_number(value)}
 
 
 def find_broken(constraints: Sequence[Constraint], run: Run) -> list[Constraint]:
-    """Returns the `constraints` that a finished run breaks; of a figure that it does not have nothing is known."""
+    """Returns the `constraints` that a finished run breaks; those on metrics that it does not have do not count."""
     early = any(constraint.is_early for constraint in constraints)  # resolving a config takes longer than all else
     known = {**(numbers(run.saved) if early else {}), **run.metrics}
     return [constraint for constraint in constraints if constraint.violation(known) > 0]

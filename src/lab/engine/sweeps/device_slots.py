@@ -1,4 +1,4 @@
-"""Counts the jobs that run at a time: the slots of this machine, GPUs or cores, and what each launcher takes."""
+"""Counts how many jobs can run at a time: the slots of this machine, GPUs or cores, and those of each launcher."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Slot:
 def device_slots(
     jobs_per_device: int = 1, devices: Sequence[int] | None = None, devices_per_job: int = 1, cores_per_job: int = 1
 ) -> list[Slot]:
-    """Returns the slots of this machine. See `GpuPoolLauncher` for the arguments.
+    """Divides this machine into slots. See `GpuPoolLauncher` for the arguments.
 
     Raises:
         UserError: for a device that is not there, and for a job that is too large.
@@ -55,7 +55,7 @@ def device_slots(
 
 
 def parallel_jobs(launcher: Launcher, config: DictConfig) -> int:
-    """Returns what one launch can hold without a job that waits.
+    """Returns how many jobs of one launch a launcher runs at once.
 
     Args:
         launcher: as it was set up.
@@ -79,12 +79,12 @@ def parallel_jobs(launcher: Launcher, config: DictConfig) -> int:
 
 
 def cores() -> list[int]:
-    """Returns those that this process may use."""
+    """Returns the numbers of the cores that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
 
 
 def _visible_gpus() -> list[str]:
-    """Returns what CUDA_VISIBLE_DEVICES would say of each GPU that torch will see: a number, or a name set already."""
+    """Returns the entry of CUDA_VISIBLE_DEVICES for each GPU that torch will see: a number, or a name given there."""
     count, given = machine.count_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(i) for i in range(count)] if given is None else [v.strip() for v in given.split(",")]
     return [name for name in names if name not in ("", "-1")][:count]

@@ -1,4 +1,4 @@
-"""Composes the jobs of a sweep before the first of them is trained, to check what they may be."""
+"""Composes the configs of a sweep's jobs before the first is trained, to check them."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -18,13 +18,13 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 from lab.engine.utils.redaction import command_line
 
-JOBS = 50  # of more, so many are looked at that each value is in one of them
+JOBS = 50  # of more combinations, only enough are composed that each value occurs
 
 
 def compose_jobs(space: Space, base: DictConfig | None = None) -> Iterator[tuple[DictConfig, list[str]]]:
-    """Composes the jobs of a sweep, and yields the config and the overrides of each.
+    """Yields the config and the overrides of each job of a sweep, or of a sample if there are many.
 
-    Of an interval the two ends are looked at: what lies between them fits where both do.
+    Of an interval only the two ends are composed: if both are valid, so is what lies between.
 
     Args:
         space: what varies.
@@ -47,9 +47,9 @@ def compose_jobs(space: Space, base: DictConfig | None = None) -> Iterator[tuple
 
 
 def authorize_jobs(config: DictConfig, jobs: Collection[Sequence[str]]) -> None:
-    """Refuses a job whose `hydra` node would run code, such as by a file that it chooses, before it is launched.
+    """Refuses jobs whose `hydra` node would run code, for example by a file that they choose, before their launch.
 
-    What changes plain values only makes the same node: of the jobs that differ so the first is composed.
+    Jobs that differ in plain values only have the same node: the first of them is composed.
 
     Args:
         config: of the sweep, its `hydra` node included.
@@ -69,13 +69,13 @@ def authorize_jobs(config: DictConfig, jobs: Collection[Sequence[str]]) -> None:
 
 
 def combinations(space: Space) -> Iterator[dict[str, str]]:
-    """Yields texts by key of what may be drawn together, the last key's values first."""
+    """Yields combinations of values that may be drawn together, as texts by key; the last key varies fastest."""
     samples = {key: parameter.samples(JOBS) for key, parameter in space.parameters.items()}
     if prod(map(len, samples.values())) <= JOBS:
         wanted = [dict(zip(samples, texts, strict=True)) for texts in product(*samples.values())]
     else:
         changed = [(key, text) for key, texts in samples.items() for text in texts[1:][:JOBS]]
-        # Besides, what depends on another choice than the first
+        # And the first value of each key that depends on another choice than the first
         changed += [(key, samples[key][0]) for key in space.conditions]
         wanted = [{}, *({key: text} | _needs(space, key) for key, text in changed)]
     seen = set()
@@ -90,7 +90,7 @@ def combinations(space: Space) -> Iterator[dict[str, str]]:
 
 
 def _needs(space: Space, key: str) -> dict[str, str]:
-    """Returns what must be drawn for `key` to be drawn."""
+    """Returns the values of other keys that make `key` be drawn."""
     needed = {}
     while key in space.conditions:
         condition = space.conditions[key]
@@ -100,7 +100,7 @@ def _needs(space: Space, key: str) -> dict[str, str]:
 
 
 def _is_plain(override: str) -> bool:
-    """Tells whether an override gives a value to a key, and neither chooses a file nor adds or deletes anything."""
+    """Tells whether an override only sets a value: it chooses no file, and adds or deletes no key."""
     key, hydra = override.partition("=")[0], GlobalHydra.instance()
     group = hydra.config_loader().get_group_options(key) if hydra.is_initialized() else options(key)
     return not group and re.fullmatch(r"\w+(\.\w+)*", key) is not None
@@ -116,7 +116,7 @@ def _compose(space: Space, choices: tuple[str, ...]) -> DictConfig:
 
 
 def _check_known(key: str, base: DictConfig, choices: tuple[str, ...]) -> None:
-    """Refuses a key that the config which the choices of groups make does not have."""
+    """Refuses a key that `base`, the config with the choices of groups, does not have."""
     known = dict(leaves(base))
     if key in known:
         return

@@ -1,4 +1,4 @@
-"""Reads one value that a sweep varies, and draws it."""
+"""Parses one parameter of a sweep, and draws its values."""
 
 import math
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ TAGS = ["log", "int"]
 
 @dataclass(frozen=True)
 class Parameter:
-    """Holds the values of one key: either `choices`, or the numbers from `low` to `high`, whole ones where these are.
+    """Holds the values of one key: either `choices`, or the numbers from `low` to `high`, integers if these are.
 
     Args:
         key: where it stands in the config, or a group of it.
@@ -47,7 +47,7 @@ class Parameter:
         return not self.choices and self.step is None
 
     def values(self) -> list[Any]:
-        """Returns every value there is, from the least to the greatest.
+        """Returns all values, from the least to the greatest.
 
         Raises:
             UserError: of an interval.
@@ -59,14 +59,14 @@ class Parameter:
         return list(self.choices) or [self._number(i) for i in range(self._last() + 1)]
 
     def samples(self, most: int) -> list[str]:
-        """Returns the texts of all values; of an interval, or where there are more than `most`, of the two ends."""
+        """Returns the texts of all values; for an interval, or more than `most` numbers, those of the two ends."""
         if self.choices:
             return list(self.choices.values())
         every = not self.is_continuous and self._last() < most
         return [str(value) for value in (self.values() if every else (self.low, self.high))]
 
     def suggest(self, trial: "Trial") -> str:
-        """Draws a value, and returns the text that stands for it."""
+        """Draws a value, and returns its text."""
         if self.choices:
             return self.choices[trial.suggest_categorical(self.key, list(self.choices))]
         if isinstance(self.low, int):
@@ -80,12 +80,12 @@ class Parameter:
         return round((self.high - self.low) / self.step)
 
     def _number(self, index: int) -> int | float:
-        """Returns a number of a range as one would write it: 0.3, and not 0.30000000000000004."""
+        """Returns a number of a range, rounded as one would write it: 0.3, not 0.30000000000000004."""
         return type(self.low)(Decimal(str(self.low)) + index * Decimal(str(self.step)))
 
 
 def read_parameter(override: Override) -> Parameter:
-    """Reads an override with several values.
+    """Parses an override with several values.
 
     Raises:
         UserError: when nothing can be drawn from it.
@@ -141,7 +141,7 @@ def _interval(sweep: IntervalSweep, key: str) -> dict[str, Any]:
 
 
 def _range(sweep: RangeSweep) -> dict[str, Any]:
-    """Reads a range, whose last value is the one before `stop`, as in Python and in Hydra's own sweeps."""
+    """Parses a range, which excludes `stop`, as in Python and in Hydra's own sweeps."""
     ends, log = (sweep.start, sweep.stop, sweep.step), "log" in sweep.tags
     start, stop, step = (Decimal(str(number)) for number in ends)
     if not (start.is_finite() and stop.is_finite() and step.is_finite()):

@@ -26,22 +26,22 @@ from lab.engine.utils.redaction import redact
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Of ranks and jobs that this process may itself be part of; a job of the pool begins its own
+# Variables of ranks that this process may be one of; a job of the pool is none of them
 NOT_HANDED_ON = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class PoolReturn(JobReturn):
-    """Holds what a job's process came to."""
+    """Holds the result of a job's process."""
 
     def end(self, status: JobStatus, value: Any) -> "PoolReturn":
-        """Sets how it ended, with its objective or its error."""
+        """Sets the status and the objective or error of the job."""
         self.status, self.return_value = status, value
         return self
 
 
 @dataclass
 class PoolJob:
-    """Is one job, and its process while it is at work.
+    """Runs one job in a process of its own.
 
     Args:
         overrides: that make its config.
@@ -62,7 +62,7 @@ class PoolJob:
 
     @classmethod
     def prepare(cls, config: DictConfig, overrides: Sequence[str], index: int) -> "PoolJob":
-        """Makes the job that a sweeper asks for, and saves its config where its process finds it.
+        """Makes a job, and saves its config in its directory for its process to read.
 
         Args:
             config: of the job, its `hydra` node included.
@@ -72,13 +72,13 @@ class PoolJob:
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = str(index), index
         directory = Path(config.hydra.sweep.dir).absolute() / str(config.hydra.sweep.subdir)
-        if not Run(directory).metadata:  # else it goes on with what it has
+        if not Run(directory).metadata:  # else it resumes with the config that it has
             prepare(directory, config)
         variables = {str(name): str(value) for name, value in config.hydra.job.env_set.items()}
         return cls(overrides, directory, attach_command(directory), variables)
 
     def begin(self, slot: Slot) -> None:
-        """Starts its process."""
+        """Starts the job's process in `slot`."""
         self.directory.mkdir(parents=True, exist_ok=True)
         kept = {name: value for name, value in os.environ.items() if name not in NOT_HANDED_ON}
         with (self.directory / "output.log").open("ab") as output:
@@ -95,7 +95,7 @@ class PoolJob:
         log.info("job %s begins on %s", self.directory.name, slot.name)
 
     def end(self) -> JobReturn:
-        """Returns what its process came to; of one that was killed, the ranks that it had started end, too."""
+        """Returns the result of the job's process; kills the ranks that a failed one leaves behind."""
         name, status, seconds = self.directory.name, self.process.returncode, time.monotonic() - self.began
         result = PoolReturn(overrides=self.overrides, working_dir=str(self.directory), task_name="train")
         if status:
@@ -103,7 +103,7 @@ class PoolJob:
                 os.killpg(self.process.pid, signal.SIGKILL)
             cause = self._cause()
             log.info("job %s failed after %.0f s: %s; see %s", name, seconds, cause, self.directory / "output.log")
-            # Of one that was killed it stays unknown: whoever killed it, the job may go on
+            # UNKNOWN for a killed job, which may be started again
             return result.end(JobStatus.FAILED if status > 0 else JobStatus.UNKNOWN, RunFailed(cause))
         run = Run(self.directory)
         metric = str(OmegaConf.select(run.saved, "objective.metric"))
@@ -113,7 +113,7 @@ class PoolJob:
         return result.end(JobStatus.COMPLETED, score)
 
     def _cause(self) -> str:
-        """Says why its process failed, in a line: the signal, or the last error that it told of."""
+        """Returns in one line why the job's process failed: the signal, or the last error in its output."""
         status = self.process.returncode
         if status < 0:
             return f"killed by {signal.Signals(-status).name}"
@@ -128,21 +128,21 @@ class PoolJob:
 
 @dataclass
 class Pool:
-    """Keeps every slot busy while there are jobs."""
+    """Runs jobs in processes, one at a time in each slot."""
 
     slots: Sequence[Slot]
     _heard: list[int] = field(default_factory=list, init=False)
 
     def run(self, jobs: Sequence[PoolJob]) -> list[JobReturn]:
-        """Runs all jobs to their ends, whatever becomes of each.
+        """Runs all jobs, whether or not some of them fail.
 
-        SIGINT and SIGTERM are handed to those at work, which save and leave; the others are not begun.
+        SIGINT and SIGTERM are passed to the running jobs, which save and stop; the others are not begun.
 
         Returns:
-            What each came to, in their order.
+            The result of each, in their order.
 
         Raises:
-            Preempted: when the signal has been obeyed.
+            Preempted: after a signal, when the jobs have stopped.
         """
         waiting, free, running = deque(jobs), deque(self.slots), list[PoolJob]()
         done: dict[Path, JobReturn] = {}
@@ -186,7 +186,7 @@ class Pool:
 
 
 def _in_child(cores: Sequence[int]) -> Callable[[], None]:
-    """Returns what a job's process does first: it is to end with its parent, saving, and keeps to its cores."""
+    """Returns the `preexec_fn` of a job's process: it ends with its parent, saving first, and uses `cores` alone."""
     end_with_parent = set_parent_death_signal(os.getpid())
 
     def in_child() -> None:

@@ -1,4 +1,4 @@
-"""Ends a trial that is hopeless beside the others of its sweep."""
+"""Ends a trial that does worse than the others of its sweep, as its pruner decides."""
 
 import logging
 from pathlib import Path
@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 class Pruning(pl.Callback):
-    """Reports the sweep's objective after each validation, and ends the run where the sweep's pruner says so.
+    """Reports the sweep's objective after each validation, and ends the run if the sweep's pruner says so.
 
-    Rank 0 alone speaks with the study; what it hears goes to all, which end after the same step. The run then has the
-    status `pruned`, and is not tested. A run that has come to its end anyway is no pruned one, and neither is one
-    outside of a sweep that prunes: there this does nothing.
+    Rank 0 alone reports to the study, and broadcasts the answer, so that all ranks end after the same step. The run
+    then has the status `pruned`, and is not tested. A run is not pruned after its last validation, and outside of a
+    sweep that prunes this does nothing.
 
     A step is a validation, counted from 1: an epoch, where there is one validation an epoch.
 
@@ -38,7 +38,7 @@ class Pruning(pl.Callback):
             self._client = load_trial(self.directory)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ends a run where it goes on that was killed when its end had been decided."""
+        """Ends a resumed run that was killed after the pruner had decided to end it."""
         if self.metric is not None:
             self._end(trainer, self._client is not None and self._client.is_over(self.step))
 
@@ -64,7 +64,7 @@ class Pruning(pl.Callback):
 
 
 def is_last(trainer: pl.Trainer) -> bool:
-    """Tells whether training is over with the validation that has just ended."""
+    """Tells whether training ends with the validation that has just ended."""
     epochs, steps = trainer.max_epochs, trainer.max_steps
     return (
         trainer.should_stop  # another callback's word

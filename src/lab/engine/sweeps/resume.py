@@ -1,7 +1,7 @@
-"""Goes on with a sweep: `python src/train.py sweep.resume=latest`, alone or with the command that began it.
+"""Resumes a sweep: `python src/train.py sweep.resume=latest`, alone or with the command that began it.
 
-What a sweep varies, and everything that its jobs share, stays as it was; where it runs, and for how long, may change.
-`sweep.json` is data: of its overrides none may be about Hydra, and of a launcher's config nothing may run a command.
+What a sweep varies, and what its jobs share, must not change; where it runs, and for how long, may. `sweep.json` is
+data: its overrides may not be of Hydra's config, and the launcher's config in it may not run a command.
 """
 
 import re
@@ -27,7 +27,7 @@ OURS = ("resume", "attach", "changes", "sweep.resume")  # how a sweep or a run i
 
 
 def begun_sweep(config: DictConfig) -> Sweep | None:
-    """Returns the sweep that the command line asks to go on with; None for a new one."""
+    """Returns the sweep that the command line resumes; None for a new one."""
     if not config.sweep.resume:
         return None
     sweep = Sweep(Path(config.hydra.sweep.dir).resolve())
@@ -36,7 +36,7 @@ def begun_sweep(config: DictConfig) -> Sweep | None:
 
 
 def sweep_config(config: DictConfig) -> tuple[DictConfig, list[str]]:
-    """Returns the config and the overrides of a sweep: of one that goes on what it recorded, under what is typed now.
+    """Returns the config and the overrides of a sweep; a resumed one has those it recorded, changed by today's.
 
     Args:
         config: as Hydra composed it for the command line, its `hydra` node included.
@@ -65,7 +65,7 @@ def sweep_config(config: DictConfig) -> tuple[DictConfig, list[str]]:
 
 
 def check_stored(sweep: Sweep, overrides: Sequence[Any]) -> list[str]:
-    """Returns overrides that a sweep recorded, where each is about the config of its jobs.
+    """Returns the overrides that a sweep recorded, and refuses those that are not of its jobs' config.
 
     Raises:
         UserError: with the one that is a flag, about Hydra, or no override at all.
@@ -78,7 +78,7 @@ def check_stored(sweep: Sweep, overrides: Sequence[Any]) -> list[str]:
 
 
 def safe_launcher_config(node: Any, config: DictConfig) -> dict[str, Any]:
-    """Returns what a sweep may keep of its launcher's config, by key: plain values of keys that run nothing.
+    """Returns the part of a launcher's config that a sweep records, by key: plain values of keys that run nothing.
 
     Args:
         node: the launcher's config.
@@ -95,7 +95,7 @@ def safe_launcher_config(node: Any, config: DictConfig) -> dict[str, Any]:
 
 
 def sweep_metadata(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns what a sweep records of itself, and must have in common with the one that goes on with it.
+    """Returns the metadata that a sweep records, and that must not change when it is resumed.
 
     Args:
         config: of the sweep, its `hydra` node included.
@@ -119,7 +119,7 @@ def sweep_metadata(config: DictConfig, overrides: Sequence[str]) -> dict[str, An
 
 
 def choice_configs(space: Space) -> dict[str, Any]:
-    """Composes each choice that a sweep takes from a group, to tell later whether it is still the same."""
+    """Composes each choice of a group that a sweep varies, to detect later whether its file has changed."""
     usual = _plain(compose([]))
     choices = {
         f"{parameter.override_key}={text}"
@@ -136,7 +136,7 @@ def choice_configs(space: Space) -> dict[str, Any]:
 
 
 def check_same(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked: bool) -> bool:
-    """Tells whether a sweep goes on, and refuses to go on with another one than began in its directory.
+    """Tells whether a sweep is resumed, and refuses to resume it as another sweep than its directory holds.
 
     Args:
         sweep: in the directory that is to hold the sweep.
@@ -172,7 +172,7 @@ def check_same(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked
 
 
 def _merge_sweeper(metadata: dict[str, Any], config: DictConfig) -> DictConfig:
-    """Returns `hydra.sweeper` as it was recorded, under what is typed now; its class is the composed one."""
+    """Returns the recorded `hydra.sweeper`, changed by today's overrides; its class is the composed one."""
     made = OmegaConf.create({**metadata["hydra"]["sweeper"], "_target_": config.hydra.sweeper._target_})
     for override in parse(raw_overrides(config.hydra.overrides.hydra)):
         key = override.key_or_group.replace("/", ".").removeprefix("hydra.sweeper.")

@@ -21,20 +21,20 @@ PACKAGES = ["optuna.samplers", "optuna.pruners"]
 
 
 def class_name(node: Mapping[str, Any] | None, default: str = "") -> str:
-    """Returns the name of the class that a node builds, without its module; `default` for no node."""
+    """Returns the name of a node's class, without its module; `default` for no node."""
     return str(node["_target_"]).rpartition(".")[2] if node else default
 
 
 def prunes(sweeper: Mapping[str, Any]) -> bool:
-    """Tells whether a sweep with this `hydra.sweeper` ends runs amid their training; over seeds, between two."""
+    """Tells whether a sweep prunes runs while they train; with several seeds it prunes between two runs instead."""
     return class_name(sweeper.get("pruner"), "NopPruner") != "NopPruner" and not sweeper.get("seeds")
 
 
 def build_sampler(config: DictConfig, space: Space, number: int = 0) -> "BaseSampler":
     """Builds the sampler of one trial.
 
-    With one of its own for each trial, what is drawn depends on the seed, the trial's number and the trials before it
-    alone, and not on whether the sweep was stopped meanwhile: one for all would begin again with what it drew first.
+    Each trial has one of its own, so that what it draws depends only on the seed, its number and the trials before it,
+    and not on whether the sweep was resumed: a single sampler would then draw its first values again.
 
     Args:
         config: its class and arguments.
@@ -56,7 +56,7 @@ def build_sampler(config: DictConfig, space: Space, number: int = 0) -> "BaseSam
 
 
 def build_pruner(config: DictConfig) -> "BasePruner":
-    """Builds the pruner, and what it holds, such as the pruner that a PatientPruner wraps.
+    """Builds the pruner, with any pruner that it wraps.
 
     Raises:
         UserError: when the class is not allowed, or does not take its arguments.

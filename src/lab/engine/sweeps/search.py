@@ -1,4 +1,4 @@
-"""Runs a sweep whose values Optuna draws: asks for trials, trains them, tells how they came out."""
+"""Runs a sweep whose values Optuna draws: asks for trials, trains them, tells their results."""
 
 import logging
 import math
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNTESTED = "test=false"  # a search chooses by validation alone: figures of test data would be chosen by chance
+UNTESTED = "test=false"  # a search chooses by validation alone: its winner's test metrics would be biased
 
 
 class Search(Sweeper):
-    """Trains what Optuna asks for.
+    """Trains the trials that Optuna draws.
 
     A trial's number is the name of its job's directory. With `seeds` it has a job for each, numbered on: the jobs of
-    trial 3 over 5 seeds are 15 to 19, and its figures are their means.
+    trial 3 over 5 seeds are 15 to 19, and its metrics are their means.
 
-    A trial stays open in the study until its jobs are over, whatever happens meanwhile. A sweep that goes on takes up
-    those first, under their numbers, with what was drawn for them.
+    A trial stays open in the study until its jobs are finished. A resumed sweep finishes the open trials first, with
+    their numbers and values.
 
-    How trials end in the study: COMPLETE with its figures; PRUNED where the pruner ended it, and where it was never
-    trained since its config breaks a constraint; FAIL where a run failed, or has no such figure. All of them count.
+    A trial ends in the study as COMPLETE with its metrics; as PRUNED if the pruner ended it, or if it was never trained
+    because its config breaks a constraint; as FAIL if a run failed, or lacks a metric. All of them count.
 
     Args:
         params: keys and what is drawn for each, as on the command line.
         when: keys, and on what it depends that each is drawn.
-        constraints: of a run's figures, and of what is drawn.
+        constraints: on a run's metrics, and on its config.
         objectives: metrics and their modes; None for the model's own.
         n_trials: drawn before the sweep ends.
         timeout: seconds after which no trial is begun.
@@ -73,7 +73,7 @@ class Search(Sweeper):
         sampler: Mapping[str, Any] | None = None,
         pruner: Mapping[str, Any] | None = None,
     ) -> None:
-        pass  # they are read from the config, which for a sweep that goes on is what it recorded
+        pass  # the arguments are read from the config, which for a resumed sweep is the recorded one
 
     def sweep(self, arguments: list[str]) -> None:
         config = self.sweeper_config
@@ -110,7 +110,7 @@ class Search(Sweeper):
             log.info("hydra.sweeper.timeout=%s: no more trials", config["timeout"])
 
     def _count_failures(self) -> int:
-        """Counts the trials that have failed before the sweep went on, which are told of at the end as well."""
+        """Counts the trials that failed before the sweep was resumed, and adds them to `failures`."""
         failed = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state.name == "FAIL"]
         for trial in failed:
             *_, number = str(trial.user_attrs.get("directory") or trial.number).split()
@@ -118,7 +118,7 @@ class Search(Sweeper):
         return len(failed)
 
     def _next(self, wanted: int, at_a_time: int, timed_out: bool) -> "dict[Trial, list[str]]":
-        """Returns trials to train now, with the overrides of each: those that were begun before, and then new ones."""
+        """Returns the trials to train now, with the overrides of each: first those begun before, then new ones."""
         from optuna.trial import TrialState
 
         from lab.engine.compat.optuna import reopen_trial
@@ -171,7 +171,7 @@ class Search(Sweeper):
         return failures
 
     def _find_fault(self, run: Run) -> str | None:
-        """Says what a finished run does not have that the sweep goes by."""
+        """Returns why a finished run counts as failed, such as a missing objective; None if it does not."""
         metrics, completed = run.metrics, run.status == "completed"
         for metric in [objective.metric for objective in self.objectives]:
             if metric not in metrics and completed:
@@ -184,7 +184,7 @@ class Search(Sweeper):
         return None
 
     def _is_ruled_out(self, trial: "Trial", overrides: Sequence[str]) -> bool:
-        """Tells the study of a trial whose config breaks a constraint, which nobody has to train to know."""
+        """Tells whether a trial's config breaks a constraint; ends such a trial in the study, untrained."""
         early = [constraint for constraint in self.constraints if constraint.is_early]
         broken = constrain(trial, early, numbers(compose(overrides))) if early else []
         if broken:
@@ -193,9 +193,9 @@ class Search(Sweeper):
         return bool(broken)
 
     def _is_hopeless(self, trial: "Trial", metrics: Sequence[Mapping[str, float]]) -> bool:
-        """Tells whether a trial is to end before its next seed.
+        """Tells whether the pruner ends a trial before its next seed.
 
-        Wilcoxon's test is about each seed's own figure; the other pruners are about a figure that gets better known.
+        Wilcoxon's test takes the metric of each seed; the other pruners take its mean over the seeds so far.
         """
         pruner = self.sweeper_config["pruner"]
         if len(self.objectives) > 1 or not pruner:
@@ -204,7 +204,7 @@ class Search(Sweeper):
         return PruningClient(self.study, trial.number).report(len(metrics), mean(known)[self.objectives[0].metric])
 
     def _tell(self, trial: "Trial", state: str, metrics: Sequence[Mapping[str, float]]) -> None:
-        """Ends a trial in the study, with what is known of it."""
+        """Ends a trial in the study with this state, and records its metrics."""
         from optuna.trial import TrialState
 
         jobs = range(trial.number * len(self.seeds), (trial.number + 1) * len(self.seeds))
@@ -217,7 +217,7 @@ class Search(Sweeper):
         self.study.tell(trial, values, state=TrialState[state])
 
     def _warn_of_lost_directories(self) -> None:
-        """Warns of a trial that the study has finished, and whose directory is gone: it is not trained again."""
+        """Warns of trials that are finished in the study and whose directories are gone: they are not trained again."""
         lost = [
             str(trial.number)
             for trial in self.study.get_trials(deepcopy=False)

@@ -1,4 +1,4 @@
-"""Says what a sweep varies: the values of each key, and which keys depend on the choice of another."""
+"""Parses the search space of a sweep: the values of each key, and which keys depend on the choice of another."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ MANY = 100_000  # values that something may depend on
 
 @dataclass(frozen=True)
 class Condition:
-    """Says that a key is drawn only where another one has one of some values.
+    """Requires that another key has one of some values, for a key to be drawn.
 
     Args:
         key: the other one.
@@ -34,7 +34,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Space:
-    """Holds what a sweep varies.
+    """Holds the search space of a sweep.
 
     Args:
         fixed: overrides that do not vary.
@@ -50,7 +50,7 @@ class Space:
     def parse(
         cls, overrides: Sequence[str], params: Mapping[str, Any] | None = None, when: Mapping[str, Any] | None = None
     ) -> "Space":
-        """Reads the space of a command line.
+        """Parses the space of a command line.
 
         Args:
             overrides: some with several values; they go before what `params` says of the same key.
@@ -87,12 +87,12 @@ class Space:
         return cls([o.input_line or "" for o in fixed.values()], ordered, left)
 
     def draws(self, key: str, drawn: Mapping[str, str]) -> bool:
-        """Tells whether `key` is drawn beside what is `drawn` already: texts by key."""
+        """Tells whether `key` is drawn, given the texts of the keys `drawn` so far."""
         condition = self.conditions.get(key)
         return condition is None or drawn.get(condition.key) in condition.texts
 
     def suggest(self, trial: "Trial") -> list[str]:
-        """Draws the overrides of one trial, beside the `fixed` ones; what does not belong to it is left out."""
+        """Draws the overrides of one trial, without the `fixed` ones and those whose condition is not met."""
         drawn: dict[str, str] = {}
         for key, parameter in self.parameters.items():
             if self.draws(key, drawn):
@@ -100,11 +100,11 @@ class Space:
         return self.to_overrides(drawn)
 
     def to_overrides(self, drawn: Mapping[str, str]) -> list[str]:
-        """Returns the overrides of what is `drawn`: texts by key."""
+        """Returns the overrides that set the keys of `drawn` to their texts."""
         return [f"{self.parameters[key].override_key}={text}" for key, text in drawn.items()]
 
     def grid(self) -> dict[str, list[Any]]:
-        """Returns every value of each key, as Optuna keeps it.
+        """Returns all values of each key, as Optuna stores them.
 
         Raises:
             UserError: when there is no end of them, or some do not go with others.
@@ -118,7 +118,7 @@ class Space:
 
 
 def params_to_overrides(params: Mapping[str, Any]) -> list[str]:
-    """Returns `hydra.sweeper.params` as overrides: texts as they stand there, lists as a choice of their elements.
+    """Returns `hydra.sweeper.params` as overrides: texts unchanged, lists as a choice of their elements.
 
     Raises:
         UserError: for a mapping, which is a key in two parts.
@@ -175,7 +175,7 @@ def _condition(
 
 
 def _sort(parameters: Mapping[str, Parameter], conditions: Mapping[str, Condition]) -> list[str]:
-    """Returns the keys, each after the one that it depends on."""
+    """Sorts the keys, each after the one that it depends on."""
     needs = {key: {conditions[key].key} & {*parameters} if key in conditions else set() for key in parameters}
     try:
         return list(TopologicalSorter(needs).static_order())

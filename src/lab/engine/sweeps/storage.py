@@ -1,4 +1,4 @@
-"""Opens where a study keeps its trials: a journal in the sweep's directory, or a database by its URL."""
+"""Opens the storage of a study: a journal in the sweep's directory, or a database by its URL."""
 
 import json
 import socket
@@ -44,7 +44,7 @@ def _open_journal(path: Path) -> "BaseStorage":
     lock: Any = FileLock(path.with_name(".study.lock"))
 
     class Journal(JournalFileBackend):
-        """Drops what a killed process left of a line, before the next line is written behind it."""
+        """Removes a partial last line, left by a killed process, before it appends to the file."""
 
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
             with lock:
@@ -58,7 +58,7 @@ def _open_journal(path: Path) -> "BaseStorage":
 
 
 def drop_half_line(path: Path) -> None:
-    """Cuts off a last line that has no end; nobody has read it, since a record ends with its line."""
+    """Removes a last line without a line break; nobody has read it, since a record ends with its line."""
     with path.open("rb+") as file:
         file.seek(max(0, file.seek(0, 2) - 1))
         if file.read() not in (b"", b"\n"):
@@ -67,7 +67,7 @@ def drop_half_line(path: Path) -> None:
 
 
 def _damage(path: Path) -> str:
-    """Says which line of a journal is none."""
+    """Returns which line of a journal is damaged; an empty text for none."""
     for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
         try:
             json.loads(line)

@@ -1,4 +1,4 @@
-"""Opens the study of a sweep, Optuna's record of its trials, alike in the sweep and in each of its jobs."""
+"""Opens the study of a sweep, Optuna's record of its trials, in the sweep and in its jobs."""
 
 import math
 import warnings
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from lab.engine.compat.optuna import AskTellStudy
 
-DECIDED = "pruning"  # the attribute of a trial that says what its last report came to
-# What each job of a sweep that prunes is given
+DECIDED = "pruning"  # the attribute of a trial that holds the pruner's last answer
+# The override that each job of a sweep that prunes is given
 PRUNING = "++callbacks.pruning={_target_:lab.engine.sweeps.pruning.Pruning,directory:${paths.run_dir}}"
 
 
 def sweeper_config(directory: Path) -> dict[str, Any]:
-    """Returns `hydra.sweeper` of the sweep in `directory`, with its objectives; nothing where it is no Optuna sweep.
+    """Returns `hydra.sweeper` of the sweep in `directory`, with its objectives; empty if it is no Optuna sweep.
 
     Interpolations are resolved here, so that a password is read from the environment and from nowhere else.
     """
@@ -43,7 +43,7 @@ def open_study(
     storage: str | None = None,
     pruner: Mapping[str, Any] | None = None,
 ) -> "AskTellStudy":
-    """Opens the study of the sweep in `directory`, begun where there is none yet.
+    """Opens the study of the sweep in `directory`, or creates it.
 
     Args:
         directory: of the sweep; the study has its name.
@@ -79,10 +79,10 @@ def open_study(
 
 
 class PruningClient:
-    """Reports a trial's figures to its study and says whether it is to end.
+    """Reports a trial's objective to its study, and tells whether the pruner ends the trial.
 
-    Each step is reported and decided once, whatever is killed in between: a job that goes on from a checkpoint before
-    its last report finds there what was decided. Asked twice, ASHA would take a trial for one that has passed.
+    Each step is reported and decided once, even if the job is killed: when it resumes from a checkpoint before its last
+    report, it finds the decision in the study. Asked twice, ASHA would take the trial for one that was promoted.
 
     Args:
         study: with its pruner.
@@ -100,12 +100,12 @@ class PruningClient:
         self.pruned: bool = decided.get("pruned", False)
 
     def report(self, step: int, value: float, last: bool = False) -> bool:
-        """Reports a step, and tells whether the trial is to end after it.
+        """Reports a step, and tells whether the trial ends after it.
 
         Args:
             step: counts from 1.
             value: of the objective.
-            last: whether the trial has come to its end with this step: then it is no pruned one.
+            last: whether the trial ends with this step anyway, and so is not pruned.
         """
         if step <= self.step or self.pruned:
             return self.is_over(step)
@@ -122,14 +122,14 @@ class PruningClient:
         return self.pruned
 
     def is_over(self, step: int) -> bool:
-        """Tells whether it was decided that the trial ends after `step`, or before."""
+        """Tells whether the pruner has decided that the trial ends at `step` or before."""
         return self.pruned and step >= self.step
 
 
 def load_trial(run: Path) -> PruningClient | None:
-    """Returns the pruning client of the job in directory `run`; None where nobody prunes it.
+    """Returns the pruning client of the job in directory `run`; None if its sweep has no pruner.
 
-    Which sweep it is of, and where that keeps its study, stands in the directory above.
+    The directory above holds its sweep, which records the storage of the study.
 
     Raises:
         UserError: when the study cannot be reached, or has no such trial.

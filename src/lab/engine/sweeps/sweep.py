@@ -1,4 +1,4 @@
-"""Reads a sweep's directory as an object: what it varies, its jobs, and what they are judged by."""
+"""Reads a sweep's directory: its metadata, its jobs and its objectives."""
 
 import json
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ FILE = "sweep.json"
 
 @dataclass(frozen=True)
 class Objective:
-    """Names a figure that a sweep is about.
+    """Names a metric that a sweep optimizes.
 
     Args:
         metric: its name in `metrics.json`.
@@ -30,13 +30,13 @@ class Objective:
 
     @property
     def sign(self) -> int:
-        """Returns 1 or -1: times this, a lower figure is a better one."""
+        """Returns 1 or -1: the metric times this is lower where it is better."""
         return {"min": 1, "max": -1}[self.mode]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Stands for one sweep.
+    """Reads a sweep from its directory.
 
     Args:
         dir: holds `sweep.json`, and the directory of each job under its number.
@@ -73,7 +73,7 @@ class Sweep:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Returns what `sweep.json` says of the sweep; nothing before it has begun."""
+        """Reads `sweep.json`; empty before the sweep has begun."""
         path = self.dir / FILE
         return json.loads(path.read_text()) if path.is_file() else {}
 
@@ -84,12 +84,12 @@ class Sweep:
 
     @property
     def objectives(self) -> list[Objective]:
-        """Returns what its jobs are judged by; of several the first is the main one."""
+        """Returns the objectives; of several the first is the main one."""
         return [Objective(**one) for one in self.metadata.get("objectives", [])]
 
     @property
     def constraints(self) -> list[Constraint]:
-        """Returns what its jobs must keep to."""
+        """Returns the constraints on its jobs."""
         return parse_constraints(self.metadata.get("hydra", {}).get("sweeper", {}).get("constraints") or [])
 
     @property

@@ -1,4 +1,4 @@
-"""Does what all sweepers do around choosing jobs: records them, starts what is not finished, names the winner."""
+"""Serves all sweepers: records the jobs, starts those that are not finished, names the winner."""
 
 import io
 import logging
@@ -34,17 +34,17 @@ ATTEMPTS = 2  # times that a job is started whose process was lost
 
 
 class Sweeper(Base):
-    """Is the base of sweepers: a subclass says in `run` which jobs there are.
+    """Is the base of sweepers: a subclass chooses the jobs in `run`.
 
-    The directories of the jobs are the truth: a job is finished when its `run.json` says so, and is not started again;
-    its figures are those of its `metrics.json`. Whatever a launcher returns, or whether it comes back at all, is of no
-    account, so that a sweep can be killed anywhere and go on.
+    The state of a job is in its directory: it is finished when its `run.json` says so, and is not started again; its
+    metrics are those of its `metrics.json`. What a launcher returns does not count, nor whether it returns at all, so
+    that a sweep can be killed at any time and resumed.
     """
 
     kind: str
     config: DictConfig
-    retries_failed = True  # when the sweep goes on
-    extra_overrides: Sequence[str] = ()  # that each job is given, and which make no other config
+    retries_failed = True  # when the sweep is resumed
+    extra_overrides: Sequence[str] = ()  # of each job, and without effect on its result
     total: int | None = None  # jobs that there will be, where that is known
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -58,7 +58,7 @@ class Sweeper(Base):
         )
         self.serial = type(self.launcher).__name__ == "BasicLauncher"  # one job after the other, in this process
         self.failures: dict[int, str] = {}  # why a job failed, by number
-        self.lost = "its process ended without a word"  # why one failed that told nothing
+        self.lost = "its process ended without a word"  # the cause of a job that reported none
         if self.serial:  # a line for each job is written here
             logging.getLogger(type(self.launcher).__module__).setLevel(logging.WARNING)
 
@@ -89,9 +89,9 @@ class Sweeper(Base):
             self._end()
 
     def launch(self, jobs: Mapping[int, list[str]]) -> None:
-        """Brings jobs to their end: leaves alone those that are finished, continues or begins the others.
+        """Runs jobs until they are finished: skips those that are, resumes or begins the others.
 
-        `failures` then says of those that failed why.
+        `failures` then holds why jobs failed.
 
         Args:
             jobs: the overrides of each, by number.
@@ -108,15 +108,15 @@ class Sweeper(Base):
                 self.failures.setdefault(number, self.directory.job(number).metadata.get("error") or self.lost)
 
     def _start(self, batch: Mapping[int, list[str]]) -> None:
-        """Launches a batch, and remembers why jobs failed; one whose process was lost is not among them."""
+        """Launches a batch of jobs, and records why jobs failed, except those whose processes were lost."""
         given = set(self.overrides)
         for number, overrides in batch.items():
             of = f" of {self.total}" if self.total else ""
             varied = [override for override in overrides if override not in given]
             log.info("job %d%s: %s", number, of, " ".join(varied or overrides))
         authorize_jobs(self.config, batch.values())
-        # Each is told its directory: launchers count on from the first of a batch, and there may be holes. It goes on
-        # with what that holds, in which Hydra is to write nothing over
+        # Each job gets its directory, since launchers number a batch without gaps. It resumes what the directory holds,
+        # where Hydra must not overwrite the config
         more = [*self.extra_overrides, "resume=auto", "hydra.output_subdir=null"]
         arguments = [[*overrides, *more, f"hydra.sweep.subdir={number}"] for number, overrides in batch.items()]
         try:
@@ -158,7 +158,7 @@ class Sweeper(Base):
         return [{"metric": metric, "mode": mode} for metric, mode in given.items()] or ([own] if own else [])
 
     def _end(self) -> None:
-        """Tells how the jobs ended, and what came of them.
+        """Records and logs how the jobs ended, and the winner.
 
         Raises:
             RunFailed: when one of them failed.
@@ -184,7 +184,7 @@ class Sweeper(Base):
 
 
 def _error_of(job: JobReturn) -> Any:
-    """Returns what a job raised, which Hydra raises where it is asked for it, and tells of on the screen."""
+    """Returns the error that a job raised, without Hydra's message on stderr."""
     try:
         with redirect_stderr(io.StringIO()):
             return job.return_value

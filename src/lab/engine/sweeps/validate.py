@@ -27,7 +27,7 @@ INSTALL = "pip install -e .[optuna]"
 
 
 def validate_sweep(config: DictConfig) -> None:
-    """Checks the sweeper's config, and that of every job.
+    """Checks the config of a sweeper and of its jobs; of many jobs, of a sample.
 
     Args:
         config: as Hydra composed it for the sweep, its `hydra` node included.
@@ -60,12 +60,12 @@ def validate_sweep(config: DictConfig) -> None:
 
 
 def is_optuna(sweeper: DictConfig) -> bool:
-    """Tells whether values are drawn, and not enumerated."""
+    """Tells whether the sweeper is Optuna's, which draws values instead of enumerating them."""
     return str(sweeper.get("_target_")).endswith(".OptunaSweeper")
 
 
 def read_space(sweeper: DictConfig, overrides: list[str]) -> Space:
-    """Reads what the overrides of a command line and `hydra.sweeper` make a sweep vary.
+    """Parses the search space from the overrides of a command line and `hydra.sweeper`.
 
     Raises:
         UserError: when it is empty, wrong, or not for this sweeper.
@@ -88,7 +88,7 @@ def read_space(sweeper: DictConfig, overrides: list[str]) -> Space:
 
 
 def check_search(sweeper: DictConfig, space: Space, objective: DictConfig | None) -> None:
-    """Checks that the parts of the Optuna sweeper go together.
+    """Checks that the arguments of the Optuna sweeper fit together.
 
     Args:
         sweeper: its config.
@@ -121,7 +121,7 @@ def check_search(sweeper: DictConfig, space: Space, objective: DictConfig | None
 
 
 def check_pruner(pruner: Mapping[str, Any] | None, seeds: Sequence[int] | None, metrics: Sequence[str]) -> None:
-    """Refuses a pruner that would have nothing to go by.
+    """Refuses a pruner that the sweep gives nothing to compare.
 
     Args:
         pruner: `hydra.sweeper.pruner`.
@@ -152,7 +152,7 @@ def check_pruner(pruner: Mapping[str, Any] | None, seeds: Sequence[int] | None, 
 
 
 def _explain(space: Space, job: Sequence[str], error: str) -> str:
-    """Returns what is to be said behind the error of a job: in which one it is, or how an interval is written."""
+    """Returns what to add to the error of a job: the job's overrides, or how to write an interval of integers."""
     for key, parameter in space.parameters.items():
         if error.startswith(f"{key}=") and parameter.is_interval and "whole number" in error:
             return f"\nwrite {key}=int({parameter.text})"
@@ -165,13 +165,13 @@ def _read(sweeper: DictConfig, name: str) -> Any:
 
 
 def _nodes(sweeper: DictConfig) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the sweeper, and what it draws with; a grid is given its search space when there is one."""
+    """Yields the nodes of the sweeper, its sampler and its pruner; GridSampler gets its search space later."""
     for key, node in nodes(sweeper, "hydra.sweeper"):
         yield key, node | {"search_space": {}} if node["_target_"].endswith(".GridSampler") else node
 
 
 def _check_directories(config: DictConfig) -> None:
-    """Refuses another name for a job's directory than its number, by which a sweep finds its jobs."""
+    """Refuses a `hydra.sweep.subdir` other than the job's number, by which a sweep finds its jobs."""
     sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if sweep["subdir"] != SUBDIR:
         raise UserError(
@@ -199,7 +199,7 @@ def _check_objectives(objectives: Any) -> None:
 
 
 def _check_parts(sweeper: DictConfig) -> None:
-    """Refuses a sampler or a pruner that is none, or needs a package that is not installed."""
+    """Refuses a sampler or a pruner that is not Optuna's, or that needs a package that is not installed."""
     if not machine.has_package("optuna"):
         raise UserError(f"hydra/sweeper=optuna needs Optuna: {INSTALL}")
     for group in ("sampler", "pruner"):

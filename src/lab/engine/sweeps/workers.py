@@ -26,16 +26,16 @@ ignore_known_warnings()  # a worker composes its job's config after it has loade
 
 
 class Workers(Callback):
-    """Makes `lab` importable in workers, and has their warnings logged, where secrets are left out.
+    """Makes `lab` importable in workers, and logs their warnings with secrets masked.
 
-    A launcher hands this very object to its workers, which so know that they are none of the sweep's own process.
+    A launcher passes this object to its workers, which so know that they are not the sweep's own process.
     """
 
     def __init__(self) -> None:
         self.home = os.getpid()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Tells workers where `lab` is, which `src/train.py` knows and a worker's script does not."""
+        """Adds the folder of `lab` to the workers' PYTHONPATH, which their script, unlike `src/train.py`, lacks."""
         folders = [str(ROOT / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         set_variables(PYTHONPATH=os.pathsep.join(dict.fromkeys(filter(None, folders))))
         for package in EXTRAS:  # the sweeper tells of the jobs
@@ -50,9 +50,9 @@ class Workers(Callback):
 
 @contextmanager
 def outlive_job() -> Iterator[None]:
-    """Turns the stop of a job into its failure in a worker, which so lives on for the next one and tells the sweep.
+    """Raises RunFailed in place of Preempted in a worker, so that the worker lives on and the sweep learns of it.
 
-    A job that whoever stopped it will start again stays one that was stopped.
+    A job that its queue will start again stays preempted.
 
     Raises:
         RunFailed: with the signal.
@@ -66,7 +66,7 @@ def outlive_job() -> Iterator[None]:
 
 
 def is_worker() -> bool:
-    """Tells whether a launcher started this process for some jobs of a sweep, and Hydra calls the task in it."""
+    """Tells whether this process is a launcher's worker, in which Hydra runs jobs of a sweep."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return False
     record = Sweep(Path(HydraConfig.get().sweep.dir)).metadata

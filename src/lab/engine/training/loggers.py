@@ -27,7 +27,7 @@ MLFLOW_STATUS = {"completed": "FINISHED", "preempted": "KILLED", "failed": "FAIL
 
 
 def start_loggers(loggers: Sequence[base.Logger], hparams: dict[str, Any], checkpoint: dict[str, Any] | None) -> None:
-    """Logs the hyperparameters; a logger of a run that resumes from `checkpoint` goes on after its steps."""
+    """Logs the hyperparameters, and makes loggers continue after the steps of `checkpoint` if the run resumes."""
     for logger in loggers:
         if hasattr(logger, "resume_at"):
             logger.resume_at(0 if checkpoint is None else logged_steps(checkpoint))
@@ -36,7 +36,7 @@ def start_loggers(loggers: Sequence[base.Logger], hparams: dict[str, Any], check
 
 @contextmanager
 def ended_with_run(loggers: Sequence[base.Logger]) -> Iterator[None]:
-    """Ends the loggers with the run, and what anyone's code began in W&B or MLflow: the next job begins its own.
+    """Ends the loggers with the run, and any run that other code began in W&B or MLflow: the next job begins its own.
 
     Runs of W&B and MLflow that were open before, such as a notebook's, stay open.
 
@@ -109,7 +109,7 @@ class TensorBoardLogger(base.TensorBoardLogger):
 
 
 class CSVLogger(base.CSVLogger):
-    """Goes on in the CSV file of a resumed run, which Lightning would remove.
+    """Continues the CSV file of a resumed run, which Lightning would remove.
 
     Args:
         save_dir: folder of the run.
@@ -123,7 +123,7 @@ class CSVLogger(base.CSVLogger):
 
     @rank_zero_only
     def resume_at(self, step: int) -> None:
-        """Keeps the lines from before `step`. A kill meanwhile loses none: they lie in `metrics.part` until then."""
+        """Keeps the lines from before `step`, in `metrics.part` until they are rewritten: a kill loses none."""
         path = Path(self.log_dir) / "metrics.csv"
         before = path.with_suffix(".part")
         if path.exists() and not before.exists():
@@ -140,7 +140,7 @@ class CSVLogger(base.CSVLogger):
 
 
 class WandbLogger(base.WandbLogger):
-    """Writes the final metrics into the W&B summary; a resumed run goes on in the W&B run of its `id`.
+    """Writes the final metrics into the W&B summary; a resumed run continues the W&B run of its `id`.
 
     Args:
         save_dir: folder of the run.
@@ -169,9 +169,9 @@ class WandbLogger(base.WandbLogger):
 
 
 class MLFlowLogger(base.MLFlowLogger):
-    """Goes on in the MLflow run of a resumed run, whose status is that of the run.
+    """Continues the MLflow run of a resumed run, and gives it the run's status.
 
-    MLflow draws the ids of its runs itself; a tag holds the one by which a resumed run finds its own again.
+    MLflow draws the ids of its runs itself; a tag holds the `id` by which a resumed run finds its MLflow run.
 
     Args:
         experiment_name: of MLflow.
@@ -215,7 +215,7 @@ class MLFlowLogger(base.MLFlowLogger):
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
-        """Leaves the MLflow run open after the fit: it is still tested."""
+        """Leaves the MLflow run open after the fit, for the test."""
         super().finalize(status)
         if status == "success":
             self.experiment.update_run(self.run_id, status="RUNNING")

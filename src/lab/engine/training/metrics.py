@@ -81,7 +81,7 @@ class TrainMetrics(pl.Callback):
         self._sums, self._counts = {}, {}
 
     def _means(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Returns the averages since the last line, over all ranks."""
+        """Returns the averages since they were last logged, over all ranks; ends the run if a loss is not finite."""
         device = trainer.strategy.root_device
         means = torch.stack([value.reshape(()).to(device) / self._counts[name] for name, value in self._sums.items()])
         means = trainer.strategy.reduce(means, reduce_op="mean")

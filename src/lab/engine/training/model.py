@@ -18,7 +18,7 @@ from lab.engine.utils.errors import RunFailed, UserError
 
 
 def compile_layers(model: pl.LightningModule) -> None:
-    """Compiles each layer of `model` in place: names in its state dict stay the same."""
+    """Compiles each layer of `model` in place, so that the names in its state dict stay the same."""
     for child in model.children():
         for layer in child if isinstance(child, nn.ModuleList) else [child]:  # a list is not called itself
             if not isinstance(layer, Metric | MetricCollection):
@@ -51,7 +51,7 @@ def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.Lightning
 
 
 def load_best(model: pl.LightningModule, trainer: pl.Trainer, run: Run) -> dict[str, float]:
-    """Loads the weights of the best checkpoint into `model`, and returns its metrics; those logged last without one."""
+    """Loads the best checkpoint's weights into `model` and returns its metrics; without one, those logged last."""
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     if best := trainer.strategy.broadcast(best_checkpoint(trainer)):
         # Not by ckpt_path, which would load the averaged weights in place of the moving average
@@ -63,7 +63,7 @@ def load_best(model: pl.LightningModule, trainer: pl.Trainer, run: Run) -> dict[
 
 @contextmanager
 def explain_errors(batch_size: int | None, accumulate: int) -> Iterator[None]:
-    """Turns an error that torch or Lightning raises deep within a run, whatever the model, into advice.
+    """Turns known errors of torch and Lightning, from any model, into errors with a remedy.
 
     Args:
         batch_size: of the data; None if it has none.

@@ -49,7 +49,7 @@ def gaps(metrics: dict[str, float], data: Any) -> dict[str, float]:
 
 
 def report(metrics: dict[str, float], directory: Path) -> str:
-    """Returns what a run prints at its end: metrics, its directory and, outside of sweeps, commands to run next."""
+    """Returns the text that a run prints at its end: metrics, its directory and, outside of sweeps, next commands."""
     lines = [*_table(metrics), f"run directory: {directory}"]
     if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.RUN:
         run = quote(os.path.relpath(directory))

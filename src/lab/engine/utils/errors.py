@@ -8,7 +8,7 @@ class UserError(ValueError):
 
 
 class RunFailed(Exception):
-    """Reports what the machine or the data refuses: cause, path, remedy; no traceback, exit status 1."""
+    """Reports a failure of the machine or the data: cause, path, remedy; no traceback, exit status 1."""
 
 
 class Preempted(SystemExit):

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """Describes the part of a model that is exported, in evaluation mode.
+    """Describes the part of a model to export, in evaluation mode.
 
     Args:
         module: the `nn.Module` to export, with one output or more.

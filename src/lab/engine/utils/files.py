@@ -23,7 +23,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     The file and its folder's entry are on the disk (fsync) before this returns.
     """
-    # Not by its process: two containers that share a folder may have equal numbers
+    # Random, not the process's number: two containers that share a folder may have equal ones
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield partial

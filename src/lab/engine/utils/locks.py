@@ -13,7 +13,7 @@ from lab.engine.utils.errors import UserError
 def directory_lock(folder: Path, what: str, timeout: float = 0) -> Iterator[None]:
     """Holds the lock of a directory; it is released when its process ends, however that happens.
 
-    The file `.lock` stays: who waits has opened it, and would otherwise hold a file that nobody else finds.
+    The file `.lock` stays: a waiting process has opened it, and would otherwise lock a deleted file.
 
     Args:
         folder: to lock; must exist.

@@ -1,4 +1,4 @@
-"""Tells the processes of a run apart, and ties them together."""
+"""Tells ranks apart, gathers values from them, and ends child processes with their parent."""
 
 import ctypes
 import os

@@ -34,12 +34,12 @@ COMMAND_LINE = "LAB_COMMAND_LINE"  # hands the arguments of the command line to 
 
 
 def command_line(more: Sequence[str] = ()) -> list[str]:
-    """Returns the arguments of the command line that started this process, perhaps through others, and `more`."""
+    """Returns the command line that started this process, perhaps through other processes, and `more`."""
     return list(dict.fromkeys([*json.loads(os.environ.get(COMMAND_LINE, "[]")), *more]))
 
 
 def command_line_references() -> dict[str, list[str]]:
-    """Returns the variables that the command line names, each with the keys that interpolate it."""
+    """Returns the environment variables that the command line interpolates, each with the keys that do so."""
     references: dict[str, list[str]] = {}
     for argument in command_line():
         for name in re.findall(r"\$\{oc\.env:\s*(\w+)", argument):
@@ -72,7 +72,7 @@ OmegaConf.register_new_resolver("oc.env", _env, replace=True)
 
 
 def secrets() -> dict[str, str]:
-    """Returns the variables that hold a secret, with their values: by their name, or because a config reads them.
+    """Returns the variables that hold a secret, by their name or because a config reads them, with their values.
 
     Numbers, switches and paths that exist are no secrets, whatever their name.
     """
@@ -102,7 +102,7 @@ def redact(value: Any) -> Any:
 
 
 def _forms() -> list[str]:
-    """Returns how each secret may stand in a text: as it is, in an address, in JSON, in Python; longest first."""
+    """Returns the forms of each secret in a text: plain, in an address, in JSON, in Python; longest first."""
     forms = set()
     for secret in map(str.strip, secrets().values()):
         forms |= {secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}

@@ -8,7 +8,7 @@ from torch.utils.data import IterableDataset
 
 from lab.engine.utils.random_state import random_state, restore_random_state
 
-AHEAD = -1  # stands for a loader, where a batch that is fetched ahead has its random state
+AHEAD = -1  # the key, in place of a loader's, of the random state of a batch that is fetched ahead
 
 
 class EpochReplay:
@@ -28,13 +28,13 @@ class EpochReplay:
         self._restored: dict[int, dict[str, Any]] = {}  # by batch: random state to restore before it
 
     def before_iterators(self, loaders: Sequence[Any]) -> None:
-        """Notes the random state: the iterators of `loaders` are made next."""
+        """Saves the random state, just before the iterators of `loaders` are made."""
         self._loaders = list(loaders)
         self._lengths = [_length(loader) for loader in loaders]
         self._iterators, self._passes, self._restored = random_state(generators(loaders)), {}, {}
 
     def before_batch(self, number: int, ahead: bool) -> None:
-        """Notes the random state, or restores the one that was noted, where batch `number` begins a pass of a loader.
+        """Saves the random state, or restores the saved one, if batch `number` is the first of a pass over a loader.
 
         Args:
             number: counted from 0.
@@ -70,7 +70,7 @@ def generators(loaders: Iterable[Any]) -> list[torch.Generator]:
 
 
 def inexact(loaders: Iterable[Any], epoch: int) -> Iterator[str]:
-    """Yields what may differ when a run resumes in `epoch`, counted from 0, since no random state decides it."""
+    """Yields what no random state restores, and so may differ when a run resumes in `epoch`, counted from 0."""
     for loader in loaders:
         dataset = getattr(loader, "dataset", loader)
         if isinstance(dataset, IterableDataset | Iterator):

@@ -1,1 +1,1 @@
-"""What architectures share: loss, metrics, optimizers."""
+"""Serves what architectures share: loss, metrics, optimizers."""

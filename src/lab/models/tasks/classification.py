@@ -1,4 +1,4 @@
-"""The classification task: cross-entropy, its metrics, and what they look like at test time."""
+"""Defines the classification task: cross-entropy, metrics, and plots of a test."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +23,7 @@ from lab.models.tasks.task import Task
 
 
 class Classifier(Task):
-    """Learns to tell `num_classes` classes apart; an architecture adds layers and a `forward` from inputs to logits.
+    """Learns to classify; an architecture adds layers and a `forward` from inputs to logits (B, num_classes).
 
     Batches are inputs (B, ...), one or more, and last the labels (B,) in [0, num_classes).
 

@@ -1,4 +1,4 @@
-"""Holds what the tasks share to predict and to export: inputs and targets of a batch, shapes of inputs."""
+"""Finds the inputs and targets of a batch, and the shapes of inputs, for tasks to predict and to export."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ Targets = Tensor | list[Any] | None  # a tensor (B, ...), what a file says of ea
 
 
 def inputs_and_targets(batch: Any) -> tuple[Sequence[Tensor], Targets]:
-    """Splits a batch into the model's inputs, one or more, and the targets, which stand last; a tensor has none."""
+    """Splits a batch into the model's inputs, one or more, and the targets, its last element; a tensor has none."""
     return ([batch], None) if isinstance(batch, Tensor) else (batch[:-1], batch[-1])
 
 
 def sample_shape(model: pl.LightningModule, dims: dict[str, Any]) -> tuple[int | None, ...]:
-    """Returns the shape of one input: as its data has it, else flat; None for any number of steps.
+    """Returns the shape of one input: an image's if the model or fitting data has one, else flat; None for any length.
 
     Args:
         model: its hyperparameters come first.

@@ -1,4 +1,4 @@
-"""The language-modelling task: next-token cross-entropy, its metrics, and sampling."""
+"""Defines the language-modelling task: next-token cross-entropy, its metrics, and sampling."""
 
 import math
 from abc import abstractmethod
@@ -44,14 +44,14 @@ class LanguageModel(Task):
 
     @abstractmethod
     def forward(self, tokens: Tensor, cache: Any = None) -> Tensor:
-        """Logits (B, T, vocab_size) of what follows each of the tokens (B, T).
+        """Returns logits (B, T, vocab_size) of what follows each of the tokens (B, T).
 
         With a `cache` from `make_cache`, the tokens are those that follow what it holds already.
         """
 
     @abstractmethod
     def make_cache(self) -> Any:
-        """An empty cache for `forward`."""
+        """Makes an empty cache for `forward`."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         tokens, targets = batch
@@ -135,7 +135,7 @@ class LanguageModel(Task):
         )
 
     def complete(self, prompt: str, data: Any, num_tokens: int | None = None, **options: Any) -> str:
-        """Continues a text, also beyond the context, of which then the later half is kept.
+        """Continues a text; beyond the context length, each further piece sees the later half of the context.
 
         Args:
             prompt: a text where `data` can `encode` it, else tokens in words: `0 1 2`.
@@ -161,7 +161,7 @@ class LanguageModel(Task):
         return decode(text.cpu())
 
     def _encode(self, prompt: str, data: Any) -> tuple[Tensor, Callable[[Tensor], str]]:
-        """The tokens (P,) of a prompt, and what makes a text of tokens."""
+        """Returns the tokens (P,) of a prompt, and a function that makes a text of tokens."""
         if hasattr(data, "encode"):
             return data.encode(prompt), data.decode
         tokens = [int(word) if word.isdecimal() else -1 for word in prompt.split()]
@@ -202,7 +202,7 @@ class LanguageModel(Task):
 def sample_token(
     logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, draws: torch.Generator
 ) -> Tensor:
-    """One token for each row of `logits` (B, V): (B,). See `LanguageModel.generate`."""
+    """Draws one token for each row of `logits` (B, V): (B,). See `LanguageModel.generate`."""
     if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
         raise UserError(
             f"temperature={temperature}, top_k={top_k}, top_p={top_p}: the first from 0, the second from 1, the third"

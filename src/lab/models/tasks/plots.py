@@ -1,4 +1,4 @@
-"""Pictures for TensorBoard, drawn with Pillow: uint8 tensors (3, H, W)."""
+"""Draws plots for TensorBoard with Pillow: uint8 tensors (3, H, W)."""
 
 import pytorch_lightning as pl
 import torch
@@ -9,26 +9,26 @@ from torchvision.transforms.functional import pil_to_tensor
 
 
 def log_image(module: pl.LightningModule, tag: str, image: Tensor) -> None:
-    """Writes `image` to the run's TensorBoard, where it has one, from rank 0."""
+    """Writes `image` to the run's TensorBoard, if it has one, from rank 0."""
     for board in boards(module):
         board.experiment.add_image(tag, image, module.global_step)
 
 
 def log_text(module: pl.LightningModule, tag: str, text: str) -> None:
-    """Writes `text`, as it stands, to the run's TensorBoard, where it has one, from rank 0."""
+    """Writes `text`, without markup, to the run's TensorBoard, if it has one, from rank 0."""
     for board in boards(module):
         board.experiment.add_text(tag, f"```\n{text}\n```", module.global_step)
 
 
 def boards(module: pl.LightningModule) -> list[TensorBoardLogger]:
-    """The TensorBoards that this process writes to: none on ranks other than 0."""
+    """Returns the TensorBoard loggers that this process writes to: none on ranks other than 0."""
     if not module.trainer.is_global_zero:
         return []
     return [logger for logger in module.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def draw_confusion(counts: Tensor, cell: int = 36) -> Tensor:
-    """The confusion matrix `counts` (K, K), true classes down, predicted ones across, each row shaded by its share."""
+    """Draws the confusion matrix `counts` (K, K): true classes down, predicted across, shaded by the share in a row."""
     size = counts.shape[0]
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     canvas = Image.new("RGB", ((size + 1) * cell, (size + 1) * cell), "white")
@@ -51,7 +51,7 @@ def draw_confusion(counts: Tensor, cell: int = 36) -> Tensor:
 
 
 class TopErrors:
-    """The wrongly classified images that a classifier is surest of, gathered batch by batch.
+    """Collects, batch by batch, the wrongly classified images of which a classifier is surest.
 
     Args:
         keep: how many.
@@ -69,7 +69,7 @@ class TopErrors:
         return len(self.found)
 
     def update(self, images: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Takes in images (B, C, H, W) with C of 1 or 3, logits (B, K), labels (B,); other inputs are passed over."""
+        """Adds images (B, C, H, W) with C of 1 or 3, given logits (B, K) and labels (B,); ignores other inputs."""
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             return
         confidence, predicted = logits.float().softmax(1).max(1)  # (B, K) -> (B,), (B,)
@@ -83,7 +83,7 @@ class TopErrors:
         self.found = [self.found[i] for i in best]
 
     def draw(self, columns: int = 6, cell: int = 84) -> Tensor:
-        """A grid of the images, each under `true > predicted (confidence)`."""
+        """Draws a grid of the images, each under `true > predicted (confidence)`."""
         rows = -(-len(self) // columns)
         canvas = Image.new("RGB", (columns * cell, rows * (cell + 14)), "white")
         draw = ImageDraw.Draw(canvas)

@@ -1,4 +1,4 @@
-"""The regression task: squared or Huber loss, and its metrics."""
+"""Defines the regression task: squared or Huber loss, and its metrics."""
 
 from typing import Any, Literal
 
@@ -70,7 +70,7 @@ class Regressor(Task):
             self.target_std.fill_(scale[1])
 
     def predict(self, *inputs: Tensor) -> Tensor:
-        """Predictions (B, num_targets) in the targets' own units."""
+        """Returns predictions (B, num_targets) in the targets' own units."""
         return self._in_units(self(*inputs))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

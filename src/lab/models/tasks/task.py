@@ -1,4 +1,4 @@
-"""The base of every task: the optimizer and the schedule that a config names, and penalties on the weights."""
+"""Defines the base of every task: the optimizer and the schedule that a config names, and penalties on the weights."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ class Task(pl.LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
 
     def penalty(self) -> Tensor | float:
-        """Returns what a training step adds to its loss."""
+        """Returns the L1 and L2 penalty that a training step adds to its loss."""
         return penalty(self, self.l1, self.l2)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

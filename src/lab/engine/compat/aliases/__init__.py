@@ -1,4 +1,4 @@
-"""Lets code that imports `lightning` run: that package's classes are copies, which pytorch_lightning's Trainer refuses.
+"""Lets code that imports `lightning` run here: pytorch_lightning's Trainer refuses that package's copies of classes.
 
 This folder holds a module `lightning` of our own, whose names are those of pytorch_lightning and lightning_fabric.
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def import_foreign(name: str) -> ModuleType:
-    """Imports a module of anyone's, which finds our `lightning`; one that is imported already stays.
+    """Imports a module of the user's, whose `import lightning` finds our module; one imported before stays.
 
     By a folder in `sys.path`, which spawned processes take over: workers of a DataLoader import such modules, too.
     """
@@ -25,6 +25,6 @@ def import_foreign(name: str) -> ModuleType:
 
 
 def real_target(target: Any) -> Any:
-    """Returns what pytorch_lightning calls the class that a config names `lightning.Name` or `lightning.pytorch.…`."""
+    """Returns pytorch_lightning's name of a class that a config names `lightning.Name` or `lightning.pytorch.…`."""
     is_alias = isinstance(target, str) and re.match(r"lightning\.([A-Z]|pytorch\.)", target)
     return f"pytorch_{target.replace('.pytorch.', '.', 1)}" if is_alias else target

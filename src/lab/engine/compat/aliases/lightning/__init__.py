@@ -25,13 +25,13 @@ class AliasFinder(MetaPathFinder, Loader):
         return spec
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system takes what stands here. Into a module that `create_module` returned it would write its spec
+        # The import system takes the module from `sys.modules`; into one from `create_module` it would write its spec
         alias = module.__name__
         sys.modules[alias] = import_module(_real_name(alias))
 
 
 def _real_name(name: str) -> str:
-    """Returns the name of the module that `name` stands for; an empty one for none."""
+    """Returns the name of the module that `name` is an alias of; an empty one for none."""
     alias = ".".join(name.split(".")[:2])
     return REAL[alias] + name.removeprefix(alias) if alias in REAL else ""
 
@@ -50,7 +50,7 @@ from pytorch_lightning import (  # type: ignore[attr-defined]  # noqa: E402
 )
 from pytorch_lightning.__version__ import version as __version__  # noqa: E402
 
-# Were these imported anew, each would be set in its package: `__version__`, which is a text there, would be a module
+# Imported again, each would be set in its package: `__version__`, which is a text there, would become a module
 for name, module in [*sys.modules.items()]:
     for package, real in REAL.items():
         if f"{name}.".startswith(f"{real}."):
