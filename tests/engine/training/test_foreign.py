@@ -189,7 +189,7 @@ def test_nan_in_one_of_several_validation_loaders_ends_the_run() -> None:
 def test_the_table_of_a_foreign_model_has_its_names() -> None:
     lines = report({"val_loss/dataloader_idx_1": 0.5, "train/loss": 0.25, "val/acc/dataloader_idx_0": 1.0}, Path("run"))
     assert [line.split() for line in lines.splitlines()[:4]] == [
-        ["train", "val"],
+        ["train", "val", "value"],
         ["val_loss/dataloader_idx_1", "0.5000"],
         ["loss", "0.2500"],
         ["acc/dataloader_idx_0", "1.0000"],

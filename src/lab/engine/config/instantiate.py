@@ -172,8 +172,13 @@ def authorize_name(target: Any, allowed: Sequence[str] | None = None, remedy: st
     allowed = ALLOWED if allowed is None else allowed
     target = real_target(target)
     public = isinstance(target, str) and re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", target)
-    if not (public and is_under(target, allowed) and _is_module(target.rpartition(".")[0])):
+    if not (public and is_under(target, allowed)):
         raise _refusal(target, allowed, remedy)
+    module = target.rpartition(".")[0]
+    if not _is_module(module):
+        raise UserError(
+            f"_target_: {target} is not allowed: there is no module {module}; a package needs an __init__.py"
+        )
 
 
 def authorize_names(config: DictConfig) -> None:

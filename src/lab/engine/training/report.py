@@ -51,7 +51,8 @@ def gaps(metrics: dict[str, float], data: Any) -> dict[str, float]:
 def report(metrics: dict[str, float], directory: Path) -> str:
     """Returns the text that a run prints at its end: metrics, its directory and, outside of sweeps, next commands."""
     lines = [*_table(metrics), f"run directory: {directory}"]
-    if not HydraConfig.initialized() or HydraConfig.get().mode == RunMode.RUN:
+    is_job = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if not is_job and any(directory.glob("checkpoints/best.ckpt")):  # debug=fast leaves none
         run = quote(os.path.relpath(directory))
         lines += [
             "next: make tensorboard",
@@ -70,7 +71,7 @@ def _table(metrics: dict[str, float]) -> Iterator[str]:
             row, column = (metric, stage) if stage in STAGES else (name, "")  # of a foreign model
             rows.setdefault(row, {})[column] = value
     stages = [stage for stage in (*STAGES, "") if any(stage in row for row in rows.values())]
-    table = [["", *stages]]
+    table = [["", *(stage or "value" for stage in stages)]]
     table += [[metric, *(f"{row[s]:.4f}" if s in row else "" for s in stages)] for metric, row in rows.items()]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for name, *values in table:
