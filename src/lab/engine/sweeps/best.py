@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab.engine.config.compose import compose, options
 from lab.engine.config.drawn import is_drawn
 from lab.engine.config.identity import ABSENT, PLACE, differences, group_key
+from lab.engine.config.overrides import to_override
 from lab.engine.config.security import ADDRESS
 from lab.engine.config.tree import is_under
 from lab.engine.runs.ranking import Standing, finite_values, one_per_seed, standing
@@ -126,7 +127,7 @@ def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, A
 
     A logger's address is left out: the command line gave it, and no file may.
     """
-    now: Any = OmegaConf.to_container(compose([f"experiment={name}"]), resolve=False)
+    now: Any = OmegaConf.to_container(compose([f"experiment={to_override(name)}"]), resolve=False)
     then: Any = OmegaConf.to_container(run.saved, resolve=False)
     found = differences(now, then)
     return (
