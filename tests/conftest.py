@@ -106,6 +106,14 @@ def cfg(tmp_path: Path, data_dir: Path) -> Compose:
     return make
 
 
+def copy_checkout(folder: Path) -> Path:
+    """Copies what a checkout runs by into `folder`, for packages and configs that must not lie in this one."""
+    for name in ("src", "configs", "scripts"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
 def run_script(script: str, *words: str, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
     """Runs a script of the project in a fresh process, warnings shown."""
     environment = os.environ | {"PYTHONWARNINGS": "default", "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200"}

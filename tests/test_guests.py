@@ -23,6 +23,7 @@ from lab.engine.analysis.comparison import compare
 from lab.engine.analysis.run_record import find_runs
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.utils.paths import ROOT
+from tests.conftest import copy_checkout
 
 BORING = "pytorch_lightning.demos.boring_classes"
 MODELS = {
@@ -204,10 +205,7 @@ GUESTS = {
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with a package of guests beside `lab`, and a small text where Lightning's demos look for theirs."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("src", "configs", "scripts"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    folder = copy_checkout(tmp_path_factory.mktemp("checkout"))
     (folder / "src" / "guests").mkdir()
     shutil.copy(ROOT / "tests" / "guests.py", folder / "src" / "guests" / "__init__.py")
     for name, text in OF_LIGHTNING.items():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from lab.data.tensors import Batches, Key, generator
+from lab.data.tensors import Batches, Key, epoch_counter, generator
 from lab.engine.utils.random_state import random_state, restore_random_state, seed_random_state
 from lab.engine.utils.ranges import NonNegativeInt, PositiveInt
 
@@ -135,10 +135,7 @@ class LoaderDataModule(pl.LightningDataModule):
             self.datasets = self.load()
 
     def train_dataloader(self) -> Loader | list[Loader]:
-        trainer = self.trainer
-        overfitting = trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        # The same few batches over and over is what overfitting asks for: every epoch is the first
-        epoch = (lambda: 0) if trainer is None or overfitting else (lambda: trainer.current_epoch)
+        epoch = epoch_counter(self.trainer)
         return self._loader("train", self.batch_size, shuffle_seed=self.shuffle_seed, epoch=epoch)
 
     def val_dataloader(self) -> Loader | list[Loader]:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import checksum
+from lab.engine.utils.random_state import key_seed
 from lab.engine.utils.ranges import NonNegativeInt, PositiveInt, Seed
 
 IGNORED = -100  # a target that no loss or metric counts, as torch's cross-entropy has it
@@ -26,8 +27,17 @@ Transform = Callable[[Batch, Key], Batch]
 
 def generator(*key: int) -> torch.Generator:
     """Makes a CPU generator keyed by whole numbers: equal keys draw equal numbers, whatever the global state."""
-    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(seed))
+    return torch.Generator().manual_seed(key_seed(*key))
+
+
+def epoch_counter(trainer: pl.Trainer | None) -> Callable[[], int]:
+    """Returns a function that gives the trainer's epoch; always the first without a trainer, and for overfitting.
+
+    Overfitting asks for the same few batches over and over.
+    """
+    if trainer is None or trainer.overfit_batches > 0:  # type: ignore[attr-defined]
+        return lambda: 0
+    return lambda: trainer.current_epoch
 
 
 def sizes(num_samples: PositiveInt, num_val: PositiveInt, num_test: PositiveInt) -> dict[str, int]:
@@ -220,15 +230,13 @@ class TensorDataModule(pl.LightningDataModule):
             self.splits = {name: tuple(t.to(device) for t in tensors) for name, tensors in self.load().items()}
 
     def train_dataloader(self) -> Batches:
-        overfitting = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return self._batches(
             "train",
             self.batch_size,
             shuffle_seed=self.shuffle_seed,
             transform=self.train_transform,
             num_workers=self.num_workers,
-            # The same few batches over and over is what overfitting asks for: every epoch is the first.
-            epoch=(lambda: 0) if self.trainer is None or overfitting else (lambda: self.trainer.current_epoch),
+            epoch=epoch_counter(self.trainer),
         )
 
     def val_dataloader(self) -> Batches:

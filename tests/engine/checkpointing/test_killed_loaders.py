@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.runs.run import Run
-from lab.engine.utils.paths import ROOT
+from tests.conftest import copy_checkout
 from tests.engine.runs.test_resume import assert_equal, result
 
 PACKAGE = '''
@@ -156,10 +155,7 @@ TRAIN = [
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with a package of one's own beside `lab`."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("src", "configs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    folder = copy_checkout(tmp_path_factory.mktemp("checkout"))
     (folder / "src" / "mine").mkdir()
     (folder / "src" / "mine" / "__init__.py").touch()
     (folder / "src" / "mine" / "loaders.py").write_text(PACKAGE.lstrip())

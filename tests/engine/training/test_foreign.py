@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from lab.engine.training.metrics import TrainMetrics
 from lab.engine.training.report import report
 from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.paths import ROOT
+from tests.conftest import copy_checkout
 
 BORING = {
     "model/boring.yaml": """
@@ -113,10 +113,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with a package of one's own beside `lab`."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("src", "configs", "scripts"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    folder = copy_checkout(tmp_path_factory.mktemp("checkout"))
     write(folder / "configs", CONFIGS)
     write(folder / "src" / "mine", {"net.py": PACKAGE, "__init__.py": '"""Mine."""'})
     return folder

@@ -36,9 +36,14 @@ def restore_random_state(state: dict[str, Any], generators: Sequence[torch.Gener
         generator.set_state(saved)
 
 
+def key_seed(*key: int) -> int:
+    """Returns the seed of a key of whole numbers: equal keys have equal seeds."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
 def seed_random_state(*key: int) -> None:
     """Seeds the global generators of the CPU with a key of whole numbers: equal keys draw equal numbers."""
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    seed = key_seed(*key)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds the GPUs as well
