@@ -34,6 +34,8 @@ def overrides(chosen: dict[str, str], tmp_path: Path) -> list[str]:
         pairs = ((d, m) for d in data for m in models if d in with_dims("data") and fits(m, d))
         chosen["data"], chosen["model"] = next(pairs, (data[0], models[0]))
     given = [f"{group}={name}" for group, name in chosen.items()]
+    if chosen.get("data", "digits") not in with_dims("data"):  # such data goes with models that read no dims: none here
+        given.append("++dims={image_shape:[1,28,28],pixel_mean_std:[0.1,0.3],classes:10}")
     if chosen.get("data") == "csv":
         regression = fits(chosen["model"], "linear")
         rows = [f"{i},{i * i % 7},{'xy'[i % 2]}" for i in range(60)]

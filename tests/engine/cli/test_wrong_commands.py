@@ -38,6 +38,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("model=lenet model=mlp", "model", "mlp"),
     ("optimizer=sgd seed=1 optimizer=adam", "optimizer", "adam"),
     # keys
+    ("lr=0.1", "lr", "optimizer.lr"),
     ("optimizer.lrr=1", "optimizer.lrr", "optimizer.lr"),
     ("model.hiden_sizes=[64]", "model.hiden_sizes", "model.hidden_sizes"),
     ("data.batch_sizes=3", "data.batch_sizes", "data.batch_size"),

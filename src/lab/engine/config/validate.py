@@ -159,7 +159,7 @@ def check_dims(cfg: DictConfig) -> None:
         fitting_models = [name for name, other in models.items() if _needs(other["model"]) <= offers]
         raise UserError(
             f"model={model} does not fit data={data}: it needs dims.{', dims.'.join(missing)},"
-            f" and the data offers {', '.join(cfg.dims)}\n"
+            f" and the data offers {', '.join(cfg.dims) or 'none'}\n"
             f"data that fits {model}: {', '.join(fitting_data) or 'none'}\n"
             f"models that fit {data}: {', '.join(fitting_models) or 'none'}"
         )
