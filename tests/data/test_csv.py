@@ -282,7 +282,7 @@ BAD = [
     ("x,y\n1,nan\n2,inf\n", {}, "no row of table.csv has a value"),
     ("x,y\n1,a\n2,b\n3,c\n", {}, "3 classes in 3 rows"),
     ("x,y\n1,0.5\n2,0.7\n3,0.5\n4,0.7\n", {"task": "classification"}, "holds fractions in table.csv, such as 0.5"),
-    (WORDS, {}, "column w of table.csv holds 60 different words, such as 'word0'.*leave it out: 'data.drop=.w.'"),
+    (WORDS, {}, "column w of table.csv holds 60 different words .such as 'word0'.*leave it out: 'data.drop=.w.'"),
 ]
 
 

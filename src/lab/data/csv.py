@@ -1,5 +1,6 @@
 """Serves a table of the user's own: data=csv data.path=FILE data.target=COLUMN"""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,23 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from lab.data.table_schema import Schema, Task, encode_features, encode_target, feature_names, infer_schema, read_csv
+from lab.data.table_schema import (
+    Decimal,
+    Schema,
+    Task,
+    doubtful_columns,
+    encode_features,
+    encode_target,
+    feature_names,
+    infer_schema,
+    read_csv,
+)
 from lab.data.tables import TableDataModule
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.ranges import InnerFraction, PositiveInt
+
+log = logging.getLogger(__name__)
 
 
 class CSV(TableDataModule):
@@ -29,6 +42,8 @@ class CSV(TableDataModule):
         task: `classification`, `regression`, or `auto`: classification for strings, booleans and whole numbers with at
             most 20 different values.
         drop: names of the columns to leave out.
+        decimal: how columns of numbers may be written beside `plain`, 1234.5: with `point` as 1,234.5 or 12 %, with
+            `comma` as 1.234,5 or 1 234,5. A percent sign is dropped, 12 stays 12.
         val_fraction: of the rows, held out for validation.
         test_fraction: of the rows, held out to test on.
         batch_size: training rows of one step, over all ranks together.
@@ -48,6 +63,7 @@ class CSV(TableDataModule):
         target: str | int,
         task: Task = "auto",
         drop: Sequence[str | int] = (),
+        decimal: Decimal = "plain",
         val_fraction: InnerFraction = 0.15,
         test_fraction: InnerFraction = 0.15,
         batch_size: PositiveInt = 32,
@@ -60,6 +76,7 @@ class CSV(TableDataModule):
         self.target = str(target)
         self.task = task
         self.drop = [str(name) for name in drop]
+        self.decimal = decimal
         self.held_out = {"val": float(val_fraction), "test": float(test_fraction)}
         self.schema: Schema = {}
         self.classes: list[str] | None = None
@@ -83,9 +100,11 @@ class CSV(TableDataModule):
 
     def load(self) -> dict[str, Batch]:
         path = Path(self.path)
-        strings = read_csv(path)
+        strings = read_csv(path, decimal=self.decimal)
         if not self.schema:
             self.schema, self.classes = infer_schema(strings, self.target, self.task, self.drop, path.name)
+            for doubt in doubtful_columns(strings, self.schema):
+                log.warning("note: %s", doubt)
         targets = torch.from_numpy(encode_target(strings, self.target, self.classes, path.name))  # (N,)
         features = torch.from_numpy(encode_features(strings, self.schema, path.name))  # (N, D)
         if self.classes is not None:
@@ -113,7 +132,7 @@ class CSV(TableDataModule):
             UserError: where `encode_features` does, and for a missing value where rows with such were dropped.
         """
         path = Path(path)
-        strings = read_csv(path, key)
+        strings = read_csv(path, key, self.decimal)
         features = self.preprocessor(torch.from_numpy(encode_features(strings, self.schema, path.name)))
         for row, column in features.isnan().nonzero()[:1].tolist():
             raise UserError(

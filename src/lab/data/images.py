@@ -118,6 +118,8 @@ class ImageDataModule(TensorDataModule):
 def read_image(path: Path, shape: Sequence[int]) -> Tensor:
     """Reads a PNG or JPEG file as bytes (C, H, W): upright, grey or RGB, resized if it has another size.
 
+    What is transparent is laid over white.
+
     By Pillow, since torchvision's `decode_image` bounds no image's size.
 
     Args:
@@ -135,6 +137,8 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
                 picture = ImageOps.exif_transpose(file)
                 if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
                     picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+                if picture.has_transparency_data:
+                    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
                 picture = picture.convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         cause = "it is no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else str(error)

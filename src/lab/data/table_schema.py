@@ -3,7 +3,8 @@
 Works without torch, so that errors in a file are reported at once. Legend: N rows, D features.
 """
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,60 +22,117 @@ Task = Literal["auto", "classification", "regression"]
 # Columns by name, in order: `number`, `boolean`, or the categories of a column of strings. Plain, for checkpoints
 Schema = dict[str, str | list[str]]
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "?")  # words that stand for no value
+# Words that stand for no value: those that pandas reads so, a question mark and a dash
+MISSING = (
+    "", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "#N/A", "#N/A N/A", "#NA",
+    "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN", "?", "-",
+)  # fmt: skip
+Decimal = Literal["plain", "point", "comma"]
+# How numbers may be written, and the marks of thousands in them; a percent sign may follow
+NUMBERS = {
+    "point": (r"^[+-]?((\d{1,3}(,\d{3})+|\d+)(\.\d*)?|\.\d+)(e[+-]?\d+)?\s*%?$", ","),
+    "comma": (r"^[+-]?((\d{1,3}([. \u00a0\u202f']\d{3})+|\d+)(,\d*)?|,\d+)(e[+-]?\d+)?\s*%?$", r"[. \u00a0\u202f']"),
+}
 MAX_CATEGORIES = 50  # of a column that is one-hot encoded
 MAX_INTEGER_CLASSES = 20  # different whole numbers that task=auto still takes for classes
 
 
-def dims(path: Any, target: Any, task: Task, drop: Sequence[Any]) -> dict[str, int]:
+def dims(path: Any, target: Any, task: Task, drop: Sequence[Any], decimal: Decimal = "plain") -> dict[str, int]:
     """Returns the `dims` of a file: the numbers of `features` and of `classes` or `targets`; see `infer_schema`."""
     file = Path(str(path))
     changed = file.stat().st_mtime_ns if file.is_file() else 0
-    return dict(_dims(file, changed, str(target), task, tuple(str(column) for column in drop)))
+    return dict(_dims(file, changed, str(target), task, tuple(str(column) for column in drop), decimal))
 
 
 @cache
-def _dims(path: Path, changed: int, target: str, task: Task, drop: tuple[str, ...]) -> dict[str, int]:
-    schema, classes = infer_schema(read_csv(path), target, task, drop, path.name)
+def _dims(path: Path, changed: int, target: str, task: Task, drop: tuple[str, ...], decimal: Decimal) -> dict[str, int]:
+    schema, classes = infer_schema(read_csv(path, decimal=decimal), target, task, drop, path.name)
     outputs = {"targets": 1} if classes is None else {"classes": len(classes)}
     return {"features": len(feature_names(schema)), **outputs}
 
 
-def read_csv(path: Path, key: str = "data.path") -> pl.DataFrame:
-    """Reads a CSV file with a header: separated by commas, semicolons or tabs, whichever its header has most of.
+def read_csv(path: Path, key: str = "data.path", decimal: Decimal = "plain") -> pl.DataFrame:
+    """Reads a CSV file in UTF-8 with a header: separated by commas, semicolons or tabs, whichever gives most columns.
 
     Args:
         path: of the file.
         key: what the user gave it as.
+        decimal: see `lab.data.csv.CSV`.
 
     Returns:
         Columns of strings, without blanks around them, null where they mean no value.
 
     Raises:
-        UserError: when the file is not there, cannot be read, or has no rows.
+        UserError: when the file is not there, cannot be read, has no rows, or a column twice.
     """
     check_file(path, key)
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            header = file.readline()
-        if not header.strip():
-            raise UserError(f"{key}={path} is empty: it needs a line of column names, then rows")
-        separator = max(",;\t", key=header.count)
-        strings = pl.read_csv(
-            path,
-            separator=separator,
-            infer_schema=False,
-            encoding="utf8-lossy",
-            glob=False,  # a file's name may hold brackets
-        ).rename(str.strip)
+        separator = _separator(path, key)
+        strings = pl.read_csv(path, separator=separator, infer_schema=False, glob=False)  # a name may hold brackets
     except OSError as error:
         raise UserError(f"{key}={path}: {error.strerror}: give a CSV file") from error
-    except PolarsError as error:
-        raise UserError(f"{key}={path} cannot be read as CSV: {str(error).splitlines()[0]}") from error
+    except (PolarsError, UnicodeDecodeError) as error:
+        raise UserError(f"{key}={path} cannot be read as CSV: {_fault(path) or str(error).splitlines()[0]}") from error
+    strings = strings.rename(str.strip)
     if strings.is_empty():
         raise UserError(f"{key}={path} holds column names and no rows")
     stripped = pl.all().str.strip_chars()
-    return strings.select(pl.when(~stripped.is_in(MISSING)).then(stripped))
+    strings = strings.select(pl.when(~stripped.is_in(MISSING)).then(stripped))
+    return strings if decimal == "plain" else strings.select(_plain_numbers(column, decimal) for column in strings)
+
+
+def _separator(path: Path, key: str) -> str:
+    """Returns what separates the columns; refuses names that stand twice, which polars would change."""
+    with path.open("rb") as file:
+        header = next((line for line in file if line.strip()), b"").decode("utf-8-sig")
+    if not header:
+        raise UserError(f"{key}={path} is empty: it needs a line of column names, then rows")
+    if "\r" in header.rstrip("\r\n"):
+        raise UserError(f"{key}={path}: its lines end in carriage returns alone: tr '\\r' '\\n' mends that")
+    columns = {separator: next(csv.reader([header], delimiter=separator)) for separator in ",;\t"}
+    separator = max(columns, key=lambda separator: len(columns[separator]))
+    names = [name.strip() for name in columns[separator]]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{key}={path}: the column {twice[0]!r} stands twice: rename one of them")
+    return separator
+
+
+def _fault(path: Path) -> str | None:
+    """Returns which line of a file is no UTF-8; None where all are."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                encoding = "utf-16" if b"\0" in line else "latin1"
+                return (
+                    f"line {number} is no UTF-8 ({line[error.start :][:1]!r}): iconv -f {encoding} -t utf-8 mends that"
+                )
+    return None
+
+
+def _plain_numbers(strings: pl.Series, decimal: Decimal) -> pl.Series:
+    """Writes the numbers of a column as Python does, if it holds nothing else."""
+    pattern, thousands = NUMBERS[decimal]
+    if not strings.drop_nulls().str.contains(pattern).all():
+        return strings
+    return strings.str.replace_all(thousands, "").str.replace(",", ".", literal=True).str.strip_chars("% ")
+
+
+def doubtful_columns(strings: pl.DataFrame, schema: Schema) -> Iterator[str]:
+    """Yields a sentence for each column of words that somebody may have meant as numbers."""
+    for name, kind in schema.items():
+        if isinstance(kind, list) and (doubt := _doubt(strings[name])):
+            yield f"column {name} becomes words: {doubt}"
+
+
+def _doubt(strings: pl.Series) -> str | None:
+    words = strings.drop_nulls()
+    odd = words.filter(words.cast(pl.Float64, strict=False).is_null())
+    if 5 * len(odd) < len(words):
+        return f"{len(odd)} of {len(words)} values are no numbers, such as {odd[0]!r}"
+    reading = [f"data.decimal={name}" for name, (pattern, _) in NUMBERS.items() if words.str.contains(pattern).all()]
+    return f"{' or '.join(reading)} makes numbers of its values, such as {odd[0]!r}" if reading else None
 
 
 def infer_schema(
@@ -104,9 +162,10 @@ def infer_schema(
     for column, kind in schema.items():
         if isinstance(kind, list) and len(kind) > MAX_CATEGORIES:
             dropped = [n if n.isidentifier() else f'"{n}"' for n in (*drop, column)]  # Hydra wants others quoted
+            doubt = _doubt(strings[column]) or f"such as {kind[0]!r}"
             raise UserError(
-                f"column {column} of {name} holds {len(kind)} different words, such as {kind[0]!r}; at most"
-                f" {MAX_CATEGORIES} become features\nleave it out: 'data.drop=[{','.join(dropped)}]'"
+                f"column {column} of {name} holds {len(kind)} different words ({doubt}); at most {MAX_CATEGORIES}"
+                f" become features\nmend its values, or leave it out: 'data.drop=[{','.join(dropped)}]'"
             )
     if not schema:
         raise UserError(f"{name} has no column to learn from besides the target {target} and data.drop={list(drop)}")
@@ -202,6 +261,8 @@ def _infer_classes(column: pl.Series, task: Task, name: str) -> list[str] | None
     known = _known(column)
     if known.is_empty():
         raise UserError(f"data.target={column.name}: no row of {name} has a value there")
+    if known.dtype.is_float() and (known % 1 == 0).all():  # whole numbers that a gap has turned into floats
+        column = known = known.cast(pl.Int64, strict=False)
     values = known.unique().sort()
     if task == "auto":
         few = column.dtype.is_integer() and len(values) <= MAX_INTEGER_CLASSES

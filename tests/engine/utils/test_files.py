@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import atomic_write
+from lab.engine.utils.files import atomic_write, read_yaml
 from lab.engine.utils.locks import directory_lock
 
 
@@ -41,3 +41,14 @@ def test_who_waited_for_a_lock_and_who_comes_later_do_not_both_hold_it(tmp_path:
         os.close(waiting)
     with directory_lock(tmp_path, "is in use"):
         pass
+
+
+def test_aliases_that_expand_without_end_are_refused(tmp_path: Path) -> None:
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    for content in ("\n".join(levels), "a: &a [*a]"):
+        (tmp_path / "bomb.yaml").write_text(content)
+        with pytest.raises(UserError, match=r"bomb\.yaml.*aliases"):
+            read_yaml(tmp_path / "bomb.yaml")
+    (tmp_path / "fair.yaml").write_text("a: &a [1, 2]\nb: [*a, *a]\n")
+    assert read_yaml(tmp_path / "fair.yaml") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}

@@ -1,6 +1,7 @@
 """Writes files atomically, caches what was read of them, and checks paths."""
 
 import hashlib
+import math
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
 T = TypeVar("T")
+
+MAX_VALUES = 1_000_000  # of a YAML file
 
 
 @contextmanager
@@ -67,8 +70,26 @@ def cached_by_mtime(read: Callable[[Path], T]) -> Callable[[Path], T]:
 
 
 def read_yaml(path: Path) -> Any:
-    """Reads a YAML file as plain values, with libyaml if it is installed, which is many times as fast."""
-    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """Reads a YAML file as plain values, with libyaml if it is installed, which is many times as fast.
+
+    Raises:
+        UserError: for aliases that stand for more values than any honest file holds, or for what they are part of.
+    """
+    content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if _count_values(content, {}) > MAX_VALUES:
+        raise UserError(f"{path}: its aliases stand for more than {MAX_VALUES:,} values: write fewer of them")
+    return content
+
+
+def _count_values(content: Any, counted: dict[int, float]) -> float:
+    """Counts the values in nested lists and dictionaries, those behind an alias each time that it stands there."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in counted:
+        counted[id(content)] = math.inf  # what is part of itself has no end
+        inner = content.values() if isinstance(content, dict) else content
+        counted[id(content)] = 1 + sum(_count_values(value, counted) for value in inner)
+    return counted[id(content)]
 
 
 def check_file(path: Path, key: str = "data.path") -> None:
@@ -78,3 +99,5 @@ def check_file(path: Path, key: str = "data.path") -> None:
     if not path.exists():
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise UserError(f"{key}={path}: no such file{nearest(path.name, siblings)}")
+    if not path.is_file():  # a pipe or a device, which may never end
+        raise UserError(f"{key}={path} is no regular file: give a file")
