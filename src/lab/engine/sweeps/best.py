@@ -21,7 +21,7 @@ from lab.engine.runs.ranking import Standing, finite_values, one_per_seed, stand
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import find_broken
 from lab.engine.sweeps.sweep import Objective, Sweep
-from lab.engine.utils.files import atomic_write, read_yaml
+from lab.engine.utils.files import atomic_write, read_record
 from lab.engine.utils.paths import CONFIGS
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in sweep.jobs.values():
         if (config := run.dir / ".hydra" / "config.yaml").is_file():
-            groups.setdefault(group_key(read_yaml(config)), []).append(run)
+            groups.setdefault(group_key(read_record(config, {})), []).append(run)
     chosen, constraints = [one_per_seed(runs) for runs in groups.values()], sweep.constraints
     seeds = max(map(len, chosen), default=0)
     broken = [any(find_broken(constraints, run) for run in runs) for runs in groups.values()]
