@@ -646,6 +646,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
                 folder / "runs" / f"{number} {seed}" / name, "seed=1", "optimizer.lr=0.5",
                 status="completed" if seed else text, metrics={"val/acc": 0.5 + number, text: 1.0 * number},
                 curves={"val/acc": [0.1, 0.5], text: [1.0, 2.0]}, hostname=text, devices=text,
+                started="2026-11-22T08:00:00",
             )  # fmt: skip
             config = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
             config |= {
@@ -707,7 +708,7 @@ def test_a_formula_in_predictions_is_text(tmp_path: Path) -> None:
 LONG = "0123456789abcdefABCDEFGHIJKLMNOP"
 SECRETS = [
     *((name, "data.name=given-away-7") for name in ("MY_PASS", "DB_PWD", "PGPASS", "SLACK_WEBHOOK", "JWT", "BEARER")),
-    *((name, "data.name=given-away-7") for name in ("SESSION_COOKIE", "DB_PW", "AZURE_STORAGE_CONNECTION_STRING")),
+    *((name, "data.name=given-away-7") for name in ("SESSION_COOKIE", "SLURM_JWT", "DB_PW", "MY_CONNECTION_STRING")),
     ("", "data.mirrors=['https://given-away-7@host/']"),
     ("", "data.mirrors=['https://given-away-7:@host/']"),
     ("", "data.mirrors=['https://host/a?token=given-away-7']"),

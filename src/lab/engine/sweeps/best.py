@@ -21,6 +21,7 @@ from lab.engine.runs.ranking import Standing, finite_values, one_per_seed, stand
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import find_broken
 from lab.engine.sweeps.sweep import Objective, Sweep
+from lab.engine.utils.escape import printable
 from lab.engine.utils.files import atomic_write, read_record
 from lab.engine.utils.paths import CONFIGS
 
@@ -139,4 +140,4 @@ def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, A
 
 def _save(path: Path, header: list[str], content: DictConfig) -> None:
     with atomic_write(path) as partial:
-        partial.write_text("\n".join([*header, OmegaConf.to_yaml(content)]))
+        partial.write_text("\n".join([*(printable(line, keep="") for line in header), OmegaConf.to_yaml(content)]))

@@ -83,7 +83,7 @@ def _env(key: str, *default: Any) -> str | None:
             raise KeyError(f"Environment variable '{key}' not found")
         return None if default[0] is None else str(default[0])
     value = os.environ[key]
-    if HARMLESS_NAME.fullmatch(key):
+    if HARMLESS_NAME.fullmatch(key) and not is_secret_name(key):
         return value
     if not (is_plain(value) or key in command_line_references() or key in project_settings().get("environment", [])):
         raise UserError(
@@ -107,7 +107,7 @@ def secrets() -> dict[str, str]:
 
 def is_secret_name(name: str) -> bool:
     """Tells whether a variable of the environment is called as secrets are."""
-    return SECRET_NAME.search(name) is not None and HARMLESS_NAME.fullmatch(name) is None
+    return SECRET_NAME.search(name) is not None and name not in ("PWD", "OLDPWD")
 
 
 def mask_forms(text: str) -> str:
