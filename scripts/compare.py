@@ -18,6 +18,7 @@ from lab.engine.analysis.statistics import EXTRA
 from lab.engine.analysis.terminal import show, show_pairs
 from lab.engine.cli.errors import script
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.escape import printable
 from lab.engine.utils.names import nearest
 
 KNOWN = ("baseline", "metric", "mode", "out", "paths.log_dir")
@@ -75,7 +76,8 @@ def show_difference(argv: list[str]) -> None:
         raise UserError(f"diff takes two run directories, and was given {len(argv)}")
     runs = [one_run(word) for word in argv]
     names = ("first", "second")
-    print(*(f"{name:6} {run.dir} ({run.status})" for name, run in zip(names, runs, strict=True)), sep="\n")
+    for name, run in zip(names, runs, strict=True):
+        print(printable(f"{name:6} {run.dir} ({run.status})"))
     show_pairs("config", ("key", *names), configs(*runs))
     show_pairs("code and machine", ("what", *names), code(*runs))
     show_pairs("figures", ("metric", *names, "difference"), metrics(*runs))

@@ -6,6 +6,7 @@ written to evaluation-<data>.json in the run directory; those of checkpoint=last
 
 import sys
 
+from lab.engine.analysis.terminal import show_pairs
 from lab.engine.cli.errors import script
 from lab.engine.inference.reuse import parse, with_data
 from lab.engine.runs.run import Run
@@ -19,8 +20,6 @@ def main(argv: list[str]) -> None:
     config, name, model_arguments = with_data(run, overrides)
 
     import pytorch_lightning as pl  # seconds: once the arguments are known to be right
-    from rich.console import Console
-    from rich.table import Table
 
     from lab.engine.training.report import gaps, is_testable
     from lab.engine.utils.console import quiet
@@ -42,10 +41,8 @@ def main(argv: list[str]) -> None:
     found = trainer.test(model, data, verbose=False)
     metrics = {metric: value for of_loader in found for metric, value in of_loader.items()}
     metrics |= gaps(metrics, data)
-    table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {name}")
-    for metric, value in metrics.items():
-        table.add_row(metric, f"{value:.4f}")
-    Console().print(table)
+    rows = [(metric, f"{value:.4f}") for metric, value in metrics.items()]
+    show_pairs(f"{path.parent.parent.name}, {path.name}, on {name}", ("metric", "value"), rows)
     name = name.replace("/", "-")  # of a choice in a folder
     file = f"evaluation-{name}.json" if which == "best" else f"evaluation-{name}-{path.stem}.json"
     run.save_metrics(metrics, file)

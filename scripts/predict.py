@@ -18,6 +18,7 @@ from lab.engine.cli.errors import script
 from lab.engine.inference.output import show_table, write_table
 from lab.engine.inference.request import Request, check_model, read_request, readable_files
 from lab.engine.inference.reuse import with_data
+from lab.engine.utils.escape import printable
 from lab.engine.utils.files import atomic_write
 
 
@@ -64,7 +65,7 @@ def write_text(asked: Request, model: Any, data: Any) -> None:
     with Console(stderr=True).status("writing"):
         text = model.complete(asked.prompt, data, **asked.options)
     if asked.out is None:
-        print(text)
+        print(printable(text))
         return
     write_table(asked.out, polars.DataFrame({"prompt": asked.prompt, "text": text}), ["text"])
     print(f"written to {asked.out}")

@@ -11,12 +11,14 @@ import re
 import subprocess
 from secrets import token_hex
 
+from lab.engine.analysis.terminal import show_pairs
 from lab.engine.cli.errors import script
 from lab.engine.runs.attach import attach_command
 from lab.engine.runs.reproduce import changes_since, copy_run
 from lab.engine.runs.run import Run
 from lab.engine.utils.arguments import parse_arguments
 from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.escape import printable
 
 SPEED = re.compile(r"per_second|seconds|throughput")
 
@@ -35,7 +37,7 @@ def main(argv: list[str]) -> int:
         shown = "\n".join(f"  {line}" for line in found[:7])
         if arguments["force"] == "false":
             raise UserError(f"this is not what {old.dir.name} ran with:\n{shown}\nforce=true runs it all the same")
-        print(f"this is not what the run ran with:\n{shown}")
+        print(printable(f"this is not what the run ran with:\n{shown}"))
 
     new = old.dir.with_name(f"{old.dir.name}-again-{token_hex(2)}")
     environment = dict(os.environ)
@@ -52,21 +54,18 @@ def main(argv: list[str]) -> int:
 
 def compare(old: Run, new: Run, tolerance: float) -> int:
     """Prints every metric then and now, and the difference; returns 0 if all but speeds are equal, else 1."""
-    from rich.console import Console
-    from rich.table import Table
-
     devices = [run.metadata.get("devices") for run in (old, new)]
     if devices[0] != devices[1]:
-        print(f"devices then {devices[0]}, now {devices[1]}: sums in another order differ in their last digits")
-    table = Table("metric", "then", "now", "difference", "", title=old.dir.name)
-    equal = True
+        then = f"devices then {devices[0]}, now {devices[1]}: sums in another order differ in their last digits"
+        print(printable(then))
+    rows, equal = [], True
     for name in [*old.metrics, *(name for name in new.metrics if name not in old.metrics)]:
         then, now = old.metrics.get(name), new.metrics.get(name)
         verdict = "not judged" if SPEED.search(name) else "" if same(then, now, tolerance) else "differs"
         equal &= verdict != "differs"
         difference = f"{now - then:+.3g}" if then is not None and now is not None else "missing"
-        table.add_row(name, *("" if value is None else f"{value:.8g}" for value in (then, now)), difference, verdict)
-    Console().print(table)
+        rows.append((name, *("" if value is None else f"{value:.8g}" for value in (then, now)), difference, verdict))
+    show_pairs(old.dir.name, ("metric", "then", "now", "difference", ""), rows)
     print(f"{'equal' if equal else 'not equal'} within {tolerance:g}; the new run: {new.dir}")
     return 0 if equal else 1
 

@@ -1,42 +1,61 @@
-"""Over a hundred hostile inputs: none runs anything, sends anything or writes over anything, and each is refused.
+"""Over two hundred hostile inputs: none runs anything, sends anything, writes over anything or gives a secret away.
 
-Experiments, folders of configs, run and sweep directories, checkpoints, data, flags. Each would touch a canary, ask a
-server, or change a file that is guarded; `test_the_traps_work` shows that the three of them notice.
+Experiments, folders of configs, run and sweep directories, checkpoints, data, flags, records, journals, texts in what
+is shown, secrets, files of a checkout. Each would touch a canary, ask a server, change a file that is guarded, or show
+what is private; `test_the_traps_work` shows that the first three notice.
 """
 
+import csv
 import gzip
 import hashlib
 import http.server
 import json
+import logging
+import os
 import pickle
+import re
 import struct
+import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 import torch
+import yaml
+from compare import main as compare_main
 from omegaconf import OmegaConf
 from yaml import MarkedYAMLError
 
 from lab.data.mnist import FILES, MNIST
 from lab.data.table_schema import dims
+from lab.engine.analysis.run_record import find_runs
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.cli.command import check_command
-from lab.engine.cli.errors import user_errors
+from lab.engine.cli.errors import report, user_errors
 from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate, instantiate_each
+from lab.engine.config.security import authorize
+from lab.engine.inference.output import write_table
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.jobs import authorize_jobs
+from lab.engine.sweeps.study import open_study
+from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.escape import CONTROL
 from lab.engine.utils.formats import FORMAT
-from lab.engine.utils.redaction import COMMAND_LINE
+from lab.engine.utils.git import patch
+from lab.engine.utils.paths import ROOT
+from lab.engine.utils.redaction import COMMAND_LINE, redact
+from tests import chromium
 from tests.conftest import SMALL, run_script
 from tests.engine.config.test_security import Touch, fill, write
+from tests.recorded import record
 
 SECRET = "fake-5b1e9c77aa20"
 OPEN = "{_target_: builtins.open, file: CANARY, mode: w}"
@@ -303,10 +322,11 @@ def assert_refused(said: str, words: list[str], capsys: pytest.CaptureFixture[st
     assert "Traceback" not in shown
 
 
-def test_there_are_a_hundred_of_ten_kinds() -> None:
-    counts = [len(cases) for cases in EXPERIMENTS.values()]
-    assert sum(counts) >= 100
-    assert len(counts) >= 10
+def test_there_are_two_hundred_of_twenty_kinds() -> None:
+    kinds: list[Sized] = [*EXPERIMENTS.values(), SAVED, FLAGS, DATA, TABLES, CHECKPOINTS]
+    kinds += [RECORDS, JOURNALS, TEXTS, SECRETS, PRIVATE_FILES, PRIVATE_LINES]
+    assert sum(map(len, kinds)) >= 200
+    assert len(kinds) >= 20
 
 
 @pytest.mark.parametrize(("experiment", "said", "words"), EXPERIMENT_INPUTS)
@@ -516,6 +536,274 @@ def test_a_hostile_checkpoint_is_refused(kind: str, place: Path) -> None:
         torch.save({"format": FORMAT, "state_dict": {}, kind: evil}, path)
     with pytest.raises((UserError, RuntimeError)):
         read_checkpoint(path)
+
+
+NESTED = "[" * 100_000
+# A file of a run or a sweep, and what it holds
+RECORDS = [
+    *(
+        (name, text)
+        for name in ("run.json", "metrics.json", "../sweep.json")
+        for text in ("", "{", "[1]", "null", NESTED)
+    ),
+    *(("run.json", text) for text in ('{"status": [1]}', '{"seed": {}}', '{"started": 5}', '{"resumed": [3]}')),
+    *(("run.json", text) for text in ('{"git": "x"}', '{"resumed": [{"argv": 1}]}', '{"versions": []}', '"\udc80"')),
+    *(("metrics.json", text) for text in ('{"a": "x"}', '{"a": true}', '{"a": null}', '{"a": 1' + "0" * 400 + "}")),
+    *(("../sweep.json", text) for text in ('{"hydra": []}', '{"objectives": [1]}', '{"launcher": 3}', '{"space": 1}')),
+    *((".hydra/config.yaml", text) for text in ("a: [", "- 1", "seed: {}", "trainer: 3", "objective: x", NESTED)),
+    *((".hydra/overrides.yaml", text) for text in ("a: 1", "!!python/name:os.system", "\0")),
+]
+RECORD_IDS = [f"{name} {text[:30]!a}" for name, text in RECORDS]
+
+
+@pytest.mark.parametrize(("name", "text"), RECORDS, ids=RECORD_IDS)
+def test_a_damaged_record_is_named_and_its_neighbours_are_read(
+    name: str, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged, good = (record(tmp_path / folder / "0", metrics={"val/acc": 0.5}) for folder in "ab")
+    path = damaged / name
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path.resolve()))} is damaged: .+\nmend it") as told:
+        find_runs([str(damaged)])
+    assert len(str(told.value)) < 600
+    assert [run.dir for run in find_runs([str(tmp_path)])] == [good]
+    assert f"left out: {path.resolve()} is damaged" in caplog.text
+    if name == "run.json":
+        assert [run.dir for run in Run.list(tmp_path)] == [good]
+        with pytest.raises(UserError, match="is damaged"):
+            Run.open(damaged)
+
+
+def test_a_pipe_is_no_record(tmp_path: Path) -> None:
+    run = record(tmp_path / "0", metrics={"val/acc": 0.5})
+    (run / "metrics.json").unlink()
+    os.mkfifo(run / "metrics.json")
+    assert Run(run).metrics == {}
+
+
+def test_a_damaged_sweep_blocks_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number, text in enumerate(("", '{"started": "2026-11-22"}', '{"started": 1}')):
+        (tmp_path / "sweeps" / "day" / str(number)).mkdir(parents=True)
+        (tmp_path / "sweeps" / "day" / str(number) / "sweep.json").write_text(text)
+    assert Sweep.open("latest", tmp_path).dir == tmp_path / "sweeps" / "day" / "1"
+    assert caplog.text.count("left out: ") == 2
+    with pytest.raises(UserError, match=r"0/sweep\.json is damaged: Expecting value"):
+        _ = Sweep.open(tmp_path / "sweeps" / "day" / "0").metadata
+
+
+JOURNALS = [
+    "[1]", "null", '"x"', "{}", '{"op_code": 99, "worker_id": "w"}', '{"op_code": 0}', '{"op_code": 4}',
+    '{"op_code": 0, "worker_id": 1, "study_name": "s"}', "{", "\udc80", NESTED, "\0" * 99,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", JOURNALS, ids=lambda text: ascii(text[:40]))
+def test_a_damaged_journal_is_named(text: str, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    (tmp_path / "study.journal").write_bytes(f"{text}\n".encode(errors="surrogatepass"))
+    with pytest.raises(UserError, match=r"study\.journal cannot be read"):
+        open_study(tmp_path, ["max"])
+
+
+# What a run from elsewhere may call its status, its values, its keys, its metrics, its directory
+TEXTS = [
+    "<img src=SERVER/x.png onerror=console.error('run')>",
+    "</script><script>console.error('run');fetch('SERVER')</script>",
+    '"><svg onload=console.error(1)>',
+    '<a href="javascript:console.error(1)">x</a>',
+    "{{ 7 * 7 }}{% include '/etc/passwd' %}",
+    "%{customdata}<extra></extra>",
+    "[/red]",
+    "[link=SERVER]x[/link]",
+    "=cmd|' /C calc'!A0",
+    '=HYPERLINK("SERVER")',
+    "@SUM(1)",
+    "+1+cmd",
+    "\t=1+1",
+    "\uff1d1+1",
+    "\x1b]0;owned\x07",
+    "\x1b[2J\x1b[31mred",
+    "\x9b31m",
+    "a\r\nb",
+    "\u202egnp.exe",
+    "![x](SERVER/x.png)",
+    "[x](javascript:alert)",
+    "\\input{/etc/passwd}",
+    "group",
+    "val/acc mean",
+]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
+    """Runs that hold each text in every place that a comparison shows."""
+    folder = tmp_path_factory.mktemp("texts")
+    for number, given in enumerate(TEXTS):
+        text = given.replace("SERVER", server.address)
+        for seed in range(2):
+            name = re.sub(r"[/\0=]", "-", text)
+            run = record(
+                folder / "runs" / f"{number} {seed}" / name, "seed=1", "optimizer.lr=0.5",
+                status="completed" if seed else text, metrics={"val/acc": 0.5 + number, text: 1.0 * number},
+                curves={"val/acc": [0.1, 0.5], text: [1.0, 2.0]}, hostname=text, devices=text,
+                started="2026-11-22T08:00:00",
+            )  # fmt: skip
+            config = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
+            config |= {
+                "note": text,
+                "objective": {"metric": "val/acc", "mode": "max"},
+                re.sub("[.=]", "-", text): number,
+            }
+            (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+            (run.parent / "sweep.json").write_text(json.dumps({"status": "running", "name": text}))
+    return folder
+
+
+def test_hostile_texts_stay_text_wherever_they_are_shown(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = sorted((texts / "runs").glob("*/*/"))
+    compare_main([str(texts / "runs"), "metric=val/acc", f"out={texts}"])
+    compare_main(["diff", str(runs[0]), str(runs[-1])])
+    print(Run(runs[0]), Run(runs[-1]))
+    for shown in (capsys.readouterr().out, *((texts / name).read_text() for name in ("table.md", "table.tex"))):
+        assert CONTROL.sub("", shown.replace("\n", "")) == shown.replace("\n", "")
+    for name in ("table.csv", "runs.csv", "curves.csv"):
+        with (texts / name).open(newline="") as file:
+            cells = {cell for row in csv.reader(file) for cell in row}
+        assert not [cell for cell in cells if cell.strip()[:1] in {*"=+@\uff1d"}], name
+    table = (texts / "table.md").read_text()
+    assert not re.findall(r"(?<!\\)(?:\\\\)*[<\[]", table.replace("95 % interval", ""))
+    [text] = re.findall(r'id="figures">(.*?)</script>', (texts / "report.html").read_text())
+    assert not {*"<>"} & {*text}
+
+
+@pytest.mark.slow
+@chromium.needed
+def test_no_hostile_text_runs_a_script_or_asks_a_server(texts: Path, server: Server, tmp_path: Path) -> None:
+    compare_main([str(texts / "runs"), "metric=val/acc", f"out={texts}"])
+    seen = chromium.visit(texts / "report.html", tmp_path / "page")
+    assert seen.console == []
+    assert seen.requests == []
+    assert server.asked == []
+    assert 'data-drawn="' in seen.html
+    assert not re.findall(r"<(img|svg onload|a href=.javascript)", seen.html.partition("<script")[0])
+
+
+def test_a_log_and_an_error_show_no_escape_sequence(capsys: pytest.CaptureFixture[str]) -> None:
+    with user_errors():
+        logging.getLogger("x").warning("\x1b[31m one\ntwo \x9b")
+    assert report(UserError("three\n\x1b]0;owned\x07")) == 2
+    assert capsys.readouterr().err == "\\x1b[31m one\ntwo \\x9b\nerror: three\n\\x1b]0;owned\\x07\n"
+
+
+def test_a_formula_in_predictions_is_text(tmp_path: Path) -> None:
+    table = polars.DataFrame({"=a": ["=1+1", "-", "-0.5", "@x", None, "a=1"], "n": [1, -2, 3, 4, 5, 6]})
+    write_table(tmp_path / "out.csv", table, ["=a"])
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["'=a", "'=1+1", "-", "-0.5", "'@x", "", "a=1"]
+    write_table(tmp_path / "out.jsonl", table, ["=a"])
+    assert '"=1+1"' in (tmp_path / "out.jsonl").read_text()
+
+
+# What the command line may not write down: a variable of the environment, if it is one's value, and an override
+LONG = "0123456789abcdefABCDEFGHIJKLMNOP"
+SECRETS = [
+    *((name, "data.name=given-away-7") for name in ("MY_PASS", "DB_PWD", "PGPASS", "SLACK_WEBHOOK", "JWT", "BEARER")),
+    *((name, "data.name=given-away-7") for name in ("SESSION_COOKIE", "SLURM_JWT", "DB_PW", "MY_CONNECTION_STRING")),
+    ("", "data.mirrors=['https://given-away-7@host/']"),
+    ("", "data.mirrors=['https://given-away-7:@host/']"),
+    ("", "data.mirrors=['https://host/a?token=given-away-7']"),
+    ("", "data.mirrors=['https://host/a?b=c&X-Amz-Signature=given-away-7']"),
+    ("", "data.mirrors=['https://host/a?sv=1&sig=given-away-7']"),
+    ("", "+logger.wandb.api_key=given-away-7"),
+    ("", "+logger.x.password=given-away-7"),
+    ("", "hydra.job.env_set.MY_PASS=given-away-7"),
+    *(("", f"data.name={form}{LONG}") for form in ("ghp_", "github_pat_", "glpat-", "sk-", "sk-proj-", "hf_", "xoxb-")),
+    ("", f"data.name=eyJ{LONG}.eyJ{LONG}.{LONG}"),
+    ("", f"data.name=https://hooks.slack.com/services/T0/B0/{LONG}"),
+    ("", f"data.name='Authorization: Bearer {LONG}'"),
+    ("", "data.name=AKIA0123456789ABCDEF"),
+]
+
+
+@pytest.mark.parametrize(("name", "override"), SECRETS)
+def test_a_secret_is_not_written_down(name: str, override: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name:
+        monkeypatch.setenv(name, "given-away-7")
+    key, _, value = override.lstrip("+").partition("=")
+    config = OmegaConf.from_dotlist([f"paths.run_dir={place}", f"{key}={value}"])
+    hydra = OmegaConf.create({"paths": {"run_dir": str(place)}})
+    with pytest.raises(UserError, match=f"{re.escape(key)}: this would save") as told:
+        authorize(hydra, [override])
+    assert "given-away-7" not in str(told.value)
+    assert LONG not in str(told.value)
+    if not name and not key.startswith("hydra."):
+        with pytest.raises(UserError, match=f"{re.escape(key)}.*: this would save"):
+            authorize(config)
+    if "=" in value or "_" in value or "." in value or name:
+        assert not {"given-away-7", LONG} & {*re.split(r"[\s'=&/?@]+", redact(override))}
+
+
+HARMLESS = [
+    "data.mirrors=['http://x:80/a@b', 'https://host/?mail=b@c&author=ada']", "+model.pad_token=<padding>",
+    "+data.eos_token=<|endoftext|>", "+callbacks.x.sort_key=val/accuracy", "logger.wandb.api_key=${oc.env:WANDB_KEY}",
+    "data.mirrors=['https://${oc.env:T}@x/?token=${oc.env:T}']", "hydra.sweeper.storage=postgresql://me@host/sweeps",
+    "data.num_tokens=20000", "data.name=sk-learn-experiments-baseline-2", "model.name=hf_transformer_model_large_v2",
+    "logger.x.password=null", "data.path=/data/passports/token=3",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("override", HARMLESS)
+def test_what_is_no_secret_may_be_typed(override: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(COMMAND_LINE, json.dumps([override]))
+    monkeypatch.setenv("COMPASS", "val/accuracy")
+    authorize(OmegaConf.create({"paths": {"run_dir": "/runs/1"}}), [override])
+
+
+PRIVATE_FILES = [
+    "src/.env", "src/.env.local", "configs/prod.env", "src/credentials.json", "configs/credentials.yaml", "src/id_rsa",
+    "src/id_ed25519.pub", "scripts/server.pem", "scripts/server.key", "src/store.p12", "src/lab/table.csv",
+    "src/a.parquet", "src/weights.pt", "src/notes.txt", "configs/secrets/mine.yaml", "src/service-account.json",
+    "src/dump.sql", "src/.netrc",
+]  # fmt: skip
+PRIVATE_LINES = [
+    f'API_KEY = "{LONG}"', f"password: {LONG}", f'"auth_token": "{LONG}",', f"'https://{LONG}@host'", f"ghp_{LONG}",
+    f"https://host/?token={LONG}", f"-----BEGIN RSA PRIVATE KEY-----\n{LONG}\n{LONG}\n-----END RSA PRIVATE KEY-----",
+]  # fmt: skip
+
+
+def test_a_patch_holds_source_and_no_secret(tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@localhost"]
+    tracked = [tmp_path / "src" / name for name in ("code.py", "tracked.csv", "tracked.key")]
+    tracked[0].parent.mkdir()
+    for path in tracked:
+        path.write_text("a = 1\n")
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *words], check=True, timeout=60)
+    for path in (*tracked[1:], *(tmp_path / name for name in PRIVATE_FILES)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(LONG)
+    lines = "".join(f"{line}\n" for line in PRIVATE_LINES)
+    tracked[0].write_text(f"a = 1\n{lines}")
+    (tmp_path / "src" / "new.py").write_text(f"pad_token = '<padding>'\n{lines}")
+    made = patch(tmp_path)
+    assert LONG not in made
+    changed = set(re.findall(r"^diff --git a/(\S+)", made, re.MULTILINE))
+    assert changed == {"src/code.py", "src/new.py"}
+    named = {*re.findall(r"^# left out, \d+ bytes: (.*)$", made, re.MULTILINE)}
+    assert named == {"src/tracked.csv", "src/tracked.key", *(name for name in PRIVATE_FILES if "/." not in name)}
+    assert "+pad_token = '<padding>'" in made
+    for path in tracked:
+        path.write_text("a = 1\n")
+    (tmp_path / "src" / "new.py").unlink()
+    subprocess.run([*git, "apply"], input=made.encode(), check=True, timeout=60)
+    assert "-----END RSA PRIVATE KEY-----" in (tmp_path / "src" / "new.py").read_text(), "and it can be applied"
+
+
+@pytest.mark.parametrize(
+    "name", [".env", ".env.local", "src/.env", "key.pem", "src/server.key", "id_rsa", "configs/x.env"]
+)
+def test_git_ignores_what_is_private(name: str) -> None:
+    assert subprocess.run(["git", "-C", str(ROOT), "check-ignore", "-q", name], check=False, timeout=60).returncode == 0
 
 
 @pytest.mark.slow

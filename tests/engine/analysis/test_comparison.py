@@ -326,17 +326,17 @@ def test_bad_input_is_refused_in_words(case: str, folder: Path, tmp_path: Path) 
     ("name", "content", "answer"),
     [
         ("metrics.json", '{"val/acc": 0.', "is damaged"),
-        ("metrics.json", '{"val/acc": "high"}', "val/acc='high' is no number"),
-        ("metrics.json", "[1]", "it holds no dict"),
+        ("metrics.json", '{"val/acc": "high"}', "val/acc is 'high'"),
+        ("metrics.json", "[1]", "it is [1]"),
         ("run.json", "{", "is damaged"),
         (".hydra/config.yaml", "a: [", "is damaged"),
-        (".hydra/overrides.yaml", "a: 1", "it holds no list"),
+        (".hydra/overrides.yaml", "a: 1", "it is {'a': 1}"),
     ],
 )
 def test_a_damaged_file_is_named(folder: Path, name: str, content: str, answer: str) -> None:
     (folder / "3" / name).write_text(content)
     with pytest.raises(UserError) as refused:
-        main([str(folder)])
+        main([str(folder / "3")])
     assert str(folder / "3" / name) in str(refused.value)
     assert answer in str(refused.value)
 

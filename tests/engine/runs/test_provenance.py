@@ -77,12 +77,19 @@ def test_the_patch_on_the_commit_gives_the_same_tree(repository: Path, tmp_path:
     index = (repository / ".git" / "index").read_bytes()
     status = ask(repository, "status", "--porcelain")
 
+    names = ("src/picture.png", "src/new/data.bin", "src/new/empty")
+    data = {name: (repository / name).stat().st_size for name in names}
     assert save_patch(tmp_path / "code.patch", repository)
     assert ask(repository, "status", "--porcelain") == status, "the checkout is left as it was"
     assert (repository / ".git" / "index").read_bytes() == index
     ask(tmp_path, "clone", str(repository), "again")
     ask(tmp_path / "again", "apply", str(tmp_path / "code.patch"))
-    assert tree(tmp_path / "again") == tree(repository)
+    source, again = tree(repository), tree(tmp_path / "again")
+    named = (tmp_path / "code.patch").read_bytes().decode(errors="replace").splitlines()
+    for name, size in data.items():
+        assert f"# left out, {size} bytes: {name}" in named
+        assert source.pop(name) != again.pop(name, None)
+    assert again == source
     assert (tmp_path / "again" / "scripts" / "script.sh").stat().st_mode & 0o100
 
 
@@ -90,14 +97,14 @@ def test_large_new_files_and_what_exceeds_the_total_are_named_and_left_out(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(git_module, "TOTAL", LARGE + 100)
-    (repository / "src" / "a.bin").write_bytes(b"x" * (LARGE + 1))
-    for name in ("b.bin", "c.bin"):
+    (repository / "src" / "a.py").write_bytes(b"x" * (LARGE + 1))
+    for name in ("b.py", "c.py"):
         (repository / "src" / name).write_bytes(b"x" * LARGE)
     (repository / "src" / "new.py").write_text("n = 1\n")
     said = patch(repository)
-    left_out = [f"# left out, {LARGE + 1} bytes: src/a.bin", f"# left out, {LARGE} bytes: src/c.bin"]
+    left_out = [f"# left out, {LARGE + 1} bytes: src/a.py", f"# left out, {LARGE} bytes: src/c.py"]
     assert said.splitlines()[:2] == left_out
-    assert changed_files("", said) == ["src/a.bin", "src/b.bin", "src/c.bin", "src/new.py"]
+    assert changed_files("", said) == ["src/a.py", "src/b.py", "src/c.py", "src/new.py"]
     assert len(said) < 2 * LARGE
     (tmp_path / "code.patch").write_text(said)
     ask(tmp_path, "clone", str(repository), "again")

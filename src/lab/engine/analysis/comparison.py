@@ -168,7 +168,7 @@ def compare(
 def _objectives(run: RunRecord) -> tuple[Objective, ...]:
     """Returns the objectives of a run's sweep, or its own."""
     found = run.sweep.get("objectives") or [run.config.get("objective") or {}]
-    return tuple((o["metric"], o["mode"]) for o in found if o.get("metric") and o.get("mode"))
+    return tuple((str(o["metric"]), o["mode"]) for o in found if o.get("metric") and o.get("mode") in ("min", "max"))
 
 
 def _find(baseline: str, names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from lab.engine.analysis.comparison import Comparison, Row
 from lab.engine.analysis.curves import CURVES, curve_rows
 from lab.engine.analysis.run_record import RunRecord
 from lab.engine.analysis.table import latex, markdown
+from lab.engine.utils.escape import spreadsheet_cell
 from lab.engine.utils.files import atomic_write
 
 
@@ -27,11 +28,11 @@ def write_tables(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def _write_csv(path: Path, names: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Writes rows as CSV under the column `names`; None becomes an empty cell, a number keeps all its digits."""
+    """Writes rows as CSV under the column `names`; None becomes an empty cell, a number keeps all digits."""
     with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows(rows)
+        for row in (names, *rows):
+            writer.writerow(map(spreadsheet_cell, row))
 
 
 def _run(comparison: Comparison, row: Row, run: RunRecord) -> dict[str, Any]:

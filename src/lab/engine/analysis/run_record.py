@@ -1,21 +1,22 @@
 """Reads run directories fast: two hundred in half a second."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from yaml import YAMLError
-
 from lab.engine.analysis.events import Curves, read_scalars
 from lab.engine.config.compose import find_log_dir
+from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import parse_constraints
+from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import read_yaml
+from lab.engine.utils.files import read_record, undamaged
 from lab.engine.utils.names import nearest
 
+KEYS = ("trainer", "data", "model", "objective")
+CONFIG = {**dict.fromkeys(KEYS, (dict, type(None))), "seed": (int, str, type(None))}  # kinds in config.yaml
 ORDER = ("completed", "pruned", "running", "preempted", "failed", "unknown")
 
 
@@ -35,19 +36,16 @@ class RunRecord:
         """Reads the run in `directory`; a file that is not there counts as empty.
 
         Raises:
-            UserError: when one of its files is damaged.
+            Damaged: when one of its files is.
         """
-        metrics = _read(directory / "metrics.json", dict)
-        for name, value in metrics.items():
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                raise _damaged(directory / "metrics.json", f"{name}={value!r} is no number")
+        run = Run(directory)
         return cls(
             directory,
-            _read(directory / ".hydra" / "config.yaml", dict),
-            [str(word) for word in _read(directory / ".hydra" / "overrides.yaml", list)],
-            _read(directory / "run.json", dict),
-            {name: float(value) for name, value in metrics.items()},
-            _read(directory.parent / "sweep.json", dict),
+            read_record(directory / ".hydra" / "config.yaml", CONFIG),
+            [str(word) for word in read_record(directory / ".hydra" / "overrides.yaml", [object])],
+            run.metadata,
+            run.metrics,
+            Sweep(directory.parent).metadata,
         )
 
     @property
@@ -61,8 +59,9 @@ class RunRecord:
 
     @property
     def status(self) -> str:
-        """Returns the status in `run.json`; `unknown` for a run without that file."""
-        return str(self.metadata.get("status", "unknown"))
+        """Returns the status in `run.json`; `unknown` for one that no run has, or without that file."""
+        status = self.metadata.get("status")
+        return status if status in ORDER else "unknown"
 
     @property
     def broken(self) -> list[str]:
@@ -89,23 +88,25 @@ def find_runs(directories: Sequence[str], log_dir: str | Path | None = None) -> 
         log_dir: where runs are; where none is given, `paths.log_dir` of configs/.
 
     Raises:
-        UserError: when one of them is no directory or holds no run.
+        UserError: when one of them is no directory, holds no run, or is a run with a damaged file; one in a folder is
+            left out, with a warning.
     """
     logs = Path(log_dir or find_log_dir()) if not directories or "latest" in directories else Path()
     if not directories:
         sweeps = sorted((logs / "sweeps").glob("*/*/"))
         directories = [str(sweeps[-1]) if sweeps else "latest"]
-    found: dict[Path, None] = {}
+    found: dict[Path, RunRecord] = {}
     for word in directories:
         path = _latest(logs) if word == "latest" else Path(word)
         if not path.is_dir():
             beside = [str(p) for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
             raise UserError(f"{word}: no such directory{nearest(word, [*beside, 'latest'])}")
-        inside = dict.fromkeys(_directories(path.resolve()))
+        inside = [*_directories(path.resolve())]
         if not inside:
             raise UserError(f"{word} holds no run: a run's directory has .hydra/config.yaml")
-        found |= inside
-    return [RunRecord.read(path) for path in found]
+        read = map(RunRecord.read, inside) if len(inside) == 1 else undamaged(RunRecord.read, inside)
+        found |= {run.dir: run for run in read}
+    return [*found.values()]
 
 
 def _latest(log_dir: Path) -> Path:
@@ -124,20 +125,3 @@ def _directories(folder: Path) -> Iterator[Path]:
     inside = [p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")]
     for path in sorted(inside, key=lambda p: (not p.name.isdecimal(), len(p.name) * p.name.isdecimal(), p.name)):
         yield from _directories(path)
-
-
-def _read(path: Path, kind: type) -> Any:
-    """Reads a JSON or YAML file that holds a `kind`; returns an empty one where there is no file."""
-    try:
-        content = json.loads(path.read_bytes()) if path.suffix == ".json" else read_yaml(path)
-    except FileNotFoundError:
-        return kind()
-    except (ValueError, YAMLError) as error:
-        raise _damaged(path, str(error).splitlines()[0]) from None
-    if not isinstance(content, kind):
-        raise _damaged(path, f"it holds no {kind.__name__}")
-    return content
-
-
-def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is damaged: {why}\nmend it, or move {path.parent} away to compare the other runs")

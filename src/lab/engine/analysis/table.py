@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 from lab.engine.analysis.comparison import COST, Comparison, Row
 from lab.engine.runs.ranking import Standing, finite_values
+from lab.engine.utils.escape import markdown_text, printable
 
 NONE = "\u2013"  # a dash: there is nothing to say
-MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "\n": " "})
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-    | {NONE: "--", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "\n": " "}
+    | {NONE: "--", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}"}
 )
 
 
 def text_rows(comparison: Comparison) -> list[list[str]]:
-    """Returns the header and the rows of the table; the less important columns are further right."""
-    rows = [_text_row(comparison, row) for row in comparison.rows]
+    """Returns the header and the rows of the table, as printable text; the less important columns are further right."""
+    rows = [[(one_line(name), one_line(word)) for name, word in _text_row(comparison, row)] for row in comparison.rows]
     return [[name for name, _ in rows[0]], *([word for _, word in row] for row in rows)]
 
 
@@ -57,8 +57,17 @@ def number(value: float | None) -> str:
     return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
 
 
+def one_line(text: str) -> str:
+    """Returns a text in one printable line."""
+    return printable(text, keep="")
+
+
 def notes(comparison: Comparison) -> Iterator[str]:
-    """Yields notes on the table, a sentence each: the order, incomplete runs, missing seeds, tests."""
+    """Yields printable notes on the table, a sentence each: the order, incomplete runs, missing seeds, tests."""
+    return map(one_line, _notes(comparison))
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
     aim = "higher" if comparison.mode == "max" else "lower"
     yield f"Sorted by {comparison.metric}, {aim} is better; means over seeds, intervals by Student's t."
     yield from _split(comparison)
@@ -105,8 +114,8 @@ def markdown(comparison: Comparison) -> str:
     """Formats the table as GitHub's Markdown."""
     names, *rows = text_rows(comparison)
     lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
-    body = [f"| {' | '.join(word.translate(MARKDOWN) for word in line)} |" for line in lines]
-    return "\n".join([*body, "", *notes(comparison), ""])
+    body = [f"| {' | '.join(map(markdown_text, line))} |" for line in lines]
+    return "\n".join([*body, "", *map(markdown_text, notes(comparison)), ""])
 
 
 def latex(comparison: Comparison) -> str:
@@ -114,6 +123,6 @@ def latex(comparison: Comparison) -> str:
     lines = text_rows(comparison)
     names, *rows = (" & ".join(word.translate(LATEX) for word in line) + r" \\" for line in lines)
     begin = ["% \\usepackage{booktabs}", f"\\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}"]
-    said = (f"% {note}".replace("\n", " ") for note in notes(comparison))
+    said = (f"% {note}" for note in notes(comparison))
     end = ["\\bottomrule", "\\end{tabular}", *said, ""]
     return "\n".join([*begin, "\\toprule", names, "\\midrule", *rows, *end])

@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lab.engine.analysis.comparison import Comparison
-from lab.engine.analysis.table import notes, text_rows
+from lab.engine.analysis.table import notes, one_line, text_rows
 
 MOST = 40  # rows; of more the best
 
@@ -44,9 +44,9 @@ def show_pairs(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) 
 
 
 def _table(title: str, names: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    table = Table(
-        *(Column(name, overflow="fold") for name in names), title=title, title_justify="left", box=SIMPLE_HEAD
-    )
+    # Text, since rich would read square brackets as markup
+    columns = (Column(Text(one_line(name)), overflow="fold") for name in names)
+    table = Table(*columns, title=Text(one_line(title)), title_justify="left", box=SIMPLE_HEAD)
     for row in rows:
-        table.add_row(*map(Text, row))  # Text, since rich would read square brackets as markup
+        table.add_row(*(Text(one_line(word)) for word in row))
     return table

@@ -4,7 +4,6 @@ The content of a run's or a sweep's directory is untrusted and never becomes an 
 passed on, of a sweep the names of its sweeper and of its launcher, if they are known ones.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,11 +12,13 @@ from lab.engine.config.overrides import is_hydras, last_value, override_key, to_
 from lab.engine.runs.run import FINISHED, Run
 from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import undamaged
 from lab.engine.utils.formats import check_format
 from lab.engine.utils.processes import global_rank
 from lab.engine.utils.redaction import redact
 
 MULTIRUN = ("-m", "--multirun")
+UNFINISHED = ("running", "preempted", "failed")
 SWEEPERS = ("grid", "optuna")  # names that a `sweep.json` may hold
 
 
@@ -44,7 +45,10 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
             raise UserError(f"resume={run} resumes one run: leave out -m")
         return rest
     if run == "auto":
-        run = _resumable(last_value(rest, "hydra.run.dir"))
+        directory = last_value(rest, "hydra.run.dir")
+        run = _resumable(directory)
+        if run is None and directory is not None and Run(Path(directory)).status in UNFINISHED:
+            rest.append("resume=auto")  # it was stopped before its first checkpoint, and begins anew
     run = _interrupted_by_slurm(arguments, environ) or run
     return rest if run is None else _resumed_run(run, rest)
 
@@ -108,19 +112,17 @@ def _interrupted_by_slurm(arguments: Sequence[str], environ: Mapping[str, str]) 
         return None
     run_dir = last_value(arguments, "hydra.run.dir")
     paths = sorted(find_log_dir(arguments).glob("runs/*/*/run.json"), reverse=True)
-    for path in [*([Path(run_dir, "run.json")] if run_dir else []), *paths]:
-        if not path.is_file():
-            continue
-        record = json.loads(path.read_text())
+    runs = [Run(path.parent) for path in [*([Path(run_dir, "run.json")] if run_dir else []), *paths]]
+    for run, record in undamaged(lambda run: (run, run.metadata), runs):
         start = [record, *record.get("resumed", [])][-1]
         if (
             start.get("slurm_job") == environ.get("SLURM_JOB_ID")
             and start.get("slurm_restart", 0) < restart
-            and _script_arguments(start["argv"]) == redact([*arguments])
-            and record["status"] not in FINISHED
-            and any(path.parent.glob("checkpoints/*.ckpt"))
+            and _script_arguments(start.get("argv", [])) == redact([*arguments])
+            and run.status not in FINISHED
+            and any(run.dir.glob("checkpoints/*.ckpt"))
         ):
-            return str(path.parent)
+            return str(run.dir)
     return None
 
 

@@ -19,6 +19,7 @@ from lab.engine.config.composition_errors import check_config_name, composition_
 from lab.engine.config.override_rules import check_groups, check_overrides
 from lab.engine.config.overrides import raw_overrides, to_override
 from lab.engine.config.validate import validate
+from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import resumed_config
 from lab.engine.sweeps.validate import validate_sweep
 from lab.engine.utils.console import mask_handlers
@@ -82,16 +83,15 @@ def check_run(config: DictConfig) -> DictConfig:
     """
     job = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     exists = job.resume or job.attach
-    overrides = raw_overrides(job.changes if exists else config.hydra.overrides.task)
+    is_saved = exists and job.resume != "auto"
+    overrides = raw_overrides(job.changes if is_saved else config.hydra.overrides.task)
     run = resumed_config(job)
     check_overrides(overrides, run)
     validate(run)
     is_fixed = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, named by the time
     directory = Path(config.hydra.run.dir if is_fixed else config.paths.log_dir)
-    if is_fixed and (directory / "run.json").exists() and not exists and global_rank() == 0:
-        raise UserError(
-            f"{directory} holds a run already: resume it with resume={directory}, or choose another hydra.run.dir"
-        )
+    if is_fixed and not exists and global_rank() == 0:
+        Recorder(directory).check_new()
     _check_writable(directory)
     return run
 

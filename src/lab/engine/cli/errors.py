@@ -14,10 +14,10 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from lab.engine.config.composition_errors import behind
-from lab.engine.utils.console import log_to_stderr
+from lab.engine.utils.console import log_to_stderr, shown
 from lab.engine.utils.environment import set_variables
 from lab.engine.utils.errors import RunFailed, UserError
-from lab.engine.utils.redaction import COMMAND_LINE, command_line, redact
+from lab.engine.utils.redaction import COMMAND_LINE, command_line
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -53,13 +53,13 @@ def report(error: Exception) -> int:
     """Prints an error on stderr, and returns the exit status."""
     expected = as_expected(error)
     if expected is not None:
-        print(f"error: {redact(str(expected))}", file=sys.stderr)
+        print(f"error: {shown(str(expected))}", file=sys.stderr)
     else:
-        sys.stderr.write(redact("".join(traceback.format_exception(error))))
+        sys.stderr.write(shown("".join(traceback.format_exception(error))))
     if isinstance(expected, UserError):
         return 2
     if (log := log_traceback(error)) is not None:
-        cause = "" if expected is not None else f"error: {redact(f'{type(error).__name__}: {error}')}; "
+        cause = "" if expected is not None else f"error: {shown(f'{type(error).__name__}: {error}')}; "
         print(f"{cause}see {log}", file=sys.stderr)
     return 1
 

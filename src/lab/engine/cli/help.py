@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from textwrap import TextWrapper
 
+from lab.engine.utils.escape import printable
 from lab.engine.utils.files import read_yaml
 from lab.engine.utils.paths import CONFIGS, ROOT
 
@@ -48,7 +49,7 @@ BUILT_IN = {"hydra/launcher": "basic"}  # Hydra's own choice, the default
 def answer_help(arguments: Sequence[str]) -> None:
     """Prints the help and ends the process, if the arguments contain --help."""
     if {"-h", "--help"} & {*arguments}:
-        print(help_text(shutil.get_terminal_size().columns, _config_dir(arguments)))
+        print(printable(help_text(shutil.get_terminal_size().columns, _config_dir(arguments))))
         sys.exit()
 
 

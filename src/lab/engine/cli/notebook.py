@@ -19,11 +19,11 @@ from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.cli.command import check_command, resolve
 from lab.engine.cli.errors import as_expected, log_traceback
 from lab.engine.runs.run import Run
-from lab.engine.utils.console import log_to_stderr
+from lab.engine.utils.console import log_to_stderr, shown
 from lab.engine.utils.environment import set_variables
 from lab.engine.utils.errors import Preempted, RunFailed, UserError
 from lab.engine.utils.paths import CONFIGS
-from lab.engine.utils.redaction import COMMAND_LINE, redact
+from lab.engine.utils.redaction import COMMAND_LINE
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
@@ -98,7 +98,7 @@ def _errors_raised(overrides: Sequence[str]) -> Iterator[None]:
     except Exception as error:
         if (expected := as_expected(error)) is not None:
             kind = UserError if isinstance(expected, UserError) else RunFailed
-            raise kind(redact(str(expected))) from None
+            raise kind(shown(str(expected))) from None
         log_traceback(error)
         raise
     finally:

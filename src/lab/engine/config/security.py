@@ -25,7 +25,15 @@ from lab.engine.utils.files import read_yaml
 from lab.engine.utils.machine import has_package
 from lab.engine.utils.paths import CONFIGS
 from lab.engine.utils.project import project_settings
-from lab.engine.utils.redaction import SECRET_NAME, command_line_references, secrets
+from lab.engine.utils.redaction import (
+    QUERY,
+    SECRET_KEY,
+    TOKEN,
+    command_line_references,
+    is_plain,
+    is_secret_name,
+    secrets,
+)
 
 # What Hydra may build: callbacks, launchers, sweepers; its plugins are in the package hydra_plugins
 BUILT = [
@@ -46,7 +54,8 @@ SHELL += ["setup_commands", "srun_args", "submitit_folder", "temp_folder"]
 CHECKED_GROUPS = ["hydra", "callbacks", "logger", "paths", "sweep", "trainer"]
 DESTINATIONS = ("dirpath", "save_dir", "default_root_dir")  # where Lightning's classes write
 
-PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@")  # scheme://user:password@
+# scheme://user:password@, https://token@
+PASSWORD = re.compile(r"://[^\s/?#'\"@]*:[^\s/?#'\"@]+@|https?://:?[^\s/?#'\"@:]+:?@")
 ADDRESS = re.compile(r"(?<![\w+.-])(?!sqlite:///[^\s?#]*/mlflow\.db$)[a-z][\w+.-]*://\S+", re.IGNORECASE)
 
 
@@ -64,7 +73,8 @@ def authorize(config: DictConfig, overrides: Sequence[str] = (), trusted: Sequen
     raw: Any = OmegaConf.to_container(config, resolve=False)
     trusted_keys = _assigned_keys(overrides if trusted is None else trusted)
     copied = OmegaConf.select(config, "hydra.job.env_set", default={}).values()
-    _refuse_saved_secrets([*overrides, *(f"hydra.job.env_copy={value}" for value in copied)])
+    texts = [f"{key}={value}" for key, value in values(raw) if isinstance(value, str)]
+    _refuse_saved_secrets([*overrides, *(f"hydra.job.env_copy={value}" for value in copied)], texts)
     for key, value in values(raw) if "hydra" in raw else ():
         _check_text(key, value, is_under(key, trusted_keys))
     probe, reads_variables, references = _probe(raw), "oc.env" in str(raw), command_line_references()
@@ -153,14 +163,19 @@ def _check_secret(key: str, value: Any, references: dict[str, list[str]]) -> Non
             raise UserError(f"{key}: {name} is a secret, and a file may not pass it on: leave it out, or type it")
 
 
-def _refuse_saved_secrets(overrides: Sequence[str]) -> None:
-    """Refuses the value of a secret in overrides and copied variables, which Hydra saves unmasked."""
-    named = {name: value for name, value in secrets().items() if SECRET_NAME.search(name)}
-    for override in overrides:
-        key = override.partition("=")[0]
-        name = next((name for name, value in named.items() if value in override), None)
-        if name or PASSWORD.search(re.sub(r"\$\{[^}]*\}", "", override)):
-            saved = f"{name}'s value" if name else "a password"
+def _refuse_saved_secrets(overrides: Sequence[str], texts: Sequence[str]) -> None:
+    """Refuses the value of a secret in overrides and copied variables, and in both and in the `texts` of the config
+    what is a secret by its key or its form: they are saved unmasked.
+    """
+    named = {name: value for name, value in secrets().items() if is_secret_name(name)}
+    for i, override in enumerate([*overrides, *texts]):
+        key, _, value = override.partition("=")
+        name = next((name for name, secret in named.items() if i < len(overrides) and secret in override), None)
+        plain = re.sub(r"\$\{[^}]*\}", "", override)
+        is_named = SECRET_KEY.search(key) or (".env_set." in key and is_secret_name(key.rpartition(".")[2]))
+        given = is_named and "${" not in value and not is_plain(value)
+        if name or given or PASSWORD.search(plain) or TOKEN.search(override) or QUERY.search(plain):
+            saved = f"{name}'s value" if name else "a password or token"
             raise UserError(
                 f"{key}: this would save {saved} with the run\n"
                 f"name its variable in quotes, and its name alone is saved: '{key}=${{oc.env:{name or 'NAME'}}}'"

@@ -18,9 +18,9 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 from lab.engine.distributed.heartbeat import Heartbeat, Pulse, detect_failure
 from lab.engine.distributed.launcher import Process
 from lab.engine.distributed.preemption import SIGNALS
+from lab.engine.utils.console import shown
 from lab.engine.utils.errors import Preempted, RunFailed
 from lab.engine.utils.ranges import PositiveFloat
-from lab.engine.utils.redaction import redact
 
 INTERVAL = 0.5  # seconds between heartbeats
 GRACE_PERIOD = 3.0  # seconds that a rank has to leave by itself once the cause is known
@@ -128,7 +128,7 @@ class Watchdog(pl.Callback):
         signum = _signal(cause)
         if self._rank == 0:
             self._on_abort("preempted" if signum else "failed", cause)
-            os.write(2, f"error: {redact(cause)}\n".encode())
+            os.write(2, f"error: {shown(cause)}\n".encode())
         for child in self._children:
             if child.poll() is None:
                 child.kill()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.escape import printable, spreadsheet_cell
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.names import nearest
 
@@ -37,7 +38,8 @@ def check_out(given: str, suffixes: Sequence[str], inputs: Iterable[Path] = ()) 
 def write_table(path: Path, table: "polars.DataFrame", main_columns: Sequence[str]) -> None:
     """Writes a table as CSV or JSON lines, or its `main_columns` alone as text, by the suffix of `path`.
 
-    What is no finite number is null in JSON. CSV and text hold lists as Python writes them.
+    What is no finite number is null in JSON. CSV and text hold lists as Python writes them, and in CSV a text that a
+    spreadsheet would take for a formula begins with a `'`.
     """
     import polars
 
@@ -48,7 +50,9 @@ def write_table(path: Path, table: "polars.DataFrame", main_columns: Sequence[st
         nested = [name for name, dtype in table.schema.items() if dtype.is_nested()]
         table = table.with_columns(polars.Series(name, map(str, table[name].to_list())) for name in nested)
         if path.suffix == ".csv":
-            table.write_csv(partial)
+            texts = [column for column in table if column.dtype == polars.String]
+            table = table.with_columns(polars.Series(c.name, map(spreadsheet_cell, c), polars.String) for c in texts)
+            table.rename(spreadsheet_cell).write_csv(partial)
         else:
             table.select(main_columns).write_csv(partial, include_header=False, separator="\t", quote_style="never")
 
@@ -57,7 +61,7 @@ def show_table(table: "polars.DataFrame", title: str) -> None:
     """Prints the first ten rows, and how many there are."""
     import polars
 
-    print(title)
+    print(printable(title))
     with polars.Config(tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True):
-        print(table.head(10))
+        print(printable(str(table.head(10))))
     print(f"{len(table):,} rows of {table.width} columns in all: out=FILE.csv, .jsonl or .txt writes them")

@@ -16,7 +16,7 @@ from lab.engine.config.identity import training_limits
 from lab.engine.config.overrides import override_key, raw_overrides
 from lab.engine.runs.provenance import collect_metadata
 from lab.engine.runs.run import FINISHED, Run
-from lab.engine.utils.errors import Preempted
+from lab.engine.utils.errors import Preempted, UserError
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.git import save_patch
@@ -36,9 +36,13 @@ class Recorder(Run):
             config: of the run; its `resume` is the run's own directory where it continues from a checkpoint.
 
         Raises:
-            UserError: when another process trains in this directory.
+            UserError: when another process trains in this directory, or has trained a run in it since the command line
+                was checked.
         """
         with self.locked():
+            again = config.get("resume") or config.get("attach") or "resume=auto" in _typed()
+            if not again:
+                self.check_new()
             try:
                 self._start(config)
                 yield
@@ -62,6 +66,17 @@ class Recorder(Run):
     def mark_trained(self, config: DictConfig) -> None:
         """Records that the run was trained to the end that `config` sets."""
         self.update(trained=training_limits(config))
+
+    def check_new(self) -> None:
+        """Refuses to begin a run where one was begun before.
+
+        Raises:
+            UserError: with the ways out.
+        """
+        if (self.dir / "run.json").exists():
+            raise UserError(
+                f"{self.dir} holds a run already: resume it with resume={self.dir}, or choose another hydra.run.dir"
+            )
 
     def update(self, **metadata: Any) -> None:
         """Adds run metadata to `run.json`."""
@@ -133,6 +148,11 @@ def save_config(directory: Path, config: DictConfig, composed: DictConfig | None
     for name, content in files.items():
         with atomic_write(directory / ".hydra" / name) as partial:
             OmegaConf.save(content, partial)
+
+
+def _typed() -> list[str]:
+    """Returns the raw overrides of the process's command line, or of its job in a sweep."""
+    return raw_overrides(HydraConfig.get().overrides.task)
 
 
 def _changes(config: DictConfig) -> list[str]:

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lab.engine.checkpointing.files import find_fault, read_checkpoint
 from lab.engine.config.compose import find_log_dir, get
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import atomic_write
+from lab.engine.utils.escape import printable
+from lab.engine.utils.files import NUMBER, atomic_write, check_kinds, read_record, read_yaml, refuse_damaged, undamaged
 from lab.engine.utils.formats import check_format
 from lab.engine.utils.names import nearest
 from lab.engine.utils.redaction import redact
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 FINISHED = ("completed", "pruned")
+START: dict[str, Any] = {"started": str, "argv": [str], "changed": [str], "versions": dict, "git": (dict, type(None))}
+RECORD = START | {"status": str, "error": str, "seed": (int, type(None)), "resumed": [START]}  # kinds in run.json
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Run:
 
     @classmethod
     def list(cls, log_dir: str | Path | None = None, status: str | None = None, **choices: str) -> "Sequence[Run]":
-        """Lists the runs under `log_dir`, those of sweeps too, the newest first.
+        """Lists the runs under `log_dir`, those of sweeps too, the newest first; warns of damaged ones, left out.
 
         Args:
             log_dir: see `open`.
@@ -78,16 +84,17 @@ class Run:
         """
         records = Path(log_dir or find_log_dir()).rglob("run.json")
         runs = [cls(path.parent) for path in records if (path.parent / ".hydra").is_dir()]
-        selected = [
-            run
-            for run in runs
-            if status in (None, run.status) and all(run.choice(group) == choice for group, choice in choices.items())
-        ]
-        return sorted(selected, key=lambda run: str(run.metadata.get("started")), reverse=True)
+
+        def started(run: Run) -> tuple[str, Run] | None:
+            is_wanted = status in (None, run.status) and all(run.choice(group) == choices[group] for group in choices)
+            return (str(run.metadata.get("started")), run) if is_wanted else None
+
+        selected = [found for found in undamaged(started, runs) if found is not None]
+        return [run for _, run in sorted(selected, key=lambda found: found[0], reverse=True)]
 
     def __str__(self) -> str:
         """Describes the run in four lines: status, objective, age, directory."""
-        return "\n".join(f"{name:10} {text}" for name, text in self._description().items())
+        return printable("\n".join(f"{name:10} {text}" for name, text in self._description().items()))
 
     def _repr_html_(self) -> str:
         """Describes the run in a notebook."""
@@ -103,16 +110,14 @@ class Run:
             "objective": "none"
             if metric is None
             else f"{metric} {'not known yet' if value is None else f'{value:.4g}'}",
-            "age": "not started" if started is None else _age(datetime.fromisoformat(started)),
+            "age": "not started" if started is None else self._age(started),
             "directory": str(self.dir),
         }
 
     @property
     def saved(self) -> DictConfig:
         """Reads the config as the run saved it, interpolations unresolved."""
-        config = OmegaConf.load(self.dir / ".hydra" / "config.yaml")
-        assert isinstance(config, DictConfig)
-        return config
+        return self._load("config.yaml", DictConfig)
 
     @property
     def config(self) -> DictConfig:
@@ -124,9 +129,7 @@ class Run:
     @property
     def overrides(self) -> Sequence[str]:
         """Reads the raw overrides that made the config."""
-        overrides = OmegaConf.load(self.dir / ".hydra" / "overrides.yaml")
-        assert isinstance(overrides, ListConfig)
-        return raw_overrides(overrides)
+        return raw_overrides(self._load("overrides.yaml", ListConfig))
 
     def choice(self, group: str) -> str:
         """Returns the run's choice of a config group, such as `mnist` of `data`.
@@ -142,8 +145,10 @@ class Run:
     @property
     def choices(self) -> dict[str, Any]:
         """Returns the run's choice of each config group: a name, several where a group takes a list, or None."""
-        saved = OmegaConf.load(self.dir / ".hydra" / "hydra.yaml").hydra.runtime.choices
-        choices: Any = OmegaConf.to_container(saved, resolve=False)
+        saved: Any = OmegaConf.to_container(self._load("hydra.yaml", DictConfig), resolve=False)
+        path, kind = self.dir / ".hydra" / "hydra.yaml", {"hydra": {"runtime": {"choices": dict}}}
+        check_kinds(path, saved, kind)
+        choices: dict[str, Any] = saved["hydra"]["runtime"]["choices"]
         return choices
 
     @property
@@ -159,12 +164,19 @@ class Run:
     @property
     def metadata(self) -> dict[str, Any]:
         """Reads the run metadata, `run.json`."""
-        return self._read("run.json")
+        content: dict[str, Any] = read_record(self.dir / "run.json", RECORD)
+        return content
 
     @property
     def metrics(self) -> dict[str, float]:
         """Reads the final metrics; empty before the run has completed."""
-        return self._read("metrics.json")
+        path = self.dir / "metrics.json"
+        content = read_record(path, {})
+        check_kinds(path, content, dict.fromkeys(content, NUMBER))
+        try:
+            return {name: float(value) for name, value in content.items()}
+        except OverflowError as error:
+            refuse_damaged(path, str(error))
 
     def checkpoint(self, which: str = "best") -> Path:
         """Returns the path of the `best` or the `last` checkpoint.
@@ -278,20 +290,29 @@ class Run:
         """Writes the final metrics to metrics.json, or other metrics to another file `name`."""
         self.write(name, metrics)
 
-    def _read(self, name: str) -> dict[str, Any]:
-        path = self.dir / name
-        return json.loads(path.read_text()) if path.is_file() else {}
+    def _load(self, name: str, kind: type[T]) -> T:
+        """Reads a file of `.hydra`, interpolations unresolved."""
+        path = self.dir / ".hydra" / name
+        try:
+            read_yaml(path)  # refuses aliases that OmegaConf would expand without end
+            content = OmegaConf.load(path)
+        except (OmegaConfBaseException, OSError, RecursionError, ValueError, YAMLError) as error:
+            refuse_damaged(path, str(error))
+        check_kinds(path, content, kind)
+        return content  # type: ignore[return-value]
+
+    def _age(self, started: str) -> str:
+        """Returns the time since `started` in its largest unit."""
+        try:
+            seconds = (datetime.now().astimezone() - datetime.fromisoformat(started).astimezone()).total_seconds()
+        except (OverflowError, ValueError) as error:
+            refuse_damaged(self.dir / "run.json", f"started: {error}")
+        for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+            if seconds >= length:
+                return f"{seconds // length:.0f} {unit}"
+        return f"{seconds:.0f} s"
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file of the run atomically, with secrets of the environment masked."""
         with atomic_write(self.dir / name) as partial:
             partial.write_text(json.dumps(redact(content), indent=2) + "\n")
-
-
-def _age(started: datetime) -> str:
-    """Returns the time since `started` in its largest unit."""
-    seconds = (datetime.now().astimezone() - started).total_seconds()
-    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -21,7 +21,8 @@ from lab.engine.runs.ranking import Standing, finite_values, one_per_seed, stand
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import find_broken
 from lab.engine.sweeps.sweep import Objective, Sweep
-from lab.engine.utils.files import atomic_write, read_yaml
+from lab.engine.utils.escape import printable
+from lab.engine.utils.files import atomic_write, read_record
 from lab.engine.utils.paths import CONFIGS
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def rank(sweep: Sweep, objective: Objective) -> list[list[Run]]:
     groups: dict[str, list[Run]] = {}
     for run in sweep.jobs.values():
         if (config := run.dir / ".hydra" / "config.yaml").is_file():
-            groups.setdefault(group_key(read_yaml(config)), []).append(run)
+            groups.setdefault(group_key(read_record(config, {})), []).append(run)
     chosen, constraints = [one_per_seed(runs) for runs in groups.values()], sweep.constraints
     seeds = max(map(len, chosen), default=0)
     broken = [any(find_broken(constraints, run) for run in runs) for runs in groups.values()]
@@ -139,4 +140,4 @@ def _differing(name: str, run: Run, own: Sequence[str]) -> Iterator[tuple[str, A
 
 def _save(path: Path, header: list[str], content: DictConfig) -> None:
     with atomic_write(path) as partial:
-        partial.write_text("\n".join([*header, OmegaConf.to_yaml(content)]))
+        partial.write_text("\n".join([*(printable(line, keep="") for line in header), OmegaConf.to_yaml(content)]))

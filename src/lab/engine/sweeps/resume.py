@@ -173,7 +173,7 @@ def check_same(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked
 
 def _merge_sweeper(metadata: dict[str, Any], config: DictConfig) -> DictConfig:
     """Returns the recorded `hydra.sweeper`, changed by today's overrides; its class is the composed one."""
-    made = OmegaConf.create({**metadata["hydra"]["sweeper"], "_target_": config.hydra.sweeper._target_})
+    made = OmegaConf.create({**metadata.get("hydra", {}).get("sweeper", {}), "_target_": config.hydra.sweeper._target_})
     for override in parse(raw_overrides(config.hydra.overrides.hydra)):
         key = override.key_or_group.replace("/", ".").removeprefix("hydra.sweeper.")
         if override.key_or_group.startswith(("hydra.sweeper.", "hydra/sweeper/")):

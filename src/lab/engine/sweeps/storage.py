@@ -51,10 +51,12 @@ def _open_journal(path: Path) -> "BaseStorage":
                 drop_half_line(path)
                 super().append_logs(logs)
 
+    if damage := _damage(path):
+        raise UserError(f"{path} cannot be read, {damage}")
     try:
         return JournalStorage(Journal(str(path), lock_obj=lock))
-    except (OSError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(f"{path} cannot be read{_damage(path)}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # whatever Optuna makes of a line that it did not write
+        raise UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def drop_half_line(path: Path) -> None:
@@ -67,12 +69,15 @@ def drop_half_line(path: Path) -> None:
 
 
 def _damage(path: Path) -> str:
-    """Returns which line of a journal is damaged; an empty text for none."""
-    for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], start=1):
+    """Returns which line of a journal is damaged; an empty text for none. A last line without an end is unfinished."""
+    content = path.read_bytes() if path.is_file() else b""  # a pipe would never end
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            json.loads(line)
-        except ValueError:
-            return f", line {number} is damaged"
+            is_record = isinstance(json.loads(line), dict)
+        except (RecursionError, ValueError):
+            is_record = False
+        if not is_record:
+            return f"line {number} is damaged"
     return ""
 
 

@@ -28,13 +28,14 @@ def sweeper_config(directory: Path) -> dict[str, Any]:
 
     Interpolations are resolved here, so that a password is read from the environment and from nowhere else.
     """
-    record = Sweep(directory).metadata
+    sweep = Sweep(directory)
+    record = sweep.metadata
     if record.get("sweeper") != "optuna":
         return {}
-    sweeper = record["hydra"]["sweeper"]
+    sweeper = record.get("hydra", {}).get("sweeper", {})
     config = OmegaConf.create({**record.get("config", {}), "hydra": {"sweeper": sweeper}})
     resolved: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    return {**resolved, "objectives": record["objectives"]}
+    return {**resolved, "objectives": [vars(objective) for objective in sweep.objectives]}
 
 
 def open_study(

@@ -9,11 +9,21 @@ from lab.engine.config.compose import find_log_dir
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import Constraint, parse_constraints
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import atomic_write
+from lab.engine.utils.files import atomic_write, read_record, refuse_damaged, undamaged
 from lab.engine.utils.names import nearest
 from lab.engine.utils.redaction import redact
 
 FILE = "sweep.json"
+OBJECTIVE = {"metric": str, "mode": str}
+KINDS: dict[str, Any] = {  # in sweep.json
+    **dict.fromkeys(("status", "started", "sweeper"), str),
+    **dict.fromkeys(("space", "choices", "config"), dict),
+    "overrides": list,
+    "resumed": list,
+    "hydra": {"sweeper": {"constraints": (list, type(None))}},
+    "launcher": {"settings": dict},
+    "objectives": [OBJECTIVE],
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,9 @@ class Sweep:
         if str(path) != "latest" and (directory / FILE).is_file():
             return cls(directory.resolve())
         log_dir = log_dir or find_log_dir()
-        known = sorted((found.parent for found in Path(log_dir).glob(f"sweeps/*/*/{FILE}")), key=_begun)
+        sweeps = [cls(found.parent) for found in Path(log_dir).glob(f"sweeps/*/*/{FILE}")]
+        begun = undamaged(lambda sweep: (str(sweep.metadata.get("started")), str(sweep.dir)), sweeps)
+        known = [Path(directory) for _, directory in sorted(begun)]
         if str(path) != "latest":
             if (directory.resolve().parent / FILE).is_file():
                 raise UserError(f"{argument}={path} is one job of a sweep: give {directory.resolve().parent}")
@@ -74,8 +86,8 @@ class Sweep:
     @property
     def metadata(self) -> dict[str, Any]:
         """Reads `sweep.json`; empty before the sweep has begun."""
-        path = self.dir / FILE
-        return json.loads(path.read_text()) if path.is_file() else {}
+        content: dict[str, Any] = read_record(self.dir / FILE, KINDS)
+        return content
 
     @property
     def status(self) -> str:
@@ -85,7 +97,10 @@ class Sweep:
     @property
     def objectives(self) -> list[Objective]:
         """Returns the objectives; of several the first is the main one."""
-        return [Objective(**one) for one in self.metadata.get("objectives", [])]
+        found = self.metadata.get("objectives", [])
+        if any({*one} != {*OBJECTIVE} or one["mode"] not in ("min", "max") for one in found):
+            refuse_damaged(self.dir / FILE, f"objectives is {found!r:.60}")
+        return [Objective(**one) for one in found]
 
     @property
     def constraints(self) -> list[Constraint]:
@@ -106,7 +121,3 @@ class Sweep:
         """Adds `metadata` to `sweep.json`; secrets of the environment are left out."""
         with atomic_write(self.dir / FILE) as partial:
             partial.write_text(json.dumps(redact(self.metadata | metadata), indent=2) + "\n")
-
-
-def _begun(directory: Path) -> str:
-    return str(Sweep(directory).metadata.get("started"))

@@ -71,11 +71,11 @@ class Sweeper(Base):
         """
 
     def sweep(self, arguments: list[str]) -> None:
-        resumed = check_same(self.directory, self.config, self.overrides, self.asked_to_resume)
         self.directory.dir.mkdir(parents=True, exist_ok=True)
         record = self.directory.metadata
         what = f"is at work, as process {record.get('pid')} on {record.get('hostname')}"
         with directory_lock(self.directory.dir, what):
+            resumed = check_same(self.directory, self.config, self.overrides, self.asked_to_resume)
             self._begin(resumed)
             try:
                 self.run(self.overrides)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from lab.engine.utils.escape import printable
 from lab.engine.utils.redaction import redact
 
 # Lines of Lightning's log that the console leaves out: advertisements, what our own log says, that a schedule asks for
@@ -21,15 +22,21 @@ HIDDEN_LINES = (
 WARNINGS = logging.getLogger("py.warnings")  # the logger of `logging.captureWarnings`
 
 
+def shown(text: str) -> str:
+    """Returns a text as a terminal and a log may show it: secrets masked, control characters escaped."""
+    return printable(redact(text))
+
+
 class Redact(logging.Filter):
-    """Masks the environment's secrets in every line, tracebacks included; drops no line."""
+    """Masks the environment's secrets in every line, tracebacks included, and escapes control characters."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact(record.getMessage()).rstrip("\n"), None  # a warning ends with an empty line
+        record.msg, record.args = shown(record.getMessage()).rstrip("\n"), None  # a warning ends with an empty line
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         # A formatter uses exc_text if it is set, instead of formatting the traceback again
-        record.exc_text, record.stack_info = redact(record.exc_text), redact(record.stack_info)
+        record.exc_text = record.exc_text and shown(record.exc_text)
+        record.stack_info = record.stack_info and shown(record.stack_info)
         return True
 
 

@@ -1,22 +1,28 @@
 """Writes files atomically, caches what was read of them, and checks paths."""
 
 import hashlib
+import json
+import logging
 import math
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
+P = TypeVar("P")
+T = TypeVar("T")
+NUMBER = (int, float)
+SAFE_LENGTH = 20_000  # characters; libyaml ends the process with a segmentation fault at 40,000 open brackets
 MAX_VALUES = 1_000_000  # of a YAML file
 
 
@@ -69,13 +75,75 @@ def cached_by_mtime(read: Callable[[Path], T]) -> Callable[[Path], T]:
     return wrapper
 
 
+def read_record(path: Path, kind: Any) -> Any:
+    """Reads a JSON or YAML file of a run or a sweep; returns an empty `kind` where there is no such file.
+
+    Args:
+        path: of the file.
+        kind: of what it holds, a dictionary or a list; see `check_kinds`.
+
+    Raises:
+        Damaged: with the path, and what is wrong where.
+    """
+    try:
+        if not path.is_file():  # a pipe would never end
+            return type(kind)()
+        content = json.loads(path.read_bytes()) if path.suffix == ".json" else read_yaml(path)
+    except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
+        refuse_damaged(path, str(error))
+    check_kinds(path, content, kind)
+    return content
+
+
+def check_kinds(path: Path, content: Any, kind: Any, key: str = "") -> None:
+    """Refuses content of a file that is of another kind than what reads it can use.
+
+    Args:
+        path: of the file.
+        content: what it holds.
+        kind: a type, several in a tuple, a list of one kind for its items, or a dictionary of kinds by key.
+        key: of `content` in the file.
+
+    Raises:
+        Damaged: with the path, the key and the value.
+    """
+    expected: Any = type(kind) if isinstance(kind, dict | list) else kind
+    if not isinstance(content, expected) or (isinstance(content, bool) and expected in (int, NUMBER)):
+        refuse_damaged(path, f"{key or 'it'} is {content!r:.60}")
+    for name, inner in kind.items() if isinstance(kind, dict) else ():
+        if name in content:
+            check_kinds(path, content[name], inner, f"{key}.{name}".removeprefix("."))
+    for i, item in enumerate(content if isinstance(kind, list) else ()):
+        check_kinds(path, item, kind[0], f"{key}[{i}]")
+
+
+class Damaged(UserError):
+    """Reports a file that cannot be read, or holds something else than it should."""
+
+
+def refuse_damaged(path: Path, why: str) -> NoReturn:
+    """Raises Damaged for a file, with the first line of why."""
+    raise Damaged(f"{path} is damaged: {why.partition(chr(10))[0]}\nmend it, or move {path.parent} away")
+
+
+def undamaged(read: Callable[[P], T], items: Iterable[P]) -> Iterator[T]:
+    """Yields what `read` returns for each item, and warns of those with a damaged file, which are left out."""
+    for item in items:
+        try:
+            yield read(item)
+        except Damaged as error:
+            log.warning("left out: %s", str(error).partition("\n")[0])
+
+
 def read_yaml(path: Path) -> Any:
     """Reads a YAML file as plain values, with libyaml if it is installed, which is many times as fast.
 
     Raises:
         UserError: for aliases that stand for more values than any honest file holds, or for what they are part of.
     """
-    content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    text = path.read_text(encoding="utf-8")
+    is_small = len(text) < SAFE_LENGTH
+    content = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader) if is_small else yaml.SafeLoader)
     if _count_values(content, {}) > MAX_VALUES:
         raise UserError(f"{path}: its aliases stand for more than {MAX_VALUES:,} values: write fewer of them")
     return content

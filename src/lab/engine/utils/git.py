@@ -1,6 +1,7 @@
 """Reads commit, branch and changes of the checkout's code from git; None or empty where git has no answer."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -8,11 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lab.engine.utils.escape import printable
 from lab.engine.utils.paths import ROOT
-from lab.engine.utils.redaction import redact
+from lab.engine.utils.redaction import ASSIGNED, MASK, redact
 
 # What a run is made of. Files elsewhere are documents and outputs, and those that begin with a dot are often private
 CODE = ["--", "src", "configs", "scripts", "pyproject.toml", "requirements.lock", ":(exclude)*/.*"]
+# Of these, what a patch holds: never keys or data, which may be called anything else
+SOURCE = re.compile(rb"\.(pyi?|pyx|ya?ml|toml|lock|sh|bash|zsh|fish|html|c|cc|cpp|cuh?|h|hpp)$", re.IGNORECASE)
+PRIVATE = re.compile(rb"credential|secret|password|id_(rsa|dsa|ecdsa|ed25519)|\.env(\.|$)", re.IGNORECASE)  # in a path
 LARGE = 1_000_000  # bytes; a larger new file is considered data
 TOTAL = 10 * LARGE  # of all new files together
 TIMEOUT = 5.0  # seconds for one command
@@ -39,27 +44,32 @@ def same_code(commit: str | None, other: str | None, root: Path = ROOT) -> bool:
 
 
 def patch(root: Path = ROOT) -> str:
-    """Returns how the code differs from its commit, for `git apply --binary`: changed files, and new ones.
+    """Returns how the code differs from its commit, for `git apply`: changed source files, and new ones.
 
     New files are those that git does not ignore, up to `LARGE` bytes each and `TOTAL` together; comments at the top,
-    which `git apply` ignores, name the others. Secrets of the environment are masked. Empty where nothing differs or
-    there is no commit. Bytes that are not UTF-8 become surrogates: write it with `save_patch`.
+    which `git apply` ignores, name the others, and what is no source file. Secrets are masked: of the environment,
+    by their form, what new lines give to a name such as `password`. Empty where nothing differs or there is no
+    commit. Bytes that are not UTF-8 become surrogates: write it with `save_patch`.
     """
     with tempfile.TemporaryDirectory() as scratch:
         listed = _git(root, ["ls-files", "--others", "--exclude-standard", "-z", *CODE])
         saved: list[bytes] = []
-        left_out = b""
+        left_out = ""
         room = TOTAL
-        for name in filter(None, (listed or b"").split(b"\0")):
+        changed = _git(root, ["diff", "--name-only", "--no-renames", "-z", "HEAD", *CODE]) or b""
+        others = [name for name in changed.split(b"\0") if name and not _is_source(name)]
+        for name in [*others, *filter(None, (listed or b"").split(b"\0"))]:
             try:
                 size = os.lstat(os.path.join(os.fsencode(root), name)).st_size
-            except OSError:  # deleted meanwhile
-                continue
-            if size <= min(LARGE, room):
+            except OSError:  # deleted, a new file just now
+                if _is_source(name):
+                    continue
+                size = 0
+            if _is_source(name) and size <= min(LARGE, room):
                 room -= size
                 saved.append(name)
             else:
-                left_out += b"# left out, %d bytes: %s\n" % (size, name)
+                left_out += f"# left out, {size} bytes: {printable(os.fsdecode(name), keep='')}\n"
         environment: dict[str, str] = {}
         index = (_git(root, ["rev-parse", "--absolute-git-dir"]) or b"").decode().strip() + "/index"
         if saved and os.path.isfile(index):  # add new files to a copy of the index
@@ -69,9 +79,15 @@ def patch(root: Path = ROOT) -> str:
             names = [f"--pathspec-from-file={scratch}/names", "--pathspec-file-nul"]
             _git(root, ["add", "--intent-to-add", *names], environment | {"GIT_LITERAL_PATHSPECS": "1"})
         plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/", "--no-renames"]
-        changes = _git(root, ["diff", "--binary", "--full-index", *plain, "HEAD", *CODE], environment) or b""
-    text: str = redact((left_out + changes).decode(errors="surrogateescape"))
-    return text
+        without = [f":(exclude,literal,top){os.fsdecode(name)}" for name in others]
+        changes = _git(root, ["diff", "--binary", "--full-index", *plain, "HEAD", *CODE, *without], environment) or b""
+    text: str = redact(left_out + changes.decode(errors="surrogateescape"))
+    return ASSIGNED.sub(rf"\1\2{MASK}\2", text)
+
+
+def _is_source(name: bytes) -> bool:
+    """Tells whether a file of this name is source code."""
+    return SOURCE.search(name) is not None and not PRIVATE.search(name)
 
 
 def save_patch(path: Path, root: Path = ROOT) -> bool:
