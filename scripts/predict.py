@@ -11,6 +11,11 @@ out= is a file: .csv, .jsonl or .txt (its main column) for rows and texts, .png 
 made where nothing else does; without it the terminal shows the first rows.
 """
 
+from lab.engine.cli.start import start
+
+if __name__ == "__main__":
+    start()
+
 import math
 from typing import Any
 
@@ -82,4 +87,4 @@ def write_samples(asked: Request, model: Any) -> None:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    script(main)

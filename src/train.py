@@ -4,8 +4,10 @@ import os
 import sys
 
 from lab.engine.cli.help import answer_help
+from lab.engine.cli.start import start
 
 if __name__ == "__main__":
+    start()
     answer_help(sys.argv[1:])  # at once: Hydra loads below
 
 import hydra

@@ -13,6 +13,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from lab.engine.cli.help import usage
 from lab.engine.config.composition_errors import behind
 from lab.engine.utils.console import log_to_stderr
 from lab.engine.utils.environment import set_variables
@@ -31,22 +32,24 @@ def user_errors() -> Iterator[None]:
     """
     # Makes Hydra raise errors instead of printing them
     set_variables(HYDRA_FULL_ERROR="1", **{COMMAND_LINE: json.dumps(command_line(sys.argv[1:]))})
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with log_to_stderr():
         try:
             yield
+            sys.stdout.flush()  # else a full disk shows as Python ends, in a traceback
         except KeyboardInterrupt:  # before the run installs its signal handlers
             sys.exit(128 + signal.SIGINT)
         except Exception as error:
             sys.exit(report(error))
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
-def script(main: Callable[[list[str]], int | None], usage: str | None) -> None:
-    """Runs a script's `main` with the command line's arguments and exits with its status; --help prints the usage."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(usage)
-        return
+def script(main: Callable[[list[str]], int | None]) -> None:
+    """Runs a script's `main` with the command line's arguments and exits with its status; --help prints its usage."""
     with user_errors():
-        sys.exit(main(sys.argv[1:]))
+        status = print(usage(sys.argv[0])) if {"-h", "--help"} & {*sys.argv[1:]} else main(sys.argv[1:])
+    sys.exit(status)
 
 
 def report(error: Exception) -> int:
