@@ -1,11 +1,11 @@
 """Ends a command by the kind of its error: a wrong command line, a failed run, or any other error."""
 
-import errno
 import json
 import logging
 import signal
 import sys
 import traceback
+from bdb import BdbQuit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +17,8 @@ from lab.engine.cli.help import usage
 from lab.engine.config.composition_errors import behind
 from lab.engine.utils.console import log_to_stderr
 from lab.engine.utils.environment import set_variables
-from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.errors import RunFailed, UserError, machine_failure
 from lab.engine.utils.redaction import COMMAND_LINE, command_line, redact
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
@@ -37,7 +35,7 @@ def user_errors() -> Iterator[None]:
         try:
             yield
             sys.stdout.flush()  # else a full disk shows as Python ends, in a traceback
-        except KeyboardInterrupt:  # before the run installs its signal handlers
+        except (KeyboardInterrupt, BdbQuit):  # before the run installs its signal handlers; `q` at a breakpoint
             sys.exit(128 + signal.SIGINT)
         except Exception as error:
             sys.exit(report(error))
@@ -73,12 +71,7 @@ def as_expected(error: Exception) -> UserError | RunFailed | None:
         return error
     if isinstance(error, HydraException | OmegaConfBaseException):  # may wrap what a constructor or a resolver raised
         return behind(error, UserError)
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return RunFailed(
-            f"{error.filename or 'writing'}: {error.strerror}\n"
-            "make room, or choose another paths.log_dir (runs) or paths.data_dir (datasets)"
-        )
-    return None
+    return machine_failure(error)
 
 
 def log_traceback(error: Exception) -> Path | None:

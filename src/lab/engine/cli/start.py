@@ -1,10 +1,12 @@
 """Makes a process's streams fit to write to, whatever started it. Each entry point calls `start` first."""
 
 import codecs
+import errno
 import io
 import locale
 import os
 import signal
+import stat
 import sys
 
 from lab.engine.utils.environment import set_defaults, set_variables
@@ -20,8 +22,9 @@ class Stream(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
+            hung_up = error.errno == errno.EIO and stat.S_ISCHR(os.fstat(self.fileno()).st_mode)  # the terminal is gone
             _open_null(self.fileno())
-            if isinstance(error, BrokenPipeError):
+            if hung_up or isinstance(error, BrokenPipeError):
                 return len(data)
             raise OSError(error.errno, error.strerror, "stdout" if self.fileno() == 1 else "stderr") from None
 

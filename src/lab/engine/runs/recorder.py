@@ -1,7 +1,9 @@
 """Records a run in its directory while it is running: status, metadata, config."""
 
 import os
+import signal
 import sys
+from bdb import BdbQuit
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
@@ -45,6 +47,9 @@ class Recorder(Run):
             except Preempted as stopped:
                 self.finish("preempted", signal=stopped.signal.name)
                 raise
+            except BdbQuit:  # `q` at a breakpoint
+                self.finish("preempted", signal=signal.SIGINT.name)
+                raise Preempted(signal.SIGINT) from None
             except BaseException as error:
                 with suppress(OSError):  # of a full disk: the first error is the one to report
                     self.finish("failed", error=f"{type(error).__name__}: {error}")
