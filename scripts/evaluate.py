@@ -25,10 +25,10 @@ def main(argv: list[str]) -> None:
 
     import pytorch_lightning as pl  # seconds: once the arguments are known to be right
     from rich.console import Console
-    from rich.table import Table
 
     from lab.engine.training.report import gaps, is_testable
     from lab.engine.utils.console import quiet
+    from lab.engine.utils.tables import fit_table
 
     quiet()
     data, model = run.datamodule(config, which), run.model(which, **model_arguments)
@@ -47,10 +47,8 @@ def main(argv: list[str]) -> None:
     found = trainer.test(model, data, verbose=False)
     metrics = {metric: value for of_loader in found for metric, value in of_loader.items()}
     metrics |= gaps(metrics, data)
-    table = Table("metric", "value", title=f"{path.parent.parent.name}, {path.name}, on {name}")
-    for metric, value in metrics.items():
-        table.add_row(metric, f"{value:.4f}")
-    Console().print(table)
+    rows = [(metric, f"{value:.4f}") for metric, value in metrics.items()]
+    Console().print(fit_table(f"{path.parent.parent.name}, {path.name}, on {name}", ("metric", "value"), rows))
     name = name.replace("/", "-")  # of a choice in a folder
     file = f"evaluation-{name}.json" if which == "best" else f"evaluation-{name}-{path.stem}.json"
     run.save_metrics(metrics, file)

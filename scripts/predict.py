@@ -56,7 +56,7 @@ def write_rows(asked: Request, model: Any, data: Any) -> None:
 
     table, main_columns = predict(model, data, asked.source, readable_files(asked, data))
     if asked.out is None:
-        show_table(table, f"{asked.run.dir.name}, {asked.checkpoint}.ckpt, on {asked.source}")
+        show_table(table, f"{asked.run.dir.name}, {asked.checkpoint}.ckpt, on {asked.source}", main_columns)
     else:
         write_table(asked.out, table, main_columns)
         print(f"{len(table):,} rows written to {asked.out}")

@@ -58,20 +58,21 @@ def main(argv: list[str]) -> int:
 def compare(old: Run, new: Run, tolerance: float) -> int:
     """Prints every metric then and now, and the difference; returns 0 if all but speeds are equal, else 1."""
     from rich.console import Console
-    from rich.table import Table
+
+    from lab.engine.utils.tables import fit_table
 
     devices = [run.metadata.get("devices") for run in (old, new)]
     if devices[0] != devices[1]:
         print(f"devices then {devices[0]}, now {devices[1]}: sums in another order differ in their last digits")
-    table = Table("metric", "then", "now", "difference", "", title=old.dir.name)
+    rows = []
     equal = True
     for name in [*old.metrics, *(name for name in new.metrics if name not in old.metrics)]:
         then, now = old.metrics.get(name), new.metrics.get(name)
         verdict = "not judged" if SPEED.search(name) else "" if same(then, now, tolerance) else "differs"
         equal &= verdict != "differs"
         difference = f"{now - then:+.3g}" if then is not None and now is not None else "missing"
-        table.add_row(name, *("" if value is None else f"{value:.8g}" for value in (then, now)), difference, verdict)
-    Console().print(table)
+        rows.append([name, *("" if value is None else f"{value:.8g}" for value in (then, now)), difference, verdict])
+    Console().print(fit_table(old.dir.name, ("metric", "then", "now", "difference", ""), rows))
     print(f"{'equal' if equal else 'not equal'} within {tolerance:g}; the new run: {new.dir}")
     return 0 if equal else 1
 
