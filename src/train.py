@@ -3,11 +3,14 @@
 import os
 import sys
 
-from lab.engine.cli.help import answer_help
 from lab.engine.cli.start import start
 
 if __name__ == "__main__":
     start()
+
+from lab.engine.cli.help import answer_help
+
+if __name__ == "__main__":
     answer_help(sys.argv[1:])  # at once: Hydra loads below
 
 import hydra
