@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import sys
+from typing import Any
 
 from lab.engine.utils.environment import set_defaults, set_variables
 
@@ -44,17 +45,21 @@ def start() -> None:
         set_variables(PYTHONUTF8="1")
         set_defaults(PYTHONIOENCODING=encoding)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = getattr(sys, name)
-        if stream is None:
-            _open_null(number)
-        if number:
-            file = io.BufferedWriter(Stream(number, "w", closefd=False))
-            lines = stream is None or stream.line_buffering or stream.write_through
-            encoding = "utf-8" if stream is None else stream.encoding
-            setattr(sys, name, io.TextIOWrapper(file, encoding, "backslashreplace", line_buffering=lines))
-        elif stream is None:
-            sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(number, closefd=False)))
+    if sys.stdin is None:
+        _open_null(0)
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
+    sys.stdout = _writer(sys.stdout, 1)
+    sys.stderr = _writer(sys.stderr, 2)
+
+
+def _writer(stream: Any, number: int) -> io.TextIOWrapper:
+    """Returns a text stream for a descriptor, with the encoding of `stream`; that is None where it was closed."""
+    if stream is None:
+        _open_null(number)
+    file = io.BufferedWriter(Stream(number, "w", closefd=False))
+    encoding = "utf-8" if stream is None else stream.encoding
+    by_line = stream is None or stream.line_buffering or stream.write_through
+    return io.TextIOWrapper(file, encoding, "backslashreplace", line_buffering=by_line)
 
 
 def _open_null(number: int) -> None:
