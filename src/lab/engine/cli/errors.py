@@ -70,7 +70,7 @@ def as_expected(error: Exception) -> UserError | RunFailed | None:
     if isinstance(error, UserError | RunFailed):
         return error
     if isinstance(error, HydraException | OmegaConfBaseException):  # may wrap what a constructor or a resolver raised
-        return behind(error, UserError)
+        return behind(error, UserError) or machine_failure(error)
     return machine_failure(error)
 
 

@@ -18,7 +18,7 @@ from lab.engine.config.identity import training_limits
 from lab.engine.config.overrides import override_key, raw_overrides
 from lab.engine.runs.provenance import collect_metadata
 from lab.engine.runs.run import FINISHED, Run
-from lab.engine.utils.errors import Preempted
+from lab.engine.utils.errors import Preempted, machine_failure
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.git import save_patch
@@ -51,8 +51,11 @@ class Recorder(Run):
                 self.finish("preempted", signal=signal.SIGINT.name)
                 raise Preempted(signal.SIGINT) from None
             except BaseException as error:
+                failure = machine_failure(error, self.dir) or error
                 with suppress(OSError):  # of a full disk: the first error is the one to report
-                    self.finish("failed", error=f"{type(error).__name__}: {error}")
+                    self.finish("failed", error=f"{type(failure).__name__}: {failure}")
+                if failure is not error:
+                    raise failure from error
                 raise
             self.finish("pruned" if "pruned" in self.metadata else "completed")
 

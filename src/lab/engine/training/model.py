@@ -14,7 +14,7 @@ from torchmetrics import Metric, MetricCollection
 
 from lab.engine.checkpointing.callback import best_checkpoint
 from lab.engine.runs.run import Run
-from lab.engine.utils.errors import RunFailed, UserError, machine_failure
+from lab.engine.utils.errors import RunFailed, UserError
 
 
 def compile_layers(model: pl.LightningModule) -> None:
@@ -62,18 +62,17 @@ def load_best(model: pl.LightningModule, trainer: pl.Trainer, run: Run) -> dict[
 
 
 @contextmanager
-def explain_errors(batch_size: int | None, accumulate: int, run: Path | None = None) -> Iterator[None]:
+def explain_errors(batch_size: int | None, accumulate: int) -> Iterator[None]:
     """Turns known errors of torch and Lightning, from any model, into errors with a remedy.
 
     Args:
         batch_size: of the data; None if it has none.
         accumulate: batches per optimizer step.
-        run: its directory, for how to resume.
 
     Raises:
         UserError: for batches that are too small for batch normalization, and a share of the batches that is none or
             unknown.
-        RunFailed: where memory, disk or files to open are exhausted.
+        RunFailed: where memory is exhausted.
     """
     try:
         yield
@@ -82,8 +81,6 @@ def explain_errors(batch_size: int | None, accumulate: int, run: Path | None = N
             raise
         raise UserError(f"{error} (where trainer.overfit_batches is set, it is that one)") from error
     except Exception as error:
-        if (failure := machine_failure(error, run)) is not None:
-            raise failure from error
         if "Expected more than 1 value per channel when training" in str(error):
             raise UserError(
                 "a batch of one sample cannot be normalized over the batch: use more than"

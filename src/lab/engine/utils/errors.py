@@ -40,6 +40,8 @@ def machine_failure(error: BaseException, run: Path | None = None) -> RunFailed 
         run: directory of the run, which the message says how to resume.
     """
     cause: BaseException | None = error
+    if isinstance(error, UserError | RunFailed | SystemExit):
+        return None
     while cause is not None and not (isinstance(cause, OSError) and cause.errno in NO_SPACE + TOO_MANY_FILES):
         cause = cause.__cause__ or cause.__context__
     if cause is None:
