@@ -4,6 +4,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 import traceback
 from bdb import BdbQuit
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from lab.engine.utils.environment import set_variables
 from lab.engine.utils.errors import RunFailed, UserError, machine_failure
 from lab.engine.utils.redaction import COMMAND_LINE, command_line, redact
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
 def user_errors() -> Iterator[None]:
@@ -30,7 +33,8 @@ def user_errors() -> Iterator[None]:
     """
     # Makes Hydra raise errors instead of printing them
     set_variables(HYDRA_FULL_ERROR="1", **{COMMAND_LINE: json.dumps(command_line(sys.argv[1:]))})
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handler, hook = signal.signal(signal.SIGINT, signal.default_int_handler), threading.excepthook
+    threading.excepthook = _report_thread
     with log_to_stderr():
         try:
             yield
@@ -40,7 +44,8 @@ def user_errors() -> Iterator[None]:
         except Exception as error:
             sys.exit(report(error))
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, handler)
+            threading.excepthook = hook
 
 
 def script(main: Callable[[list[str]], int | None]) -> None:
@@ -48,6 +53,14 @@ def script(main: Callable[[list[str]], int | None]) -> None:
     with user_errors():
         status = print(usage(sys.argv[0])) if {"-h", "--help"} & {*sys.argv[1:]} else main(sys.argv[1:])
     sys.exit(status)
+
+
+def _report_thread(failed: threading.ExceptHookArgs) -> None:
+    """Reports in a line that a thread met a full disk, as TensorBoard's, which tells the main thread, too."""
+    if failed.exc_value is not None and machine_failure(failed.exc_value):
+        log.warning("%s: %s", failed.thread and failed.thread.name, failed.exc_value)
+    else:
+        threading.__excepthook__(failed)
 
 
 def report(error: Exception) -> int:
@@ -59,9 +72,9 @@ def report(error: Exception) -> int:
         sys.stderr.write(redact("".join(traceback.format_exception(error))))
     if isinstance(expected, UserError):
         return 2
-    if (log := log_traceback(error)) is not None:
+    if (path := log_traceback(error)) is not None:
         cause = "" if expected is not None else f"error: {redact(f'{type(error).__name__}: {error}')}; "
-        print(f"{cause}see {log}", file=sys.stderr)
+        print(f"{cause}see {path}", file=sys.stderr)
     return 1
 
 
