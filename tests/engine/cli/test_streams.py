@@ -203,7 +203,7 @@ def test_a_terminal(typed: str, tmp_path: Path, data_dir: Path) -> None:
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     words = ["model=mlp", "model._target_=mine.Mine", *SMALL, "trainer.max_epochs=5000", "logger=none"]
-    paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs", f"hydra.run.dir={tmp_path}/run"]
+    paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ["PYTHONPATH"] = f"{ROOT / 'src'}:{tmp_path}"

@@ -45,7 +45,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
         cause = error if isinstance(error, OSError) else error.__context__
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             free = shutil.disk_usage(path.parent).free
-            raise RunFailed(_no_room(path, needed, free, cause.strerror)) from error
+            raise RunFailed(_no_room(path, needed, free, os.strerror(cause.errno))) from error
         raise
 
 

@@ -19,7 +19,7 @@ class Stream(io.FileIO):
     A reader that has gone, as `head` does, ends no run and is no error. Any other failure is raised, once.
     """
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
