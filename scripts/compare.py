@@ -8,6 +8,11 @@ out=FOLDER      writes table.csv, runs.csv, curves.csv, table.md, table.tex, and
 python scripts/compare.py diff RUN RUN: how two runs differ in config, code and figures.
 """
 
+from lab.engine.cli.start import start
+
+if __name__ == "__main__":
+    start()
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,4 +98,4 @@ def one_run(word: str) -> RunRecord:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    script(main)

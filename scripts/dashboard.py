@@ -3,6 +3,11 @@
 `sweep` is the directory of a sweep that Optuna draws for; paths.log_dir=DIR says where `latest` is looked for.
 """
 
+from lab.engine.cli.start import start
+
+if __name__ == "__main__":
+    start()
+
 from lab.engine.cli.errors import script
 from lab.engine.sweeps.storage import open_storage
 from lab.engine.sweeps.study import sweeper_config
@@ -37,4 +42,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    script(main)

@@ -4,6 +4,11 @@ Everything comes from the run directory; data overrides serve another dataset th
 written to evaluation-<data>.json in the run directory; those of checkpoint=last to evaluation-<data>-last.json.
 """
 
+from lab.engine.cli.start import start
+
+if __name__ == "__main__":
+    start()
+
 import sys
 
 from lab.engine.analysis.terminal import show_pairs
@@ -50,4 +55,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    script(main)

@@ -8,6 +8,11 @@ Batches may have any size, and sequences any length. The file is checked against
 lies in the run directory, under export/, where out= names no other.
 """
 
+from lab.engine.cli.start import start
+
+if __name__ == "__main__":
+    start()
+
 import importlib.util
 import sys
 from pathlib import Path
@@ -81,4 +86,4 @@ def target(run: Run, to: str, out: str) -> tuple[str, Path]:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    script(main)

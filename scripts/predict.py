@@ -11,6 +11,11 @@ out= is a file: .csv, .jsonl or .txt (its main column) for rows and texts, .png 
 made where nothing else does; without it the terminal shows the first rows.
 """
 
+from lab.engine.cli.start import start
+
+if __name__ == "__main__":
+    start()
+
 import math
 from typing import Any
 
@@ -52,7 +57,7 @@ def write_rows(asked: Request, model: Any, data: Any) -> None:
 
     table, main_columns = predict(model, data, asked.source, readable_files(asked, data))
     if asked.out is None:
-        show_table(table, f"{asked.run.dir.name}, {asked.checkpoint}.ckpt, on {asked.source}")
+        show_table(table, f"{asked.run.dir.name}, {asked.checkpoint}.ckpt, on {asked.source}", main_columns)
     else:
         write_table(asked.out, table, main_columns)
         print(f"{len(table):,} rows written to {asked.out}")
@@ -83,4 +88,4 @@ def write_samples(asked: Request, model: Any) -> None:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    script(main)

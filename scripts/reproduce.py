@@ -4,6 +4,11 @@ Without names, every experiment. Prints the mean and the standard deviation over
 experiment's header expects, and exits with 1 where one is missed. --write puts the rows into docs/results.md.
 """
 
+from lab.engine.cli.start import start
+
+if __name__ == "__main__":
+    start()
+
 import argparse
 import os
 import re
@@ -16,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.engine.cli.errors import user_errors
+from lab.engine.cli.help import usage
 from lab.engine.runs.run import Run
 from lab.engine.utils.paths import CONFIGS, ROOT
 
@@ -89,7 +96,7 @@ def measure(name: str, seed: int, overrides: list[str], timeout: float, jobs: in
 
 def main() -> None:
     known = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=usage(__file__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; default all")
     parser.add_argument("--seeds", type=int, help="runs of each, with seeds 0, 1, …; default: as its header says, or 5")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for one run; default 3600")
@@ -167,4 +174,5 @@ def write(name: str, row: str, page: Path = ROOT / "docs" / "results.md") -> Non
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors():
+        main()

@@ -5,6 +5,11 @@ is not the one that the run recorded, it says what differs and stops; force=true
 old one. Exits with 0 where every figure is equal within `tolerance`, else with 1; speeds are shown and not judged.
 """
 
+from lab.engine.cli.start import start
+
+if __name__ == "__main__":
+    start()
+
 import math
 import os
 import re
@@ -88,4 +93,4 @@ def _number(text: str) -> float:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    script(main)

@@ -3,6 +3,11 @@
 import os
 import sys
 
+from lab.engine.cli.start import start
+
+if __name__ == "__main__":
+    start()
+
 from lab.engine.cli.help import answer_help
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ CONFIGS = ("omegaconf", "hydra.compose")
 OURS = ("lab", *sys.stdlib_module_names)
 # A setter that is there for that; what has a test of its own; a second name of a module, which its loader gives
 ALLOWED = {"trainer.fit_loop", "sys.argv", "sys.modules[alias]"}
+# Which Python documents for that
+ALLOWED |= {"sys.stdin", "sys.stdout", "sys.stderr", "sys.breakpointhook", "threading.excepthook"}
 MUTATORS = {"append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
 INHERITED = "self's bases"
 Owner = Literal["foreign", "own", "config"]

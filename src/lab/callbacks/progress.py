@@ -1,7 +1,10 @@
 """Shows the progress of a run."""
 
+import inspect
 import logging
 import math
+import os
+import pdb
 import sys
 import time
 from typing import Any
@@ -49,6 +52,7 @@ class Progress(ProgressBar):
                 transient=True,
             )
             self._bar.start()
+            sys.breakpointhook = self._break
         self.on_train_epoch_start(trainer, pl_module)  # not called by Lightning where a run resumes within an epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -84,6 +88,15 @@ class Progress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+            sys.breakpointhook = sys.__breakpointhook__
+
+    def _break(self, *args: Any, **kwargs: Any) -> Any:
+        """Hides the bar for the rest of the fit, and starts the debugger at `breakpoint()`."""
+        self._stop()
+        if os.environ.get("PYTHONBREAKPOINT"):  # another debugger, or none
+            return sys.breakpointhook(*args, **kwargs)
+        frame = inspect.currentframe()
+        return pdb.Pdb().set_trace(frame and frame.f_back)
 
 
 def _epoch(trainer: pl.Trainer) -> str:

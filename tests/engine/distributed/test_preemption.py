@@ -4,12 +4,15 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from lab.engine.runs.run import Run
+from lab.engine.utils.paths import ROOT
 from tests.conftest import SMALL, Command
 from tests.engine.runs.test_resume import assert_equal, result
 from tests.processes import await_end, await_epoch, begin, members, the_run
@@ -44,7 +47,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Run:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signals_at_random_moments(signum: int, status: int, straight: Run, tmp_path: Path, data_dir: Path) -> None:
     chance = random.Random(signum)
     process = begin(tmp_path, data_dir, *RUN)
@@ -103,6 +106,48 @@ def test_the_second_signal_ends_at_once(tmp_path: Path, data_dir: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     assert await_end(tmp_path, process, 5) == 130
     assert "a second signal ends at once" in (tmp_path / "err").read_text()
+
+
+@pytest.mark.slow
+def test_what_several_send_at_once_is_one_signal(tmp_path: Path, data_dir: Path) -> None:
+    """A shell and a terminal that close both send SIGHUP; what `nohup` ignores stays ignored."""
+    process = begin(tmp_path, data_dir, *RUN)
+    await_epoch(tmp_path, process)
+    for signum in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+        os.kill(process.pid, signum)
+    assert await_end(tmp_path, process) == 129, (tmp_path / "err").read_text()
+    assert the_run(tmp_path).status == "preempted"
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = begin(tmp_path, data_dir, "resume=latest")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    await_epoch(tmp_path, process, epoch=20)
+    os.kill(process.pid, signal.SIGHUP)
+    assert await_end(tmp_path, process, 120) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["-f 400", "-n 12"])
+def test_a_limit_of_the_shell_is_named(limit: str, tmp_path: Path, data_dir: Path) -> None:
+    """A quota on files, and on the number of them: one error, and what to do."""
+    words = [
+        f"paths.data_dir={data_dir}",
+        f"paths.log_dir={tmp_path}/logs",
+        *SMALL,
+        "model=mlp",
+        "trainer.max_epochs=3",
+    ]
+    shell = f'ulimit {limit}; exec "{sys.executable}" "{ROOT}/src/train.py" "$@"'
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = ["bash", "-c", shell, "bash", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 5
+    assert ("File too large" if "-f" in limit else "Too many open files") in done.stderr
+    assert ("no room for" if "-f" in limit else "ulimit -n") in done.stderr
+    assert not [*tmp_path.rglob("*.part")]
 
 
 @pytest.mark.slow

@@ -172,16 +172,19 @@ def test_a_job_that_is_killed_goes_on(launcher: str, tmp_path: Path, data_dir: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
-def test_jobs_of_the_pool_end_with_it(signum: signal.Signals, tmp_path: Path, data_dir: Path) -> None:
-    process = sweep(tmp_path, data_dir, *LONG, "trainer.max_epochs=2000", "seed=0,1,2", "hydra/launcher=gpu_pool")
+@pytest.mark.parametrize("launcher", ["gpu_pool", "joblib"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL], ids=["SIGINT", "SIGHUP", "SIGKILL"])
+def test_jobs_end_with_their_sweep(signum: signal.Signals, launcher: str, tmp_path: Path, data_dir: Path) -> None:
+    words = [f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])]
+    process = sweep(tmp_path, data_dir, *LONG, "trainer.max_epochs=2000", "seed=0,1,2", *words)
     await_checkpoint(tmp_path, process, 0)
     process.send_signal(signum)
-    assert await_sweep(tmp_path, process, 40) == {signal.SIGINT: 130, signal.SIGKILL: -9}[signum]
+    assert await_sweep(tmp_path, process, 40) == (-9 if signum == signal.SIGKILL else 128 + signum)
     found = the_sweep(tmp_path)
     assert found.job(0).status == "preempted"
     assert not found.job(2).metadata, "it had not begun"
-    assert found.status == {signal.SIGINT: "preempted", signal.SIGKILL: "running"}[signum]
+    assert found.status == ("running" if signum == signal.SIGKILL else "preempted")
+    assert "Traceback" not in (tmp_path / "err").read_text()
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from lab.engine.runs.resume import resumed_config
 from lab.engine.runs.run import Run
 from lab.engine.training import train as training
 from lab.engine.training.build import build
-from lab.engine.training.loggers import ended_with_run
+from lab.engine.training.loggers import TensorBoardLogger, ended_with_run
 from lab.engine.training.train import train
 from lab.engine.utils.errors import Preempted
 from lab.engine.utils.paths import ROOT
@@ -37,6 +38,19 @@ OFFLINE = {  # nothing is sent, and nothing asked of the network
     **{"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
+
+
+def test_no_thread_of_tensorboard_stays_with_a_run(tmp_path: Path) -> None:
+    """A sweep in one process would collect one for each job."""
+    for status in (None, RuntimeError, Preempted):
+        logger = TensorBoardLogger(str(tmp_path / str(status)))
+        with contextlib.suppress(RuntimeError, Preempted), ended_with_run([logger]):
+            logger.log_metrics({"loss": 1.0}, 0)
+            logger.finalize("success")  # as Lightning does after the fit
+            logger.log_final_metrics({"loss": 1.0})
+            if status is not None:
+                raise status(15)
+    assert not [one for one in threading.enumerate() if type(one).__module__.startswith("tensorboard")]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Writes checkpoint files atomically, and reads them as data."""
 
+import errno
 import os
 import pickle
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.errors import NO_SPACE, RunFailed, UserError
 from lab.engine.utils.files import atomic_write, cached_by_mtime
 from lab.engine.utils.formats import FORMAT, check_format
 from lab.engine.utils.redaction import redact
@@ -36,15 +37,15 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     needed = sum(tensor.untyped_storage().nbytes() for tensor in _tensors(checkpoint))
     free = shutil.disk_usage(path.parent).free
     if free < needed:
-        raise RunFailed(_no_room(path, needed, free))
+        raise RunFailed(_no_room(path, needed, free, os.strerror(errno.ENOSPC)))
     try:
-        with atomic_write(path) as partial:
-            partial.touch()  # torch would hide why a file cannot be made
-            torch.save(checkpoint, partial)
+        with atomic_write(path) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)  # given a path, it would hide what the system says
     except (OSError, RuntimeError) as error:
-        free = shutil.disk_usage(path.parent).free
-        if free < needed + (1 << 16):  # more than the tensors are written
-            raise RunFailed(_no_room(path, needed, free)) from error
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, OSError) and cause.errno in NO_SPACE:
+            free = shutil.disk_usage(path.parent).free
+            raise RunFailed(_no_room(path, needed, free, os.strerror(cause.errno))) from error
         raise
 
 
@@ -118,9 +119,10 @@ def _tensors(value: Any) -> "Iterator[Tensor]":
             stack += item
 
 
-def _no_room(path: Path, needed: int, free: int) -> str:
+def _no_room(path: Path, needed: int, free: int, cause: str) -> str:
     run = quote(str(path.parents[1]))
+    before = "the previous checkpoint is still there; " if path.is_file() else ""
     return (
-        f"no room for {path}: it needs {needed:,} bytes, and {free:,} are free\n"
-        f"the previous checkpoint is still there; make room, and resume: python src/train.py resume={run}"
+        f"no room for {path}: it needs {needed:,} bytes, and {free:,} are free ({cause})\n"
+        f"{before}make room, or raise the quota or `ulimit -f`, and resume: python src/train.py resume={run}"
     )

@@ -11,6 +11,7 @@ from lab.engine.config.compose import find_log_dir, options
 from lab.engine.config.overrides import is_hydras, last_value, override_key, to_override
 from lab.engine.runs.run import FINISHED, Run
 from lab.engine.sweeps.sweep import Sweep
+from lab.engine.utils.arguments import check_utf8
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import undamaged
 from lab.engine.utils.formats import check_format
@@ -32,6 +33,7 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
     Raises:
         UserError: when there is no such run or sweep, or the other arguments do not fit it.
     """
+    check_utf8(arguments)
     if directory := last_value(arguments, "attach"):
         return _attached(directory, arguments)
     if global_rank(environ):

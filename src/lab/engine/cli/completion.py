@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab.engine.cli.errors import script
+from lab.engine.cli.start import start
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 from lab.engine.utils.paths import ROOT
@@ -57,4 +58,5 @@ def _line(shell: str) -> str:
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    start()
+    script(main)

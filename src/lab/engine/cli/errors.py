@@ -1,11 +1,12 @@
 """Ends a command by the kind of its error: a wrong command line, a failed run, or any other error."""
 
-import errno
 import json
 import logging
 import signal
 import sys
+import threading
 import traceback
+from bdb import BdbQuit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +14,14 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from lab.engine.cli.help import usage
 from lab.engine.config.composition_errors import behind
 from lab.engine.utils.console import log_to_stderr, shown
 from lab.engine.utils.environment import set_variables
-from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.errors import RunFailed, UserError, machine_failure
 from lab.engine.utils.redaction import COMMAND_LINE, command_line
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -31,22 +33,34 @@ def user_errors() -> Iterator[None]:
     """
     # Makes Hydra raise errors instead of printing them
     set_variables(HYDRA_FULL_ERROR="1", **{COMMAND_LINE: json.dumps(command_line(sys.argv[1:]))})
+    handler, hook = signal.signal(signal.SIGINT, signal.default_int_handler), threading.excepthook
+    threading.excepthook = _report_thread
     with log_to_stderr():
         try:
             yield
-        except KeyboardInterrupt:  # before the run installs its signal handlers
+            sys.stdout.flush()  # else a full disk shows as Python ends, in a traceback
+        except (KeyboardInterrupt, BdbQuit):  # before the run installs its signal handlers; `q` at a breakpoint
             sys.exit(128 + signal.SIGINT)
         except Exception as error:
             sys.exit(report(error))
+        finally:
+            signal.signal(signal.SIGINT, handler)
+            threading.excepthook = hook
 
 
-def script(main: Callable[[list[str]], int | None], usage: str | None) -> None:
-    """Runs a script's `main` with the command line's arguments and exits with its status; --help prints the usage."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(usage)
-        return
+def script(main: Callable[[list[str]], int | None]) -> None:
+    """Runs a script's `main` with the command line's arguments and exits with its status; --help prints its usage."""
     with user_errors():
-        sys.exit(main(sys.argv[1:]))
+        status = print(usage(sys.argv[0])) if {"-h", "--help"} & {*sys.argv[1:]} else main(sys.argv[1:])
+    sys.exit(status)
+
+
+def _report_thread(failed: threading.ExceptHookArgs) -> None:
+    """Reports in a line that a thread met a full disk, as TensorBoard's, which tells the main thread, too."""
+    if failed.exc_value is not None and machine_failure(failed.exc_value):
+        log.warning("%s: %s", failed.thread and failed.thread.name, failed.exc_value)
+    else:
+        threading.__excepthook__(failed)
 
 
 def report(error: Exception) -> int:
@@ -58,9 +72,9 @@ def report(error: Exception) -> int:
         sys.stderr.write(shown("".join(traceback.format_exception(error))))
     if isinstance(expected, UserError):
         return 2
-    if (log := log_traceback(error)) is not None:
+    if (path := log_traceback(error)) is not None:
         cause = "" if expected is not None else f"error: {shown(f'{type(error).__name__}: {error}')}; "
-        print(f"{cause}see {log}", file=sys.stderr)
+        print(f"{cause}see {path}", file=sys.stderr)
     return 1
 
 
@@ -69,13 +83,8 @@ def as_expected(error: Exception) -> UserError | RunFailed | None:
     if isinstance(error, UserError | RunFailed):
         return error
     if isinstance(error, HydraException | OmegaConfBaseException):  # may wrap what a constructor or a resolver raised
-        return behind(error, UserError)
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return RunFailed(
-            f"{error.filename or 'writing'}: {error.strerror}\n"
-            "make room, or choose another paths.log_dir (runs) or paths.data_dir (datasets)"
-        )
-    return None
+        return behind(error, UserError) or machine_failure(error)
+    return machine_failure(error)
 
 
 def log_traceback(error: Exception) -> Path | None:

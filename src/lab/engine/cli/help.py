@@ -1,5 +1,6 @@
 """Prints the help of `src/train.py` from the names of config files; loads neither Hydra nor torch."""
 
+import ast
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +78,11 @@ def help_text(width: int = 80, config_dir: Path | None = None) -> str:
         "Documentation": {"README.md": "a tour, and how to add a model or a dataset"} | pages,
     }
     return "\n".join([USAGE, EXAMPLES, *(_table(title, rows, width) for title, rows in tables.items())])
+
+
+def usage(script: str) -> str:
+    """Returns the docstring of a script, from its file: `python -OO` leaves it out of the module."""
+    return ast.get_docstring(ast.parse(Path(script).read_text(encoding="utf-8"))) or ""
 
 
 def _choices(folders: Sequence[Path], chosen: Mapping[str, str | None]) -> dict[str, set[str]]:

@@ -4,8 +4,9 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 from types import FrameType, TracebackType
@@ -16,11 +17,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
 from lab.engine.distributed import slurm
-from lab.engine.utils.errors import Preempted
+from lab.engine.utils.errors import STOP_SIGNALS, Preempted
 
 log = logging.getLogger(__name__)
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT]
+REPEAT = 0.4  # seconds in which a terminal, a shell and a launcher may send the same signal, each for itself
 
 
 @contextmanager
@@ -53,9 +54,10 @@ class SignalHandler:
     """Receives signals, and tells the training loop when to stop.
 
     At the first signal the loop finishes the current step or validation, saves, and raises `Preempted`. Outside of the
-    loop there is nothing to save, and `Preempted` is raised at once. The second signal ends the process immediately.
-    Slurm's warning is not counted: the SIGTERM that it announces may come while the run is still being saved, and only
-    one more ends the process.
+    loop there is nothing to save, and `Preempted` is raised at once. The second signal ends the process immediately,
+    unless it follows within `REPEAT` seconds. Slurm's warning is not counted: the SIGTERM that it announces may come
+    while the run is still being saved, and only one more ends the process. What is ignored, as `nohup` does with
+    SIGHUP, stays so.
 
     With several ranks any of them may receive the signal. An all-reduce of the largest signal number runs during the
     next batch, so that all ranks stop after the same batch and no step waits for the result.
@@ -71,8 +73,9 @@ class SignalHandler:
 
     def __enter__(self) -> "SignalHandler":
         if threading.current_thread() is threading.main_thread():  # only it may set handlers
-            signals = [*SIGNALS, *slurm.warning_signals()]
-            self._previous = {signum: signal.signal(signum, self._receive) for signum in signals}
+            signals = [*STOP_SIGNALS, *slurm.warning_signals()]
+            heard = [signum for signum in signals if signal.getsignal(signum) != signal.SIG_IGN]
+            self._previous = {signum: signal.signal(signum, self._receive) for signum in heard}
             self._pipe = os.pipe()
             os.set_blocking(self._pipe[1], False)
             self._previous_pipe = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
@@ -120,17 +123,21 @@ class SignalHandler:
         if self.signum:
             return
         self.signum = signum
+        name, second = signal.Signals(signum).name, "signal" if signum in STOP_SIGNALS else "SIGTERM or SIGINT"
+        told = f"{name}: stopping after this step; a second {second} ends at once\n" if self.in_loop else ""
+        with suppress(OSError):  # of a terminal that is gone
+            # Not through logging, which is not reentrant: the signal may have interrupted it. A terminal shows ^C
+            os.write(2, f"{chr(10) * os.isatty(2)}{told}".encode())
         if not self.in_loop:
             raise Preempted(signum)
-        # Not through logging, which is not reentrant: the signal may have interrupted it
-        name, second = signal.Signals(signum).name, "second signal" if signum in SIGNALS else "second SIGTERM or SIGINT"
-        os.write(2, f"{name}: stopping after this step; a {second} ends at once\n".encode())
 
     def _exit_at_second_signal(self, pipe: int) -> None:
         """Ends the process at the second signal, even while its main thread is blocked."""
-        received = 0
+        first = 0.0
         while number := os.read(pipe, 1):
-            received += number[0] in SIGNALS
-            if received == 2:
+            now = time.monotonic()
+            if first and now - first > REPEAT and number[0] in STOP_SIGNALS:
                 os._exit(128 + number[0])
+            if number[0] in STOP_SIGNALS:
+                first = first or now
         os.close(pipe)

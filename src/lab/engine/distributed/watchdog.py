@@ -17,9 +17,8 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from lab.engine.distributed.heartbeat import Heartbeat, Pulse, detect_failure
 from lab.engine.distributed.launcher import Process
-from lab.engine.distributed.preemption import SIGNALS
 from lab.engine.utils.console import shown
-from lab.engine.utils.errors import Preempted, RunFailed
+from lab.engine.utils.errors import STOP_SIGNALS, Preempted, RunFailed
 from lab.engine.utils.ranges import PositiveFloat
 
 INTERVAL = 0.5  # seconds between heartbeats
@@ -192,4 +191,4 @@ class Watchdog(pl.Callback):
 def _signal(cause: str) -> int:
     """Returns the signal that stopped the rank named in `cause`; 0 if none did."""
     status = re.search(r"exit status (\d+)$", cause)
-    return int(status[1]) - 128 if status and int(status[1]) - 128 in SIGNALS else 0
+    return int(status[1]) - 128 if status and int(status[1]) - 128 in STOP_SIGNALS else 0

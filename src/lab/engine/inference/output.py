@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.escape import printable, spreadsheet_cell
+from lab.engine.utils.escape import spreadsheet_cell
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.names import nearest
+from lab.engine.utils.tables import fit_table
 
 if TYPE_CHECKING:
     import polars
@@ -57,11 +59,16 @@ def write_table(path: Path, table: "polars.DataFrame", main_columns: Sequence[st
             table.select(main_columns).write_csv(partial, include_header=False, separator="\t", quote_style="never")
 
 
-def show_table(table: "polars.DataFrame", title: str) -> None:
-    """Prints the first ten rows, and how many there are."""
-    import polars
+def show_table(table: "polars.DataFrame", title: str, main_columns: Sequence[str]) -> None:
+    """Prints the first ten rows with as many columns as fit, the `main_columns` first, and how many there are."""
+    from rich.console import Console
 
-    print(printable(title))
-    with polars.Config(tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True):
-        print(printable(str(table.head(10))))
+    names = list(dict.fromkeys([table.columns[0], *main_columns, *table.columns]))
+    rows = [[*map(_cell, row)] for row in table.select(names).head(10).iter_rows()]
+    Console().print(fit_table(title, names, rows, least=2))
     print(f"{len(table):,} rows of {table.width} columns in all: out=FILE.csv, .jsonl or .txt writes them")
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    return shorten(text, 60, placeholder="…") if len(text) > 60 else text

@@ -1,5 +1,6 @@
 """Predicts with any model on any data by Lightning's prediction loop: a table with a row for each sample."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -118,8 +119,13 @@ def predict(
     table = polars.concat(writer.tables, how="vertical_relaxed")
     counted = {"row": range(1, len(table) + 1)} if files else {"index": range(len(table))}
     names = getattr(loader, "row_names", None) or counted
-    first = [polars.Series(name, values) for name, values in names.items() if name not in table.columns]
+    first = [polars.Series(name, [*map(_utf8, values)]) for name, values in names.items() if name not in table.columns]
     return table.select(*first, polars.all()), writer.main_columns
+
+
+def _utf8(value: Any) -> Any:
+    """Returns a file's name with the bytes that are no UTF-8 as escapes; any other value as it is."""
+    return os.fsencode(value).decode(errors="backslashreplace") if isinstance(value, str) else value
 
 
 def split_loaders(source: Any, split: str) -> list[Any]:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from lab.engine.inference.output import check_out
 from lab.engine.inference.reuse import parse
 from lab.engine.runs.run import Run
+from lab.engine.utils.arguments import check_utf8
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
@@ -85,6 +86,7 @@ def read_request(argv: Sequence[str]) -> Request:
     options = {name: _number(name, own[name], number) for name, number in numbers.items() if name in given}
     if options.get("num_samples", 1) < 1:
         raise UserError(f"num_samples={own['num_samples']}: give a number from 1")
+    check_utf8([f"prompt={own['prompt']}"])
     if kind == "prompt" and not own["prompt"]:
         raise UserError("prompt= is empty: give at least one character")
     if overrides and (files or kind != "in"):

@@ -1,7 +1,9 @@
 """Records a run in its directory while it is running: status, metadata, config."""
 
 import os
+import signal
 import sys
+from bdb import BdbQuit
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
@@ -16,7 +18,7 @@ from lab.engine.config.identity import training_limits
 from lab.engine.config.overrides import override_key, raw_overrides
 from lab.engine.runs.provenance import collect_metadata
 from lab.engine.runs.run import FINISHED, Run
-from lab.engine.utils.errors import Preempted, UserError
+from lab.engine.utils.errors import Preempted, UserError, machine_failure
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.git import save_patch
@@ -49,9 +51,15 @@ class Recorder(Run):
             except Preempted as stopped:
                 self.finish("preempted", signal=stopped.signal.name)
                 raise
+            except BdbQuit:  # `q` at a breakpoint
+                self.finish("preempted", signal=signal.SIGINT.name)
+                raise Preempted(signal.SIGINT) from None
             except BaseException as error:
+                failure = machine_failure(error, self.dir) or error
                 with suppress(OSError):  # of a full disk: the first error is the one to report
-                    self.finish("failed", error=f"{type(error).__name__}: {error}")
+                    self.finish("failed", error=f"{type(failure).__name__}: {failure}")
+                if failure is not error:
+                    raise failure from error
                 raise
             self.finish("pruned" if "pruned" in self.metadata else "completed")
 

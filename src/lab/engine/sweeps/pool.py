@@ -19,13 +19,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lab.engine.runs.attach import attach_command, prepare
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.device_slots import Slot
-from lab.engine.utils.errors import Preempted, RunFailed
+from lab.engine.utils.errors import STOP_SIGNALS, Preempted, RunFailed
 from lab.engine.utils.processes import set_parent_death_signal
 from lab.engine.utils.redaction import redact
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Variables of ranks that this process may be one of; a job of the pool is none of them
 NOT_HANDED_ON = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -117,7 +116,7 @@ class PoolJob:
         status = self.process.returncode
         if status < 0:
             return f"killed by {signal.Signals(-status).name}"
-        if status - 128 in SIGNALS:
+        if status - 128 in STOP_SIGNALS:
             return f"stopped by {signal.Signals(status - 128).name}"
         with (self.directory / "output.log").open("rb") as file:
             file.seek(self.offset)
@@ -136,7 +135,7 @@ class Pool:
     def run(self, jobs: Sequence[PoolJob]) -> list[JobReturn]:
         """Runs all jobs, whether or not some of them fail.
 
-        SIGINT and SIGTERM are passed to the running jobs, which save and stop; the others are not begun.
+        Signals that ask it to stop are passed to the running jobs, which save and stop; the others are not begun.
 
         Returns:
             The result of each, in their order.
@@ -177,7 +176,8 @@ class Pool:
         if current_thread() is not main_thread():  # others cannot listen
             yield
             return
-        before = {signum: signal.signal(signum, lambda heard, _: self._heard.append(heard)) for signum in SIGNALS}
+        handled = [signum for signum in STOP_SIGNALS if signal.getsignal(signum) != signal.SIG_IGN]
+        before = {signum: signal.signal(signum, lambda heard, _: self._heard.append(heard)) for signum in handled}
         try:
             yield
         finally:

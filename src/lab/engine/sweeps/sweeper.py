@@ -6,7 +6,7 @@ import os
 import platform
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -21,9 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from lab.engine.runs.recorder import now
 from lab.engine.runs.run import FINISHED
 from lab.engine.sweeps.best import write_best
+from lab.engine.sweeps.device_slots import parallel_jobs
 from lab.engine.sweeps.jobs import authorize_jobs
 from lab.engine.sweeps.resume import begun_sweep, check_same, sweep_config, sweep_metadata
 from lab.engine.sweeps.sweep import Sweep
+from lab.engine.sweeps.workers import preempted_together
 from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.locks import directory_lock
@@ -79,7 +81,7 @@ class Sweeper(Base):
             self._begin(resumed)
             try:
                 self.run(self.overrides)
-            except SystemExit:
+            except (SystemExit, KeyboardInterrupt):
                 self.directory.update(status="preempted", finished=now())
                 log.info("go on with: python src/train.py sweep.resume=%s", quote(str(self.directory.dir)))
                 raise
@@ -119,8 +121,13 @@ class Sweeper(Base):
         # where Hydra must not overwrite the config
         more = [*self.extra_overrides, "resume=auto", "hydra.output_subdir=null"]
         arguments = [[*overrides, *more, f"hydra.sweep.subdir={number}"] for number, overrides in batch.items()]
+        workers: Any = getattr(self.launcher, "joblib", None)
+        if workers:  # one without a job would outlive a sweep that is killed
+            at_a_time = parallel_jobs(self.launcher, self.config.hydra.launcher)
+            workers["n_jobs"] = min(at_a_time, max(2, len(batch)))
         try:
-            returns: Sequence[JobReturn] = self.launcher.launch(arguments, initial_job_idx=min(batch))
+            with preempted_together(self.directory) if workers else nullcontext():
+                returns: Sequence[JobReturn] = self.launcher.launch(arguments, initial_job_idx=min(batch))
         except Exception as error:  # of joblib, submitit or ray: one process that dies takes all results along
             self.lost = f"the launcher gave up: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             log.warning("%s", self.lost)

@@ -3,9 +3,12 @@
 import logging
 import os
 import platform
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -18,9 +21,9 @@ from lab.engine.distributed.slurm import is_requeued
 from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.console import ignore_known_warnings, log_warnings
 from lab.engine.utils.environment import set_variables
-from lab.engine.utils.errors import Preempted, RunFailed
+from lab.engine.utils.errors import STOP_SIGNALS, Preempted, RunFailed
 from lab.engine.utils.paths import ROOT
-from lab.engine.utils.processes import set_parent_death_signal
+from lab.engine.utils.processes import is_alive, set_parent_death_signal
 
 ignore_known_warnings()  # a worker composes its job's config after it has loaded this
 
@@ -43,9 +46,55 @@ class Workers(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if os.getpid() != self.home:
-            if os.getppid() == self.home:  # joblib's wait for their parent for ever
-                set_parent_death_signal(self.home)()
+            self._end_with_sweep(config)
             log_warnings()
+
+    def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if os.getpid() != self.home:
+            self._end_with_sweep(config)
+
+    def _end_with_sweep(self, config: DictConfig) -> None:
+        """Ends a worker of joblib with the sweep's process, for whose next job it would wait."""
+        if "joblib" in config.hydra.launcher._target_:
+            set_parent_death_signal(self.home)()  # ends it at once if that process is gone
+            if Sweep(Path(config.hydra.sweep.dir)).status == "preempted":
+                os._exit(1)
+
+
+@contextmanager
+def preempted_together(sweep: Sweep) -> Iterator[None]:
+    """Passes a signal on to the jobs in joblib's workers, and waits until they are saved: joblib would kill them.
+
+    No other job begins. A second signal ends this process at once, and the jobs with it.
+
+    Raises:
+        Preempted: with the signal.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        for handled in before:
+            signal.signal(handled, signal.SIG_DFL)
+        sweep.update(status="preempted")  # workers read it before they begin a job
+        for pid in _running(sweep):
+            os.kill(pid, signum)
+        while _running(sweep):
+            time.sleep(0.1)
+        raise Preempted(signum)
+
+    before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS if signal.getsignal(signum) != signal.SIG_IGN}
+    for signum in before:
+        signal.signal(signum, stop)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _running(sweep: Sweep) -> list[int]:
+    """Returns the processes of this machine that train jobs of a sweep, but this one."""
+    running = [run.metadata.get("pid") for run in sweep.jobs.values() if run.status == "running"]
+    return [pid for pid in running if pid not in (None, os.getpid()) and is_alive(pid)]
 
 
 @contextmanager

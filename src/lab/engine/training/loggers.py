@@ -41,7 +41,8 @@ def ended_with_run(loggers: Sequence[base.Logger]) -> Iterator[None]:
     Runs of W&B and MLflow that were open before, such as a notebook's, stay open.
 
     Args:
-        loggers: whose `end_run(status)` is called, where they have one: completed, preempted or failed.
+        loggers: whose `end_run(status)` is called with completed, preempted or failed, or else `finalize`: the test and
+            the final metrics may have opened again what the end of the fit closed, such as TensorBoard's thread.
     """
     before = _open_runs()
     try:
@@ -55,7 +56,11 @@ def ended_with_run(loggers: Sequence[base.Logger]) -> Iterator[None]:
 def _end(loggers: Sequence[base.Logger], before: Sequence[Any], status: str) -> None:
     """Ends each of them, with a warning for one that fails: what the run itself ended with is what counts."""
     wandb_run, mlflow_run = (run if run not in before else None for run in _open_runs())
-    ends = [partial(logger.end_run, status) for logger in loggers if hasattr(logger, "end_run")]
+    lightnings = "success" if status == "completed" else "failed"
+    ends = [
+        partial(logger.end_run, status) if hasattr(logger, "end_run") else partial(logger.finalize, lightnings)
+        for logger in loggers
+    ]
     if wandb_run is not None:
         ends += [wandb_run.mark_preempting] * (status == "preempted")
         ends.append(partial(wandb_run.finish, exit_code=int(status != "completed")))

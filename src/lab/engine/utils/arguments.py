@@ -1,5 +1,6 @@
 """Parses the arguments of a script."""
 
+import os
 from collections.abc import Sequence
 
 from lab.engine.utils.errors import UserError
@@ -21,3 +22,11 @@ def parse_arguments(arguments: Sequence[str], defaults: dict[str, str]) -> tuple
         else:
             overrides.append(argument)
     return options, overrides
+
+
+def check_utf8(arguments: Sequence[str]) -> None:
+    """Raises UserError for an argument that is not UTF-8, as configs and prompts are."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            shown = os.fsencode(argument).decode(errors="backslashreplace")
+            raise UserError(f"{shown}: this is not UTF-8, which configs and prompts are; rename a file, or link to it")

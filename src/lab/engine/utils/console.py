@@ -47,7 +47,26 @@ def mask_handlers(logger: logging.Logger) -> None:
             handler.addFilter(Redact())
 
 
-class Console(logging.StreamHandler):  # type: ignore[type-arg]
+class OneWarning(logging.Handler):
+    """Says in one line that lines cannot be written, instead of a traceback for each: a run goes on without its log."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # a mistake in the call
+            super().handleError(record)
+        elif not self.failed and sys.stderr:
+            self.failed = True
+            file = getattr(self, "baseFilename", error.filename)
+            print(f"warning: {file}: {error.strerror}: lines of the log are missing there", file=sys.stderr)
+
+
+class LogFile(OneWarning, logging.FileHandler):
+    """Writes the log of a run."""
+
+
+class Console(OneWarning, logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to the present `sys.stdout`, which a live progress bar replaces to print lines above itself.
 
     Args:

@@ -29,6 +29,17 @@ def set_parent_death_signal(parent: int) -> Callable[[], None]:
     return prepare
 
 
+def is_alive(pid: int) -> bool:
+    """Returns whether a process of this machine is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
+
+
 def global_rank(environ: Mapping[str, str] = os.environ) -> int:
     """Returns the rank of this process from its environment, as torchrun, srun or our launcher set it."""
     if rank := environ.get("RANK"):
