@@ -8,12 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.engine.config.compose import find_log_dir, options
+from lab.engine.cli.flags import parse_flags
+from lab.engine.config.compose import find_log_dir, options, parse, with_search_path
 from lab.engine.config.overrides import is_hydras, last_value, override_key, to_override
 from lab.engine.runs.run import FINISHED, Run
 from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.formats import check_format
+from lab.engine.utils.paths import CONFIGS
 from lab.engine.utils.processes import global_rank
 from lab.engine.utils.redaction import redact
 
@@ -75,7 +77,7 @@ def _resumed_run(path: str, rest: Sequence[str]) -> list[str]:
     """Returns the arguments that resume a run; other overrides are passed as data, to be merged into its config."""
     if flags := [argument for argument in rest if argument.startswith("-")]:
         raise UserError(f"resume={path} takes no flags: leave out {flags[0]}")
-    run = Run.open(path, find_log_dir(rest) if path == "latest" else None, argument="resume")
+    run = Run.open(path, _log_dir(rest) if path == "latest" else None, argument="resume")
     run_dir = last_value(rest, "hydra.run.dir")
     if run_dir and Path(run_dir).resolve() != run.dir:
         raise UserError(f"resume={path} continues in the directory of the run: leave out hydra.run.dir")
@@ -107,7 +109,7 @@ def _interrupted_by_slurm(arguments: Sequence[str], environ: Mapping[str, str]) 
     if restart == 0:
         return None
     run_dir = last_value(arguments, "hydra.run.dir")
-    paths = sorted(find_log_dir(arguments).glob("runs/*/*/run.json"), reverse=True)
+    paths = sorted(_log_dir(arguments).glob("runs/*/*/run.json"), reverse=True)
     for path in [*([Path(run_dir, "run.json")] if run_dir else []), *paths]:
         if not path.is_file():
             continue
@@ -124,6 +126,12 @@ def _interrupted_by_slurm(arguments: Sequence[str], environ: Mapping[str, str]) 
     return None
 
 
+def _log_dir(arguments: Sequence[str]) -> Path:
+    """Returns the directory of all runs of a command line, whose choices may lie in folders of its search path."""
+    flags = parse_flags(arguments)
+    return find_log_dir(with_search_path(parse(flags.overrides), flags.config_dir, CONFIGS / "train.yaml"))
+
+
 def _script_arguments(argv: Sequence[str]) -> list[str]:
     """Returns the arguments after the script in the command line of a process."""
     script = next((i for i, argument in enumerate(argv) if argument.endswith(".py")), -1)
@@ -132,7 +140,7 @@ def _script_arguments(argv: Sequence[str]) -> list[str]:
 
 def _resumed_sweep(path: str, arguments: Sequence[str]) -> list[str]:
     """Returns the arguments that resume a sweep: its sweeper and launcher. The sweeper reads `sweep.json` itself."""
-    sweep = Sweep.open(path, find_log_dir(arguments), argument="sweep.resume")
+    sweep = Sweep.open(path, _log_dir(arguments), argument="sweep.resume")
     record = sweep.metadata
     check_format(record, sweep.dir / "sweep.json")
     sweep_dir = last_value(arguments, "hydra.sweep.dir")

@@ -5,19 +5,17 @@ import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.cli.flags import parse_flags
-from lab.engine.config.compose import compose, parse
+from lab.engine.config.compose import compose, parse, with_search_path
 from lab.engine.config.composition_errors import check_config_name, composition_errors
 from lab.engine.config.override_rules import check_groups, check_overrides
-from lab.engine.config.overrides import raw_overrides, to_override
+from lab.engine.config.overrides import raw_overrides
 from lab.engine.config.validate import validate
 from lab.engine.runs.resume import resumed_config
 from lab.engine.sweeps.validate import validate_sweep
@@ -44,11 +42,11 @@ def check_command(arguments: Sequence[str]) -> DictConfig | None:
     directory = _config_directory(flags)
     name = None if flags.hydra_help else flags.config_name or "train"
     if name is not None:
-        check_config_name(name, directory)
+        check_config_name(name, [directory, *filter(None, [flags.config_dir])])
     with initialize_config_dir(str(directory), job_name="train", version_base="1.3"), composition_errors():
         parsed = parse(flags.overrides)
         check_groups(parsed)
-        overrides = _with_search_path(parsed, flags.config_dir, directory / f"{name}.yaml")
+        overrides = with_search_path(parsed, flags.config_dir, directory / f"{name}.yaml")
         swept = [override for override in parsed if override.is_sweep_override()]
         config = compose(overrides, hydra=True, name=name, multirun=flags.multirun or bool(swept))
         multirun = flags.multirun or config.hydra.mode == RunMode.MULTIRUN  # a search space may set it
@@ -110,19 +108,6 @@ def _config_directory(flags: Namespace) -> Path:
         if not folder.is_dir():
             raise UserError(f"{flag}: {folder} is no folder")
     return directory
-
-
-def _with_search_path(overrides: Sequence[Override], config_dir: str | None, primary: Path) -> list[str]:
-    """Returns the overrides with `--config-dir` first in `hydra.searchpath`, where Hydra puts it."""
-    lines = [str(override.input_line) for override in overrides]
-    if config_dir is None:
-        return lines
-    overridden = [o.value() for o in overrides if o.get_key_element() == "hydra.searchpath"]
-    default = OmegaConf.select(OmegaConf.load(primary), "hydra.searchpath") if primary.is_file() else None
-    others: Any = overridden[0] if overridden else default
-    search_path = [f"file://{os.path.abspath(config_dir)}", *(others or [])]
-    rest = [line for line in lines if not line.startswith("hydra.searchpath=")]
-    return [f"hydra.searchpath={to_override(search_path)}", *rest]
 
 
 def _check_writable(directory: Path) -> None:

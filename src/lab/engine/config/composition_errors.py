@@ -1,7 +1,7 @@
 """Turns errors that Hydra and OmegaConf raise while composing into UserErrors, by their types and attributes."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,10 +99,11 @@ def _parse_error(error: OverrideParseException) -> str:
     return f"{error.override}: {str(cause).partition(chr(10))[0]}{near}"
 
 
-def check_config_name(name: str, directory: Path) -> None:
-    """Refuses the name of a primary config that is not in `directory`."""
-    if not (directory / f"{name.removesuffix('.yaml')}.yaml").is_file():
-        known = sorted(path.stem for path in directory.glob("*.yaml"))
+def check_config_name(name: str, folders: Sequence[str | Path]) -> None:
+    """Refuses the name of a primary config that is in none of the folders."""
+    if not any(Path(folder, f"{name.removesuffix('.yaml')}.yaml").is_file() for folder in folders):
+        known = sorted(path.stem for folder in folders for path in Path(folder).glob("*.yaml"))
+        where = " and ".join(map(str, folders))
         raise UserError(
-            f"--config-name {name}: no such config{nearest(name, known)}; {directory} has {', '.join(known) or 'none'}"
+            f"--config-name {name}: no such config{nearest(name, known)}; {where} has {', '.join(known) or 'none'}"
         )
