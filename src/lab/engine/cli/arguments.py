@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lab.engine.cli.flags import parse_flags
 from lab.engine.config.compose import find_log_dir, options, parse, with_search_path
+from lab.engine.config.locations import absolute_override
 from lab.engine.config.overrides import is_hydras, last_value, override_key, to_override
 from lab.engine.runs.run import FINISHED, Run
 from lab.engine.sweeps.sweep import Sweep
@@ -33,6 +34,7 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
     Raises:
         UserError: when there is no such run or sweep, or the other arguments do not fit it.
     """
+    typed, arguments = arguments, [*map(absolute_override, arguments)]
     if directory := last_value(arguments, "attach"):
         return _attached(directory, arguments)
     if global_rank(environ):
@@ -47,7 +49,7 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
         return rest
     if run == "auto":
         run = _resumable(last_value(rest, "hydra.run.dir"))
-    run = _interrupted_by_slurm(arguments, environ) or run
+    run = _interrupted_by_slurm(typed, environ) or run
     return rest if run is None else _resumed_run(run, rest)
 
 

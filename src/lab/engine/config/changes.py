@@ -8,10 +8,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.compose import compose, leaves, options, parse
+from lab.engine.config.composition_errors import UnknownKey
 from lab.engine.config.identity import ABSENT, differences
 from lab.engine.config.run_config import run
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.names import nearest
 
 
 def merge_changes(config: DictConfig, changes: Sequence[str], choices: Mapping[str, Any]) -> DictConfig:
@@ -74,7 +74,7 @@ def _apply(config: DictConfig, override: Override) -> None:
     key = override.key_or_group
     known = dict(leaves(config))
     if key not in known and not (override.is_add() or override.is_force_add()):
-        raise UserError(f"{key}: no such key{nearest(key, known)}\nthe run's .hydra/config.yaml shows every key")
+        raise UnknownKey(key, known, "the run's .hydra/config.yaml shows")
     if override.is_delete():
         _put(config, key, ABSENT)
     else:

@@ -77,6 +77,8 @@ def compose(
     with composition_errors(lambda: known_keys(overrides)):
         try:
             config = _load(overrides, name, RunMode.MULTIRUN if multirun else RunMode.RUN)
+        except UnicodeDecodeError:
+            raise
         except ValueError as error:  # an invalid defaults list
             raise UserError(str(error)) from error
     authorize(config, overrides, trusted)

@@ -136,7 +136,7 @@ def check_targets(cfg: DictConfig) -> None:
         if OmegaConf.is_dict(node := get(cfg, group)):
             built |= {f"{group}.{name!s}": node[name] for name in node}
     for key, node in built.items():
-        if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
+        if node is not None and not (isinstance(node, DictConfig) and get(node, "_target_") is not None):
             raise UserError(f"{key} has no _target_, the class that it is built from")
 
 

@@ -105,6 +105,7 @@ class Recorder(Run):
         save_patch(self.dir / patch)
         self.write("run.json", metadata)
         link = Path(config.paths.log_dir) / "latest"
+        link.parent.mkdir(parents=True, exist_ok=True)  # hydra.run.dir may be elsewhere
         with atomic_write(link) as partial:
             partial.symlink_to(os.path.relpath(self.dir, link.parent))
 

@@ -15,7 +15,7 @@ from lab.engine.checkpointing.files import find_fault, read_checkpoint
 from lab.engine.config.compose import find_log_dir, get
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import atomic_write
+from lab.engine.utils.files import atomic_write, check_name
 from lab.engine.utils.formats import check_format
 from lab.engine.utils.names import nearest
 from lab.engine.utils.redaction import redact
@@ -63,6 +63,7 @@ class Run:
                 + nearest(str(path), [*runs, "latest"])
             )
         run = cls(directory.resolve())
+        check_name(run.dir)
         if metadata := run.metadata:
             check_format(metadata, run.dir / "run.json")
         return run
