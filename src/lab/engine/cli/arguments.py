@@ -131,7 +131,8 @@ def _interrupted_by_slurm(arguments: Sequence[str], environ: Mapping[str, str]) 
 def _log_dir(arguments: Sequence[str]) -> Path:
     """Returns the directory of all runs of a command line, whose choices may lie in folders of its search path."""
     flags = parse_flags(arguments)
-    return find_log_dir(with_search_path(parse(flags.overrides), flags.config_dir, CONFIGS / "train.yaml"))
+    added = parse([override for override in flags.overrides if override_key(override) == "hydra.searchpath"])
+    return find_log_dir([*flags.overrides, *with_search_path(added, flags.config_dir, CONFIGS / "train.yaml")])
 
 
 def _script_arguments(argv: Sequence[str]) -> list[str]:

@@ -47,7 +47,7 @@ def check_command(arguments: Sequence[str]) -> DictConfig | None:
     directory = _config_directory(flags)
     name = None if flags.hydra_help else flags.config_name or "train"
     if name is not None:
-        check_config_name(name, [directory, *filter(None, [flags.config_dir])])
+        check_config_name(name, directory)
     with initialize_config_dir(str(directory), job_name="train", version_base="1.3"), composition_errors():
         parsed = parse(flags.overrides)
         check_groups(parsed)

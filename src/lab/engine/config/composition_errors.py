@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,11 +131,10 @@ def quoted_advice(key: str, value: str) -> str:
     return f"if that is one text, write {command_word(key, os.path.expanduser(value))}"
 
 
-def check_config_name(name: str, folders: Sequence[str | Path]) -> None:
-    """Refuses the name of a primary config that is in none of the folders."""
-    if not any(Path(folder, f"{name.removesuffix('.yaml')}.yaml").is_file() for folder in folders):
-        known = sorted(path.stem for folder in folders for path in Path(folder).glob("*.yaml"))
-        where = " and ".join(map(str, folders))
+def check_config_name(name: str, directory: Path) -> None:
+    """Refuses the name of a primary config that is not in `directory`."""
+    if not (directory / f"{name.removesuffix('.yaml')}.yaml").is_file():
+        known = sorted(path.stem for path in directory.glob("*.yaml"))
         raise UserError(
-            f"--config-name {name}: no such config{nearest(name, known)}; {where} has {', '.join(known) or 'none'}"
+            f"--config-name {name}: no such config{nearest(name, known)}; {directory} has {', '.join(known) or 'none'}"
         )
