@@ -40,7 +40,8 @@ def check_command(arguments: Sequence[str]) -> DictConfig | None:
     Raises:
         UserError: for the first mistake.
     """
-    check_name(ROOT)
+    for place in (ROOT, Path.cwd()):
+        check_name(place)
     flags = parse_flags(arguments)
     if flags.shell_completion:
         return None

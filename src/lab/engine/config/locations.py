@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from lab.engine.config.compose import leaves
 from lab.engine.config.overrides import override_key, override_value, to_override
 
 NAMED = re.compile(r"(paths\..+)|(data|model)\.(.*[._])?(path|dir|root|file|folder)s?")
@@ -33,8 +34,6 @@ def make_absolute(cfg: DictConfig, cwd: str) -> None:
         cfg: of a run.
         cwd: the working directory of the command line.
     """
-    from lab.engine.config.compose import leaves
-
     for key, value in [*leaves(cfg)]:
         if NAMED.fullmatch(key) and (found := _absolute(key, value, cwd)) != value:
             OmegaConf.update(cfg, key, found, merge=False)
