@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     trainer = pl.Trainer(
         accelerator=config.trainer.accelerator,
         devices=config.trainer.devices,
-        precision=config.trainer.precision,
+        precision=config.trainer.get("precision"),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=sys.stdout.isatty(),

@@ -47,6 +47,15 @@ def test_drawn_once_and_kept(tmp_path: Path) -> None:
     assert (len(data.train_dataloader()), len(data.val_dataloader()), len(data.test_dataloader())) == (10, 1, 4)
 
 
+def test_what_is_there_already_is_read_where_nobody_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        digits = Digits(str(tmp_path), num_samples=20, num_val=5)
+        digits.prepare_data()
+        digits.setup("fit")
+        monkeypatch.setattr("lab.data.digits.FileLock", None)
+        monkeypatch.setattr(Path, "mkdir", None)
+
+
 def test_statistics_are_those_of_the_images() -> None:
     images, _ = draw(5000, generator(0))
     data = Digits(data_dir="", batch_size=10)

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, TensorDataset
 
 from lab.engine.training.build import build
@@ -179,6 +180,22 @@ class Module(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         scheduler = {"scheduler": partial(OneCycle, max_lr=1e-2), "interval": self.interval}
         return configure(self, partial(torch.optim.SGD, lr=1.0, momentum=0.9), scheduler)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler", "key"),
+    [
+        (partial(torch.optim.SGD, lr=0.1), partial(CosineAnnealingWarmRestarts, T_0=-4), "scheduler.scheduler: .*T_0"),
+        (
+            partial(torch.optim.SGD, lr=0.1, momentum=-1.0),
+            partial(CosineAnnealingWarmRestarts, T_0=4),
+            "optimizer: .*mom",
+        ),
+    ],
+)
+def test_what_torch_refuses_is_blamed_on_its_own_key(optimizer: Any, scheduler: Any, key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        configure(Module(), optimizer, {"scheduler": scheduler})
 
 
 class Stream(IterableDataset[Tensor]):

@@ -141,18 +141,19 @@ def reference_classifier(folder: Path, data: Any, splits: dict[str, Batch], devi
     recipe = f"{EPOCHS} {BATCH_SIZE} {LR} {SEED}".encode()
     digest = hashlib.sha256(b"".join([recipe, images.numpy().tobytes(), labels.numpy().tobytes()])).hexdigest()
     path = folder / f"{type(data).__name__.lower()}-{digest[:12]}.pt"
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
     channels, height, width = images.shape[1:]
     classifier = LeNet(image_shape=(channels, height, width), num_classes=int(labels.max()) + 1).to(device)
-    with FileLock(path.with_suffix(".lock")):  # a second process waits here until the file exists
-        if not path.exists():
-            train_classifier(classifier, data, splits["train"], device)
-            with atomic_write(path) as partial:
-                torch.save(classifier.state_dict(), partial)
-            logits = [(extract_features(classifier, x)[1], y) for x, y in batches(data, splits["test"], device)]
-            accuracy = torch.cat([(rows.argmax(1) == y).float() for rows, y in logits]).mean()
-            log.info("trained a reference classifier: test accuracy %.4f, saved as %s", accuracy, path)
+    if not path.exists():  # else nobody need write there
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # a second process waits here until the file exists
+            if not path.exists():
+                train_classifier(classifier, data, splits["train"], device)
+                with atomic_write(path) as partial:
+                    torch.save(classifier.state_dict(), partial)
+                logits = [(extract_features(classifier, x)[1], y) for x, y in batches(data, splits["test"], device)]
+                accuracy = torch.cat([(rows.argmax(1) == y).float() for rows, y in logits]).mean()
+                log.info("trained a reference classifier: test accuracy %.4f, saved as %s", accuracy, path)
     classifier.load_state_dict(torch.load(path, map_location=device, weights_only=True))
     return classifier.eval()
 

@@ -132,6 +132,8 @@ class Digits(ImageDataModule):
         self.path = Path(data_dir) / "digits" / f"v1-{num_samples}-{self.seed}.pt"
 
     def prepare_data(self) -> None:
+        if self.path.exists():  # also where nobody may write
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):  # a second process waits here, and then finds the file
             if self.path.exists():

@@ -82,6 +82,8 @@ class MNIST(ImageDataModule):
 
     def prepare_data(self) -> None:
         folder = self.data_dir / "MNIST" / "raw"
+        if all((folder / name).exists() and _digest(folder / name) == digest for name, (_, digest) in FILES.items()):
+            return  # also where nobody may write
         folder.mkdir(parents=True, exist_ok=True)
         mirrors = [m for m in [os.environ.get("MNIST_MIRROR"), *self.mirrors] if m]
         with FileLock(folder / ".lock"):  # a second process waits here, and then finds the files

@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -156,13 +157,27 @@ def configure(
     """
     if optimizer is None:
         raise UserError(f"{type(module).__name__} was built without an optimizer: pass optimizer=… to train it")
-    built = optimizer(module.parameters())
+    with _named("optimizer"):
+        built = optimizer(module.parameters())
     if scheduler is None:
         return built
     factory = scheduler["scheduler"]
     if "total_steps" in inspect.signature(factory).parameters:
         factory = partial(factory, total_steps=_num_steps(module.trainer, scheduler.get("interval", "epoch")))
-    return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": factory(built)}}  # type: ignore[return-value]
+    with _named("scheduler.scheduler"):
+        schedule = factory(built)
+    return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": schedule}}  # type: ignore[return-value]
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Names the key of the config whose arguments a constructor of torch refuses."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error
 
 
 def _num_steps(trainer: pl.Trainer, interval: str) -> int:

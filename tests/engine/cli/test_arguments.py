@@ -61,6 +61,19 @@ def test_most_command_lines_are_as_they_were_typed() -> None:
     assert hydra_arguments(["seed=1", "resume=null"], {}) == ["seed=1"]
 
 
+def test_choices_of_other_folders_are_known_where_logs_are_looked_for(tmp_path: Path) -> None:
+    """A requeued job of Slurm, a sweep that goes on."""
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    path = tmp_path / "own" / "experiment" / "mine.yaml"
+    path.write_text(f"# @package _global_\npaths: {{log_dir: {tmp_path}/logs}}\n")
+    put(tmp_path / "logs" / "sweeps" / "2026-11-26" / "a" / "sweep.json", started="now", sweeper="grid")
+    requeued = {"SLURM_RESTART_COUNT": "1", "SLURM_JOB_ID": "3"}
+    for way in (["--config-dir", f"{tmp_path}/own"], [f"hydra.searchpath=[file://{tmp_path}/own]"]):
+        typed = [*way, "experiment=mine"]
+        assert hydra_arguments(typed, requeued) == typed
+        assert f"{tmp_path}/logs/sweeps" in hydra_arguments([*typed, "sweep.resume=latest"], {})[-1]
+
+
 def test_a_resumed_run_is_its_directory_and_what_is_given_anew(run: Path) -> None:
     words = ["trainer.max_epochs=9", "model.name='it\\'s'", "hydra.verbose=true", "optimizer.lr=${oc.env:LR}"]
     seen = values(hydra_arguments([f'resume="{run}"', *words], {}))

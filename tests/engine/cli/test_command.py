@@ -103,8 +103,45 @@ def test_a_directory_that_cannot_be_made_is_told_of(key: str, tmp_path: Path) ->
 
 def test_a_directory_that_holds_a_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"status": "completed"}')
-    with pytest.raises(UserError, match="holds a run already"):
-        check_command([f"paths.log_dir={tmp_path}", f"hydra.run.dir={tmp_path}"])
+    for directory in (tmp_path, "${paths.log_dir}"):
+        with pytest.raises(UserError, match=f"holds a run already: resume it with resume={tmp_path}"):
+            check_command([f"paths.log_dir={tmp_path}", f"hydra.run.dir={directory}"])
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]])
+def test_what_stands_where_the_link_to_the_latest_run_goes_is_not_lost(sweep: list[str], tmp_path: Path) -> None:
+    words = [*sweep, f"paths.log_dir={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
+    (tmp_path / "latest").symlink_to("gone")
+    check_command(words)
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").mkdir()
+    with pytest.raises(UserError, match=f"{tmp_path}/latest .*paths.log_dir"):
+        check_command(words)
+    check_command([word.replace(f"paths.log_dir={tmp_path}", f"paths.log_dir={tmp_path}/new") for word in words])
+
+
+BROKEN = {
+    "tag": "seed: !foo 1\n", "alias": "seed: &a [*a]\n", "latin": "seed: caf\xe9\n", "unclosed": "seed: ${nope\n",
+    "choice": "defaults: [override /model: mlpp]\n", "null_target": "model: {_target_: null}\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("multirun", [False, True])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("tag", "!foo"), ("alias", "part of itself"), ("latin", "UTF-8.*xe9"), ("unclosed", "seed"), ("choice", "mlpp"),
+     ("null_target", "model has no _target_")],
+)  # fmt: skip
+def test_a_broken_config_file_is_answered_in_few_lines(name: str, words: str, multirun: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "own" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "good.yaml").write_text("# @package _global_\nseed: 3\n")
+    (folder / "broken.yaml").write_bytes(f"# @package _global_\n{BROKEN[name]}".encode("latin-1"))
+    typed = ["-m", "experiment=good,broken"] if multirun else ["experiment=broken"]
+    with pytest.raises(UserError, match=f"(?s){words}") as told:
+        check_command(["--config-dir", f"{tmp_path}/own", *typed, f"paths.log_dir={tmp_path}/logs"])
+    assert len(str(told.value).splitlines()) <= 6
+    assert not multirun or "experiment=broken" in str(told.value)
 
 
 def test_argv_is_assigned_once() -> None:

@@ -35,6 +35,11 @@ RIGHT = [
     "trainer.max_epochs=-1 scheduler=none",
     "trainer.val_check_interval=0.5 trainer.gradient_clip_val=1 trainer.gradient_clip_algorithm=value",
     "trainer.val_check_interval=1000 trainer.check_val_every_n_epoch=null",
+    "trainer.limit_val_batches=0 trainer.val_check_interval=1000",
+    "trainer.limit_train_batches=100 trainer.val_check_interval=100",
+    "~trainer.accelerator ~trainer.devices ~trainer.precision ~trainer.accumulate_grad_batches",
+    "fit=false trainer=ddp_cpu data.batch_size=33 trainer.min_epochs=9 trainer.max_epochs=3",
+    "trainer.fast_dev_run=true trainer.min_epochs=9 trainer.max_epochs=3",
     "trainer.min_epochs=null trainer.max_time=null trainer.profiler=null",
     "+trainer.enable_autolog_hparams=false +trainer.model_registry=null",
     "scheduler=onecycle optimizer=sgd optimizer.momentum=0",
@@ -62,6 +67,8 @@ RIGHT = [
 
 # Values that are made of others, and values that are drawn from files of one's own
 INTERPOLATED = [
+    "'data.seed=${seed}'",
+    "-m data=linear model=linear_regression 'data.seed=${seed}' seed=0,1",
     "model.dropout='${oc.decode:\"0.1\"}'",
     "\"optimizer.lr='${oc.decode:${oc.env:LAB_NOT_SET,0.1}}'\"",
     "'model.dropout=${optimizer.weight_decay}'",

@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 from omegaconf import OmegaConf
 
-from lab.engine.config import schema_cache, validate
+from lab.engine.config import composition_errors, schema_cache, validate
+from lab.engine.config.composition_errors import UnknownKey
 from lab.engine.config.instantiate import ALLOWED
 from lab.engine.config.schema_cache import cached_schema, renew
 from lab.engine.config.validate import check_nodes, nodes
@@ -84,6 +85,16 @@ def test_an_edited_class_is_read_again(checkout: Path) -> None:
     assert check("square")
     forget()
     assert cached_schema("mine.net.Net")["properties"]["shape"]["default"] == 3  # type: ignore[index]
+
+
+def test_an_argument_that_was_just_added_is_known(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composition_errors, "locate", located)
+    assert check("square")
+    write(checkout / "net.py", MODEL.replace("shape: Shape", "rate: float = 0.1, shape: Shape"))
+    forget()
+    known = {"model._target_": "mine.net.Net", "model.shape": "square"}
+    assert "+model.rate=" in str(UnknownKey("model.rate", known))
+    assert "did you mean model.rate?" in str(UnknownKey("model.rates", known))
 
 
 def test_choices_of_another_file_are_never_refused_wrongly(checkout: Path) -> None:

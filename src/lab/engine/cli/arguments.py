@@ -7,7 +7,9 @@ passed on, of a sweep the names of its sweeper and of its launcher, if they are 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab.engine.config.compose import find_log_dir, options
+from lab.engine.cli.flags import parse_flags
+from lab.engine.config.compose import find_log_dir, options, parse, with_search_path
+from lab.engine.config.locations import absolute_override
 from lab.engine.config.overrides import is_hydras, last_value, override_key, to_override
 from lab.engine.runs.run import FINISHED, Run
 from lab.engine.sweeps.sweep import Sweep
@@ -15,6 +17,7 @@ from lab.engine.utils.arguments import check_utf8
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import undamaged
 from lab.engine.utils.formats import check_format
+from lab.engine.utils.paths import CONFIGS
 from lab.engine.utils.processes import global_rank
 from lab.engine.utils.redaction import redact
 
@@ -34,6 +37,7 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
         UserError: when there is no such run or sweep, or the other arguments do not fit it.
     """
     check_utf8(arguments)
+    typed, arguments = arguments, [*map(absolute_override, arguments)]
     if directory := last_value(arguments, "attach"):
         return _attached(directory, arguments)
     if global_rank(environ):
@@ -51,7 +55,7 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
         run = _resumable(directory)
         if run is None and directory is not None and Run(Path(directory)).status in UNFINISHED:
             rest.append("resume=auto")  # it was stopped before its first checkpoint, and begins anew
-    run = _interrupted_by_slurm(arguments, environ) or run
+    run = _interrupted_by_slurm(typed, environ) or run
     return rest if run is None else _resumed_run(run, rest)
 
 
@@ -81,7 +85,7 @@ def _resumed_run(path: str, rest: Sequence[str]) -> list[str]:
     """Returns the arguments that resume a run; other overrides are passed as data, to be merged into its config."""
     if flags := [argument for argument in rest if argument.startswith("-")]:
         raise UserError(f"resume={path} takes no flags: leave out {flags[0]}")
-    run = Run.open(path, find_log_dir(rest) if path == "latest" else None, argument="resume")
+    run = Run.open(path, _log_dir(rest) if path == "latest" else None, argument="resume")
     run_dir = last_value(rest, "hydra.run.dir")
     if run_dir and Path(run_dir).resolve() != run.dir:
         raise UserError(f"resume={path} continues in the directory of the run: leave out hydra.run.dir")
@@ -113,7 +117,7 @@ def _interrupted_by_slurm(arguments: Sequence[str], environ: Mapping[str, str]) 
     if restart == 0:
         return None
     run_dir = last_value(arguments, "hydra.run.dir")
-    paths = sorted(find_log_dir(arguments).glob("runs/*/*/run.json"), reverse=True)
+    paths = sorted(_log_dir(arguments).glob("runs/*/*/run.json"), reverse=True)
     runs = [Run(path.parent) for path in [*([Path(run_dir, "run.json")] if run_dir else []), *paths]]
     for run, record in undamaged(lambda run: (run, run.metadata), runs):
         start = [record, *record.get("resumed", [])][-1]
@@ -128,6 +132,13 @@ def _interrupted_by_slurm(arguments: Sequence[str], environ: Mapping[str, str]) 
     return None
 
 
+def _log_dir(arguments: Sequence[str]) -> Path:
+    """Returns the directory of all runs of a command line, whose choices may lie in folders of its search path."""
+    flags = parse_flags(arguments)
+    added = parse([override for override in flags.overrides if override_key(override) == "hydra.searchpath"])
+    return find_log_dir([*flags.overrides, *with_search_path(added, flags.config_dir, CONFIGS / "train.yaml")])
+
+
 def _script_arguments(argv: Sequence[str]) -> list[str]:
     """Returns the arguments after the script in the command line of a process."""
     script = next((i for i, argument in enumerate(argv) if argument.endswith(".py")), -1)
@@ -136,7 +147,7 @@ def _script_arguments(argv: Sequence[str]) -> list[str]:
 
 def _resumed_sweep(path: str, arguments: Sequence[str]) -> list[str]:
     """Returns the arguments that resume a sweep: its sweeper and launcher. The sweeper reads `sweep.json` itself."""
-    sweep = Sweep.open(path, find_log_dir(arguments), argument="sweep.resume")
+    sweep = Sweep.open(path, _log_dir(arguments), argument="sweep.resume")
     record = sweep.metadata
     check_format(record, sweep.dir / "sweep.json")
     sweep_dir = last_value(arguments, "hydra.sweep.dir")

@@ -5,25 +5,26 @@ import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.cli.flags import parse_flags
-from lab.engine.config.compose import compose, parse
-from lab.engine.config.composition_errors import check_config_name, composition_errors
+from lab.engine.config.compose import compose, options, parse, with_search_path
+from lab.engine.config.composition_errors import check_config_name, composition_errors, quoted_advice
+from lab.engine.config.locations import make_absolute
 from lab.engine.config.override_rules import check_groups, check_overrides
-from lab.engine.config.overrides import raw_overrides, to_override
+from lab.engine.config.overrides import raw_overrides
+from lab.engine.config.security import resolve_hydra
 from lab.engine.config.validate import validate
 from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import resumed_config
 from lab.engine.sweeps.validate import validate_sweep
 from lab.engine.utils.console import mask_handlers
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import check_name
 from lab.engine.utils.paths import CONFIGS, ROOT
 from lab.engine.utils.processes import global_rank
 
@@ -39,6 +40,8 @@ def check_command(arguments: Sequence[str]) -> DictConfig | None:
     Raises:
         UserError: for the first mistake.
     """
+    for place in (ROOT, Path.cwd()):
+        check_name(place)
     flags = parse_flags(arguments)
     if flags.shell_completion:
         return None
@@ -49,12 +52,14 @@ def check_command(arguments: Sequence[str]) -> DictConfig | None:
     with initialize_config_dir(str(directory), job_name="train", version_base="1.3"), composition_errors():
         parsed = parse(flags.overrides)
         check_groups(parsed)
-        overrides = _with_search_path(parsed, flags.config_dir, directory / f"{name}.yaml")
+        overrides = with_search_path(parsed, flags.config_dir, directory / f"{name}.yaml")
         swept = [override for override in parsed if override.is_sweep_override()]
         config = compose(overrides, hydra=True, name=name, multirun=flags.multirun or bool(swept))
         multirun = flags.multirun or config.hydra.mode == RunMode.MULTIRUN  # a search space may set it
         if swept and not multirun:
-            raise UserError(f"{swept[0].input_line}: several values need --multirun; a list is written key=[a,b]")
+            key, _, value = str(swept[0].input_line).partition("=")
+            advice = "" if options(key) else f"\n{quoted_advice(key, value)}"
+            raise UserError(f"{key}={value}: several values need --multirun; a list is written key=[a,b]{advice}")
         if flags.help or flags.hydra_help or flags.cfg or flags.info:
             return None
         if not multirun:
@@ -70,6 +75,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
     """
     mask_handlers(logging.getLogger())
     cfg = resumed_config(cfg)
+    make_absolute(cfg, HydraConfig.get().runtime.cwd)  # which `hydra.job.chdir` has left
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         validate(cfg)
     return cfg
@@ -88,19 +94,17 @@ def check_run(config: DictConfig) -> DictConfig:
     run = resumed_config(job)
     check_overrides(overrides, run)
     validate(run)
-    is_fixed = not OmegaConf.is_interpolation(config.hydra.run, "dir")  # else it is a new one, named by the time
-    directory = Path(config.hydra.run.dir if is_fixed else config.paths.log_dir)
-    if is_fixed and not exists and global_rank() == 0:
+    directory = Path(resolve_hydra(config, "hydra.run.dir"))
+    if not exists and global_rank() == 0:
         Recorder(directory).check_new()
-    _check_writable(directory)
+    _check_directories(directory, run.paths.log_dir)
     return run
 
 
 def check_sweep(config: DictConfig) -> None:
     """Checks the config of a sweep and of its jobs, before the first job is trained. See `check_run`."""
     validate_sweep(config)
-    is_fixed = not OmegaConf.is_interpolation(config.hydra.sweep, "dir")
-    _check_writable(Path(config.hydra.sweep.dir if is_fixed else config.paths.log_dir))
+    _check_directories(Path(resolve_hydra(config, "hydra.sweep.dir")), config.paths.log_dir)
 
 
 def _config_directory(flags: Namespace) -> Path:
@@ -112,24 +116,17 @@ def _config_directory(flags: Namespace) -> Path:
     return directory
 
 
-def _with_search_path(overrides: Sequence[Override], config_dir: str | None, primary: Path) -> list[str]:
-    """Returns the overrides with `--config-dir` first in `hydra.searchpath`, where Hydra puts it."""
-    lines = [str(override.input_line) for override in overrides]
-    if config_dir is None:
-        return lines
-    overridden = [o.value() for o in overrides if o.get_key_element() == "hydra.searchpath"]
-    default = OmegaConf.select(OmegaConf.load(primary), "hydra.searchpath") if primary.is_file() else None
-    others: Any = overridden[0] if overridden else default
-    search_path = [f"file://{os.path.abspath(config_dir)}", *(others or [])]
-    rest = [line for line in lines if not line.startswith("hydra.searchpath=")]
-    return [f"hydra.searchpath={to_override(search_path)}", *rest]
-
-
-def _check_writable(directory: Path) -> None:
-    """Refuses a directory that cannot be created or written to; creates nothing."""
-    for path in (directory, *directory.absolute().parents):
-        if os.path.lexists(path):
-            if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
-                why = "cannot be written to" if path.is_dir() else "is no folder"
-                raise UserError(f"{directory}: {path} {why}; choose another paths.log_dir")
-            return
+def _check_directories(run_dir: Path, log_dir: str) -> None:
+    """Refuses directories that cannot be created or written to, or that no config can hold; creates nothing."""
+    for directory in (run_dir, Path(log_dir)):
+        check_name(directory)
+        nearest = next(path for path in (directory, *directory.absolute().parents) if os.path.lexists(path))
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            why = "cannot be written to" if nearest.is_dir() else "is no folder"
+            raise UserError(f"{directory}: {nearest} {why}; choose another paths.log_dir")
+    link = Path(log_dir, "latest")
+    if link.exists() and not link.is_symlink():
+        raise UserError(
+            f"{link} is no link to the latest run, and lab would put one there: move it,"
+            " or choose another paths.log_dir"
+        )

@@ -1,6 +1,6 @@
 """Changes a saved config by the overrides of a new command line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -8,10 +8,10 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from lab.engine.config.compose import compose, leaves, options, parse
+from lab.engine.config.composition_errors import UnknownKey
 from lab.engine.config.identity import ABSENT, differences
 from lab.engine.config.run_config import run
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.names import nearest
 
 
 def merge_changes(config: DictConfig, changes: Sequence[str], choices: Mapping[str, Any]) -> DictConfig:
@@ -37,7 +37,7 @@ def merge_changes(config: DictConfig, changes: Sequence[str], choices: Mapping[s
             raise UserError(f"{override.input_line}: this is no part of a run's config")
     groups = {o.key_or_group: o.input_line or "" for o in parsed if options(o.key_or_group)}
     if groups:
-        without = chosen(choices)
+        without = chosen(choices, groups)
         now, then = (
             OmegaConf.to_container(compose(list(one.values())), resolve=False) for one in (without | groups, without)
         )
@@ -49,11 +49,11 @@ def merge_changes(config: DictConfig, changes: Sequence[str], choices: Mapping[s
     return merged
 
 
-def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
-    """Returns recorded choices as overrides, by group.
+def chosen(choices: Mapping[str, Any], needed: Collection[str] = ()) -> dict[str, str]:
+    """Returns recorded choices as overrides, by group; leaves out those that configs/ does not have.
 
     Raises:
-        UserError: for one that configs/ does not have.
+        UserError: for such a choice of a group that is `needed`.
     """
     overrides = {}
     for group, choice in choices.items():
@@ -61,9 +61,10 @@ def chosen(choices: Mapping[str, Any]) -> dict[str, str]:
         names = [] if choice is None else choice if isinstance(choice, list) else [choice]
         if not known or (choice is None and group in signature(run).parameters):  # the latter by another group's file
             continue
-        for name in names:
-            if name not in known:
-                raise UserError(f"{group}={name}: the run was made with this choice, and configs/ has it no longer")
+        if unknown := [name for name in names if name not in known]:  # of another folder, or deleted since
+            if group in needed:
+                raise UserError(f"{group}={unknown[0]}: the run was made with this choice, and configs/ has it not")
+            continue
         value = f"[{','.join(names)}]" if isinstance(choice, list) else choice
         overrides[group] = f"~{group}" if choice is None else f"{group}={value}"
     return overrides
@@ -73,7 +74,7 @@ def _apply(config: DictConfig, override: Override) -> None:
     key = override.key_or_group
     known = dict(leaves(config))
     if key not in known and not (override.is_add() or override.is_force_add()):
-        raise UserError(f"{key}: no such key{nearest(key, known)}\nthe run's .hydra/config.yaml shows every key")
+        raise UnknownKey(key, known, "the run's .hydra/config.yaml shows")
     if override.is_delete():
         _put(config, key, ABSENT)
     else:

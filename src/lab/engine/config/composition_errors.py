@@ -1,8 +1,9 @@
 """Turns errors that Hydra and OmegaConf raise while composing into UserErrors, by their types and attributes."""
 
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from lab.engine.config.schema_cache import cached_schema
+from lab.engine.config.instantiate import locate
+from lab.engine.config.overrides import command_word
+from lab.engine.config.schema_cache import cached_schema, renew
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
@@ -24,17 +27,33 @@ class UnknownKey(UserError):
     Args:
         key: dotted.
         known: the config's keys, with their values.
+        shown_by: what shows every key.
+
+    Attributes:
+        is_argument: whether the class takes an argument of this name, which its config does not list.
     """
 
-    def __init__(self, key: str, known: Mapping[str, Any]) -> None:
+    def __init__(
+        self, key: str, known: Mapping[str, Any], shown_by: str = "`python src/train.py --cfg job` shows"
+    ) -> None:
         node, _, name = key.rpartition(".")
         target = str(known.get(f"{node}._target_"))
-        message = f"no such key{nearest(key, known)}\n`python src/train.py --cfg job` shows every key"
-        if name in (cached_schema(target) or {"properties": {}})["properties"]:
+        takes = _arguments(target)
+        message = f"no such key{nearest(key, [*known, *(f'{node}.{one}' for one in takes)])}\n{shown_by} every key"
+        self.is_argument = name in takes
+        if self.is_argument:
             file = f"the file in configs/{node.partition('.')[0]}"
             message = f"{target} takes it, and the config does not list it: add it to {file}, or write +{key}=…"
         super().__init__(f"{key}: {message}")
         self.key = key
+
+
+def _arguments(target: str) -> Collection[str]:
+    """Returns the names of the arguments of a class, which is imported if it was edited; none of one not allowed."""
+    schema = cached_schema(target)
+    with suppress(UserError, ImportError):
+        schema = schema or renew({target: locate(target)})[target]
+    return schema["properties"] if schema else ()
 
 
 @contextmanager
@@ -50,8 +69,13 @@ def composition_errors(known_keys: Callable[[], Mapping[str, Any]] = dict) -> It
         raise _missing_config(error) from error
     except OverrideParseException as error:
         raise UserError(_parse_error(error)) from error
-    except (MarkedYAMLError, RecursionError) as error:  # a node that is part of itself
+    except MarkedYAMLError as error:
         raise UserError(f"a config file is no YAML: {error}") from error
+    except RecursionError as error:
+        raise UserError("a config file has a node that is part of itself, by an anchor (&) and an alias (*)") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.end].splitlines()[-1].decode(errors="backslashreplace")
+        raise UserError(f"a config file is no UTF-8 text, at {line!r}: save it as UTF-8") from error
     except (HydraException, OmegaConfBaseException) as error:
         if user_error := behind(error, UserError):
             raise user_error from None
@@ -92,11 +116,19 @@ def _missing_config(error: MissingConfigException) -> UserError:
 def _parse_error(error: OverrideParseException) -> str:
     cause = error.__cause__
     if cause is None:
-        return f"{error.override!r} is no override: write key=value (quote what the shell would take apart)"
+        key, equals, value = error.override.partition("=")
+        is_text = equals and re.fullmatch(r"\+*[\w./@-]+", key) and not value.startswith(("[", "{", "'", '"'))
+        advice = quoted_advice(key, value) if is_text else "write key=value (quote what the shell would take apart)"
+        return f"{error.override!r} is no override: {advice}"
     functions = list(create_functions().definitions)
     unknown = [name for name in re.findall(r"(\w+)\(", error.override) if name not in functions]  # rnge(3)
     near = nearest(unknown[0], functions) if unknown else ""
     return f"{error.override}: {str(cause).partition(chr(10))[0]}{near}"
+
+
+def quoted_advice(key: str, value: str) -> str:
+    """Says how a text is written that Hydra would take apart: in quotes, and from the home directory in full."""
+    return f"if that is one text, write {command_word(key, os.path.expanduser(value))}"
 
 
 def check_config_name(name: str, directory: Path) -> None:

@@ -187,8 +187,11 @@ def authorize_names(config: DictConfig) -> None:
     `instantiate` checks again, and what interpolations bring in as well.
     """
     for key, value in values(OmegaConf.to_container(config, resolve=False)):
-        if re.search(r"(^|\.)_target_(\.|\[|$)", key) and value != "???":
-            authorize_name(OmegaConf.select(config, key) if "${" in str(value) else value)
+        if re.search(r"(^|\.)_target_(\.|\[|$)", key) and value not in ("???", None):
+            try:
+                authorize_name(OmegaConf.select(config, key) if "${" in str(value) else value)
+            except UserError as error:
+                raise UserError(f"{key.removesuffix('_target_')}{error}") from error
 
 
 def _parameters(cfg: DictConfig) -> Collection[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -37,6 +38,15 @@ def last_value(overrides: Sequence[str], key: str) -> str | None:
     """Returns the value that the last override gives to `key`; None where it is empty, null or not given."""
     values = [override_value(override) for override in overrides if override_key(override) == key]
     return values[-1] if values and values[-1] not in ("", "null") else None
+
+
+def command_word(key: str, value: str) -> str:
+    """Writes an override, whose value is a text, as one word of a shell's command line, in quotes if it needs any."""
+    is_literal = re.fullmatch(r"(?i)true|false|null|[+-]?(nan|inf|[\d_.]+(e[+-]?\d+)?)|", value) is not None
+    if not is_literal and re.fullmatch(r"[A-Za-z0-9_./:@%+-]+", value):
+        return f"{key}={value}"
+    text = to_override(value) if re.search(r"[\\\"]", value) else f'"{value}"'
+    return shlex.quote(f"{key}={text}")
 
 
 def to_override(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Refuses values that contradict each other or this machine: each function is one rule and raises UserError."""
 
+import re
 import sys
 from typing import Any
 
@@ -11,24 +12,24 @@ from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
 
 SCHEDULER = "scheduler.scheduler"
-
-
+# Of loggers
+PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml", "NeptuneLogger": "neptune"}
 VALIDATION = ("val/", "val_")  # how metrics of validation begin, ours and most people's
 
 
 def extras(cfg: DictConfig) -> None:
     """Refuses a logger whose package is not installed."""
-    for name in ("wandb", "mlflow"):
-        if get(cfg, f"logger.{name}") is not None and not machine.has_package(name):
-            raise UserError(f"logger={name}: the package {name} is not installed: pip install -e .[{name}]")
+    for key, node in _named(cfg, "logger"):
+        package = PACKAGES.get(str(node.get("_target_")).rpartition(".")[2])
+        if package and not machine.has_package(package):
+            extra = f"-e .[{package}]" if package in ("wandb", "mlflow") else package
+            raise UserError(f"logger.{key}: the package {package} is not installed: pip install {extra}")
 
 
 def devices(cfg: DictConfig) -> None:
     """Refuses an accelerator that this machine lacks, more devices than it has, and a choice among CPUs."""
-    accelerator, wanted = cfg.trainer.accelerator, cfg.trainer.devices
+    accelerator, wanted = _devices(cfg)
     listed = list(wanted) if isinstance(wanted, ListConfig) else []
-    if accelerator == "cpu" and (listed or "," in str(wanted) or wanted == -1):
-        raise UserError(f"trainer.devices={wanted}: on CPUs it is a number of processes, so give 1 or more")
     for name, is_there in (("mps", sys.platform == "darwin"), ("tpu", machine.has_package("torch_xla"))):
         if accelerator == name and not is_there:
             raise UserError(f"trainer.accelerator={name}: this machine has none; use trainer=auto")
@@ -42,11 +43,18 @@ def devices(cfg: DictConfig) -> None:
         )
 
 
+def cpu_devices(cfg: DictConfig) -> None:
+    """Refuses what only GPUs can be, all of them or some by number, for a run on the CPU."""
+    wanted = _devices(cfg)[1]
+    is_none = re.fullmatch(r"-\d+|0+", str(wanted)) is not None
+    if on_cpu(cfg) and (isinstance(wanted, ListConfig) or "," in str(wanted) or is_none):
+        raise UserError(f"trainer.devices={wanted}: on CPUs it is a number of processes, so give 1 or more")
+
+
 def precision(cfg: DictConfig) -> None:
     """Refuses trainer.precision=16-mixed on a CPU: Lightning would take bfloat16 in its place and go on."""
-    wanted, accelerator = str(cfg.trainer.precision), cfg.trainer.accelerator
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and machine.count_gpus() == 0)
-    if wanted in ("16", "16-mixed") and on_cpu:
+    wanted = str(get(cfg, "trainer.precision"))
+    if wanted in ("16", "16-mixed") and on_cpu(cfg):
         raise UserError(
             f"trainer.precision={wanted} needs a GPU, and this run is on the CPU: use bf16-mixed or 32-true"
         )
@@ -55,7 +63,9 @@ def precision(cfg: DictConfig) -> None:
 def shared_batch(cfg: DictConfig) -> None:
     """Refuses a batch size that the processes cannot share in equal parts, such as 127 between two."""
     size, samples, ranks = _int(cfg, "data.batch_size"), _num_samples(cfg), processes(cfg)
-    if get(cfg, "data.shuffle_seed") is None or size is None or ranks is None:  # else each rank has its own batches
+    if not cfg.fit or size is None or ranks is None:
+        return
+    if get(cfg, "data.shuffle_seed") is None:  # each rank has its own batches
         return
     # A batch larger than the data means all samples. A file's number of samples is unknown: above 2^16 means all, too.
     size = min(size, samples or (size if size <= 2**16 else ranks))
@@ -64,19 +74,21 @@ def shared_batch(cfg: DictConfig) -> None:
         every_sample = "" if size == cfg.data.batch_size else f", which is all {size} samples,"
         raise UserError(
             f"data.batch_size={cfg.data.batch_size}{every_sample} cannot be shared by {ranks} processes"
-            f" (trainer.devices={cfg.trainer.devices}, num_nodes={cfg.trainer.num_nodes})\n"
+            f" (trainer.devices={_devices(cfg)[1]}, num_nodes={get(cfg, 'trainer.num_nodes') or 1})\n"
             f"the nearest sizes that can: {f'{below} and ' if below else ''}{below + ranks}"
         )
 
 
 def limits(cfg: DictConfig) -> None:
     """Refuses trainer.min_epochs above max_epochs, data.num_val that leaves nothing to train on, and ignored limits."""
-    epochs, steps = ("trainer.min_epochs", "trainer.max_epochs"), ("trainer.min_steps", "trainer.max_steps")
-    for (low, high), gap in ((epochs, 0), (steps, 0), (("data.num_val", "data.num_samples"), 1)):
+    bounds = [("data.num_val", "data.num_samples", 1)]
+    if is_trained := cfg.fit and not get(cfg, "trainer.fast_dev_run"):  # which sets limits of its own
+        bounds += [(f"trainer.min_{unit}", f"trainer.max_{unit}", 0) for unit in ("epochs", "steps")]
+    for low, high, gap in bounds:
         least, most = _int(cfg, low), _int(cfg, high)
         if least is not None and most is not None and least + gap > most >= 0:
             raise UserError(f"{low}={least}: expected {'less than' if gap else 'at most'} {high}={most}")
-    overfit = get(cfg, "trainer.overfit_batches")
+    overfit = is_trained and get(cfg, "trainer.overfit_batches")
     for key in ("limit_train_batches", "limit_val_batches") if overfit else ():
         if (limit := get(cfg, f"trainer.{key}")) is not None:
             raise UserError(f"trainer.{key}={limit} would be ignored: trainer.overfit_batches={overfit} limits both")
@@ -90,7 +102,7 @@ def schedule(cfg: DictConfig) -> None:
     has_end = any((_int(cfg, f"trainer.{key}") or 0) > 0 for key in ("max_epochs", "max_steps", "fast_dev_run"))
     if "total_steps" in _arguments(target) and not has_end:
         raise UserError(
-            f"{target.rpartition('.')[2]} needs an end, and trainer.max_epochs={cfg.trainer.max_epochs}"
+            f"{target.rpartition('.')[2]} needs an end, and trainer.max_epochs={get(cfg, 'trainer.max_epochs')}"
             f" gives none: set trainer.max_epochs or trainer.max_steps, or use scheduler=none"
         )
     if "total_steps" in _arguments(target) and (frequency := get(cfg, "scheduler.frequency") or 1) != 1:
@@ -142,14 +154,12 @@ def validation(cfg: DictConfig) -> None:
         if "Checkpoint" not in str(node.get("_target_")) and str(get(node, "monitor")).startswith(VALIDATION):
             drop = "scheduler=none" if key == "scheduler" else f"{key}=null"
             raise UserError(f"{key} monitors {get(node, 'monitor')}, and {cause} leaves out validation: {drop}")
-    samples, size = _num_samples(cfg), _int(cfg, "data.batch_size")
-    if type(interval) is int and every is not None and samples and size:
-        batches = max(1, samples // size)
-        if interval > batches:
-            raise UserError(
-                f"trainer.val_check_interval={interval}: an epoch has {batches} batches; give at most as many, or"
-                " trainer.check_val_every_n_epoch=null to count on over epochs"
-            )
+    batches = _num_batches(cfg)
+    if type(interval) is int and every is not None and limit != 0 and batches and interval > batches:
+        raise UserError(
+            f"trainer.val_check_interval={interval}: an epoch has {batches} batches; give at most as many, or"
+            " trainer.check_val_every_n_epoch=null to count on over epochs"
+        )
 
 
 def outlets(cfg: DictConfig) -> None:
@@ -177,20 +187,44 @@ RULES = (extras, devices, precision, shared_batch, limits, schedule, monitors, v
 
 def processes(cfg: DictConfig) -> int | None:
     """Returns how many processes will train; None if that is not known before they start."""
-    wanted, nodes = cfg.trainer.devices, get(cfg, "trainer.num_nodes") or 1
+    (accelerator, wanted), nodes = _devices(cfg), get(cfg, "trainer.num_nodes") or 1
     if isinstance(wanted, ListConfig):
         return len(wanted) * nodes
-    if isinstance(wanted, int) and wanted > 0:
-        return wanted * nodes
-    if cfg.trainer.accelerator in ("gpu", "cuda", "auto") and wanted in (-1, "auto"):
+    if str(wanted).isdigit() and int(wanted) > 0:
+        return int(wanted) * nodes
+    if accelerator in ("gpu", "cuda", "auto") and wanted in (-1, "auto"):
         return max(1, machine.count_gpus()) * nodes
-    return nodes if cfg.trainer.accelerator in ("cpu", "mps") and wanted == "auto" else None
+    return nodes if accelerator in ("cpu", "mps") and wanted == "auto" else None
+
+
+def on_cpu(cfg: DictConfig) -> bool:
+    """Tells whether the run trains on the CPU, by its choice or because this machine has nothing else."""
+    accelerator = _devices(cfg)[0]
+    return accelerator == "cpu" or (accelerator == "auto" and machine.count_gpus() == 0)
+
+
+def _devices(cfg: DictConfig) -> tuple[Any, Any]:
+    """Returns `trainer.accelerator` and `trainer.devices`, or Lightning's defaults."""
+    wanted = [get(cfg, f"trainer.{key}") for key in ("accelerator", "devices")]
+    return "auto" if wanted[0] is None else wanted[0], "auto" if wanted[1] is None else wanted[1]
 
 
 def _num_samples(cfg: DictConfig) -> int | None:
     """Returns the number of training samples; None where the config does not say it."""
     total, num_val = _int(cfg, "data.num_samples"), _int(cfg, "data.num_val")
     return None if total is None or num_val is None else total - num_val
+
+
+def _num_batches(cfg: DictConfig) -> int | None:
+    """Returns the number of training batches of an epoch, as the trainer limits them; None where it is not known."""
+    samples, size = _num_samples(cfg), _int(cfg, "data.batch_size")
+    if not samples or not size:
+        return None
+    batches = max(1, samples // size)
+    limit = get(cfg, "trainer.overfit_batches") or get(cfg, "trainer.limit_train_batches")
+    if isinstance(limit, float):
+        return int(batches * limit)
+    return min(batches, limit) if isinstance(limit, int) else batches
 
 
 def _int(cfg: DictConfig, key: str) -> int | None:

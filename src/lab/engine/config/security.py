@@ -89,6 +89,11 @@ def authorize(config: DictConfig, overrides: Sequence[str] = (), trusted: Sequen
             _check_destination(key, value, run_dir)
 
 
+def resolve_hydra(config: DictConfig, key: str) -> str:
+    """Resolves a key of the `hydra` node before Hydra runs."""
+    return str(OmegaConf.select(_probe(OmegaConf.to_container(config, resolve=False)), key))  # type: ignore[arg-type]
+
+
 def _check_text(key: str, value: Any, is_trusted: bool) -> None:
     """Checks a value as written, with interpolations unresolved."""
     parts = re.split(r"[.\[]", key)

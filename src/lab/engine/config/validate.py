@@ -13,7 +13,7 @@ from lab.engine.config.arguments import UNKNOWN, check_arguments
 from lab.engine.config.compose import get, leaves
 from lab.engine.config.composition_errors import behind, causes
 from lab.engine.config.instantiate import authorize_names, locate
-from lab.engine.config.rules import RULES
+from lab.engine.config.rules import RULES, cpu_devices
 from lab.engine.config.run_config import NODES
 from lab.engine.config.schema_cache import cached_schema, full_name, is_outdated, renew
 from lab.engine.utils.errors import UserError
@@ -38,6 +38,7 @@ def validate(cfg: DictConfig) -> None:
         raise UserError(f"{missing[0]} has no value: give one, {missing[0]}=…")
     check_targets(cfg)
     check_interpolations(cfg)
+    cpu_devices(cfg)  # before the schema, which would recommend what only GPUs can be
     check_nodes(nodes(cfg, literal=True))  # names the key of a wrong value, not one that interpolates it
     if isinstance(path := get(cfg, "data.path"), str):
         check_file(Path(path))  # before dims, which may be read from it
@@ -135,7 +136,7 @@ def check_targets(cfg: DictConfig) -> None:
         if OmegaConf.is_dict(node := get(cfg, group)):
             built |= {f"{group}.{name!s}": node[name] for name in node}
     for key, node in built.items():
-        if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
+        if node is not None and not (isinstance(node, DictConfig) and get(node, "_target_") is not None):
             raise UserError(f"{key} has no _target_, the class that it is built from")
 
 

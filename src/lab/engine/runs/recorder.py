@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -83,7 +84,8 @@ class Recorder(Run):
         """
         if (self.dir / "run.json").exists():
             raise UserError(
-                f"{self.dir} holds a run already: resume it with resume={self.dir}, or choose another hydra.run.dir"
+                f"{self.dir} holds a run already: resume it with resume={quote(str(self.dir))}, or choose another"
+                " hydra.run.dir"
             )
 
     def update(self, **metadata: Any) -> None:
@@ -128,6 +130,7 @@ class Recorder(Run):
         save_patch(self.dir / patch)
         self.write("run.json", metadata)
         link = Path(config.paths.log_dir) / "latest"
+        link.parent.mkdir(parents=True, exist_ok=True)  # hydra.run.dir may be elsewhere
         with atomic_write(link) as partial:
             partial.symlink_to(os.path.relpath(self.dir, link.parent))
 

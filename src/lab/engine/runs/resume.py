@@ -147,7 +147,7 @@ def _check_longer(run: Run, before: DictConfig, after: DictConfig) -> None:
     if min(growth, default=0.0) >= 0 and new != old:
         return
     raise UserError(
-        f"resume={run.dir}: this run has completed (trainer.max_epochs={before.trainer.max_epochs})\n"
+        f"resume={run.dir}: this run has completed (trainer.max_epochs={get(before, 'trainer.max_epochs')})\n"
         "to train for longer give trainer.max_epochs=…, to test again:"
         f" python scripts/evaluate.py run={quote(str(run.dir))}"
     )

@@ -18,7 +18,16 @@ from lab.engine.config.compose import find_log_dir, get
 from lab.engine.config.overrides import raw_overrides
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.escape import printable
-from lab.engine.utils.files import NUMBER, atomic_write, check_kinds, read_record, read_yaml, refuse_damaged, undamaged
+from lab.engine.utils.files import (
+    NUMBER,
+    atomic_write,
+    check_kinds,
+    check_name,
+    read_record,
+    read_yaml,
+    refuse_damaged,
+    undamaged,
+)
 from lab.engine.utils.formats import check_format
 from lab.engine.utils.names import nearest
 from lab.engine.utils.redaction import redact
@@ -69,6 +78,7 @@ class Run:
                 + nearest(str(path), [*runs, "latest"])
             )
         run = cls(directory.resolve())
+        check_name(run.dir)
         if metadata := run.metadata:
             check_format(metadata, run.dir / "run.json")
         return run

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab.engine.config.compose import compose, options
 from lab.engine.config.drawn import is_drawn
 from lab.engine.config.identity import ABSENT, PLACE, differences, group_key
-from lab.engine.config.overrides import to_override
+from lab.engine.config.overrides import command_word, to_override
 from lab.engine.config.security import ADDRESS
 from lab.engine.config.tree import is_under
 from lab.engine.runs.ranking import Standing, finite_values, one_per_seed, standing
@@ -48,7 +48,7 @@ def write_best(sweep: Sweep) -> Path | None:
     result = f"{objective.metric} {score:.4f}" + (f", the mean of {len(best)} seeds" if len(best) > 1 else "")
     path = sweep.dir / "best.yaml"
     name = os.path.relpath(path.with_suffix(""), CONFIGS / "experiment")
-    command = f"python src/train.py experiment={name}"
+    command = f"python src/train.py {command_word('experiment', name)}"
     header = _header(sweep, best, objective, f"{result} (job {jobs})", command)
     content = OmegaConf.create(_defaults(best[0]))
     _save(path, header, content)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import product
 from math import prod
@@ -37,13 +38,29 @@ def compose_jobs(space: Space, base: DictConfig | None = None) -> Iterator[tuple
     for drawn in combinations(space):
         overrides = space.to_overrides(drawn)
         choices = tuple(override for override in overrides if not _is_plain(override))
-        if choices not in bases:  # composing takes a tenth of a second
-            bases[choices] = _compose(space, choices)
-        config = deepcopy(bases[choices])
-        for override in parse([override for override in overrides if override not in choices]):
-            _check_known(override.key_or_group, bases[choices], choices)
-            OmegaConf.update(config, override.key_or_group, override.value())
+        with named_job(space, overrides):
+            if choices not in bases:  # composing takes a tenth of a second
+                bases[choices] = _compose(space, choices)
+            config = deepcopy(bases[choices])
+            for override in parse([override for override in overrides if override not in choices]):
+                _check_known(override.key_or_group, bases[choices], choices)
+                OmegaConf.update(config, override.key_or_group, override.value())
         yield config, [*space.fixed, *overrides]
+
+
+@contextmanager
+def named_job(space: Space, job: Sequence[str]) -> Iterator[None]:
+    """Adds to an error the overrides of the job that it is about, or how to write an interval of integers."""
+    try:
+        yield
+    except UserError as error:
+        for key, parameter in space.parameters.items():
+            if str(error).startswith(f"{key}=") and parameter.is_interval and "whole number" in str(error):
+                raise UserError(f"{error}\nwrite {key}=int({parameter.text})") from error
+        drawn = [override for override in job if override not in space.fixed]
+        if all(override in str(error) for override in drawn):
+            raise
+        raise UserError(f"{error}\nin the job {' '.join(drawn)}") from error
 
 
 def authorize_jobs(config: DictConfig, jobs: Collection[Sequence[str]]) -> None:
@@ -121,8 +138,9 @@ def _check_known(key: str, base: DictConfig, choices: tuple[str, ...]) -> None:
     if key in known:
         return
     chosen = next((choice for choice in choices if key.startswith(f"{override_key(choice)}.")), None)
-    if chosen is None:
-        raise UserError(f"{key}: no such key{nearest(key, known)}\n`python src/train.py --cfg job` shows every key")
+    unknown = UnknownKey(key, known)
+    if chosen is None or unknown.is_argument:
+        raise unknown
     when = f"'hydra.sweeper.when={{{key}: \"{override_key(chosen)}=…\"}}'"
     raise UserError(
         f"{key}: no such key with {chosen}{nearest(key, known)}\n"

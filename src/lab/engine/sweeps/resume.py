@@ -7,6 +7,7 @@ data: its overrides may not be of Hydra's config, and the launcher's config in i
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -152,7 +153,7 @@ def check_same(sweep: Sweep, config: DictConfig, overrides: Sequence[str], asked
         return False
     if not asked:
         raise UserError(
-            f"{sweep.dir} holds a sweep already: go on with it by sweep.resume={sweep.dir},"
+            f"{sweep.dir} holds a sweep already: go on with it by sweep.resume={quote(str(sweep.dir))},"
             " or choose another hydra.sweep.dir"
         )
     now, free = sweep_metadata(config, overrides), [f"sweeper.{key}" for key in (*FREE, "params")]

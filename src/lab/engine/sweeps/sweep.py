@@ -9,7 +9,7 @@ from lab.engine.config.compose import find_log_dir
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.constraints import Constraint, parse_constraints
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import atomic_write, read_record, refuse_damaged, undamaged
+from lab.engine.utils.files import atomic_write, check_name, read_record, refuse_damaged, undamaged
 from lab.engine.utils.names import nearest
 from lab.engine.utils.redaction import redact
 
@@ -68,6 +68,7 @@ class Sweep:
         """
         directory = Path(path)
         if str(path) != "latest" and (directory / FILE).is_file():
+            check_name(directory.resolve())
             return cls(directory.resolve())
         log_dir = log_dir or find_log_dir()
         sweeps = [cls(found.parent) for found in Path(log_dir).glob(f"sweeps/*/*/{FILE}")]

@@ -12,7 +12,7 @@ from lab.engine.config.schema_cache import cached_schema
 from lab.engine.config.security import BUILT
 from lab.engine.config.validate import check_nodes, nodes, resolved, validate
 from lab.engine.sweeps.constraints import COSTS, check_constraints, parse_constraints
-from lab.engine.sweeps.jobs import compose_jobs
+from lab.engine.sweeps.jobs import compose_jobs, named_job
 from lab.engine.sweeps.resume import sweep_config
 from lab.engine.sweeps.samplers import class_name
 from lab.engine.sweeps.space import Space
@@ -46,14 +46,12 @@ def validate_sweep(config: DictConfig) -> None:
     space = read_space(sweeper, [*search_path(config), *overrides])
     jobs: list[DictConfig] = []
     for job, words in compose_jobs(space, base):
-        if not jobs:
-            check_overrides(words, job)
-            if is_optuna(sweeper):
-                check_search(sweeper, space, job.get("objective"))
-        try:
+        if not jobs and is_optuna(sweeper):
+            check_search(sweeper, space, job.get("objective"))
+        with named_job(space, words):
+            if not jobs:
+                check_overrides(words, job)
             validate(job)
-        except UserError as error:
-            raise UserError(f"{error}{_explain(space, words, str(error))}") from error
         jobs.append(job)
     if is_optuna(sweeper):
         check_constraints(parse_constraints(_read(sweeper, "constraints") or []), jobs)
@@ -149,15 +147,6 @@ def check_pruner(pruner: Mapping[str, Any] | None, seeds: Sequence[int] | None, 
                 f"{name} compares trials seed by seed: with p_threshold={p} give at least {least} of them, such as"
                 " hydra.sweeper.seeds=[0,1,2,3,4,5]"
             )
-
-
-def _explain(space: Space, job: Sequence[str], error: str) -> str:
-    """Returns what to add to the error of a job: the job's overrides, or how to write an interval of integers."""
-    for key, parameter in space.parameters.items():
-        if error.startswith(f"{key}=") and parameter.is_interval and "whole number" in error:
-            return f"\nwrite {key}=int({parameter.text})"
-    drawn = [override for override in job if override not in space.fixed]
-    return f"\nin the job {' '.join(drawn)}" if drawn else ""
 
 
 def _read(sweeper: DictConfig, name: str) -> Any:

@@ -1,6 +1,5 @@
 """Reports a run: hyperparameters at the start, metrics at the end."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from lab.engine.utils.paths import ROOT
 from lab.engine.utils.redaction import redact
 
 STAGES = ("train", "val", "test")  # the columns of the table, in this order
@@ -53,7 +53,7 @@ def report(metrics: dict[str, float], directory: Path) -> str:
     lines = [*_table(metrics), f"run directory: {directory}"]
     is_job = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if not is_job and any(directory.glob("checkpoints/best.ckpt")):  # debug=fast leaves none
-        run = quote(os.path.relpath(directory))
+        run = quote(str(directory.relative_to(ROOT) if directory.is_relative_to(ROOT) else directory))
         lines += [
             "next: make tensorboard",
             f"      python scripts/evaluate.py run={run}",

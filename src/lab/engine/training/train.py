@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> float | None:
         with ended_with_run(trainer.loggers):
             with (
                 supervised_ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
-                explain_errors((cfg.data or {}).get("batch_size"), cfg.trainer.accumulate_grad_batches),
+                explain_errors((cfg.data or {}).get("batch_size"), cfg.trainer.get("accumulate_grad_batches") or 1),
             ):
                 if is_first:  # floating-point sums depend on both
                     devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"

@@ -160,6 +160,12 @@ def _count_values(content: Any, counted: dict[int, float]) -> float:
     return counted[id(content)]
 
 
+def check_name(directory: Path) -> None:
+    """Refuses a directory whose name no config can hold: `${` begins an interpolation, and Hydra cuts lines."""
+    if "${" in (name := str(directory.absolute())) or not name.isprintable():
+        raise UserError(f"{name!r}: a config takes ${{ and control characters apart: choose another name")
+
+
 def check_file(path: Path, key: str = "data.path") -> None:
     """Raises UserError if `path`, the value of `key`, is no file, and suggests the nearest name in its folder."""
     if path.is_dir():
