@@ -12,7 +12,7 @@ from lab.data.table_schema import Schema, Task, encode_features, encode_target, 
 from lab.data.tables import TableDataModule
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.ranges import InnerFraction, PositiveInt
+from lab.engine.utils.ranges import FilePath, InnerFraction, PositiveInt
 
 
 class CSV(TableDataModule):
@@ -44,7 +44,7 @@ class CSV(TableDataModule):
 
     def __init__(
         self,
-        path: str,
+        path: FilePath,
         target: str | int,
         task: Task = "auto",
         drop: Sequence[str | int] = (),

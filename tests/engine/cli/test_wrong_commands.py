@@ -216,7 +216,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("callbacks=early_stopping trainer.check_val_every_n_epoch=5", "trainer.check_val_every_n_epoch",
      "callbacks.early_stopping=null"),
     ("trainer.check_val_every_n_epoch=null", "trainer.check_val_every_n_epoch", "trainer.val_check_interval"),
-    ("trainer.val_check_interval=1000", "trainer.val_check_interval", "429"),
+    ("trainer.val_check_interval=1000", "trainer.val_check_interval", "421"),
     ("trainer.enable_progress_bar=false", "trainer.enable_progress_bar", "callbacks.progress=null"),
     ("logger.tensorboard=null", "callbacks.learning_rate", "logger=none"),
     ("objective.metric=test/acc", "objective.metric", ""),
