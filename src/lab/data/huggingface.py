@@ -63,6 +63,7 @@ class HuggingFace(LoaderDataModule):
 
     Attributes:
         classes: their names; None where there are none, and before `setup`.
+        mean: of the pixels in [0, 1], like `std`.
 
     Raises:
         UserError: when a column or a split is not there, or holds what does not fit.
@@ -98,6 +99,7 @@ class HuggingFace(LoaderDataModule):
         self.split_names = {"train": train_split, "val": val_split, "test": test_split}
         self.held_out = {"val": val_fraction, "test": test_fraction}
         self.image_shape, self.pixel_mean_std, self.context_length = image_shape, pixel_mean_std, context_length
+        self.mean, self.std = pixel_mean_std
         self.vocab_size, self.num_classes, self.num_features = vocab_size, num_classes, num_features
         self.seed = seed
         self.classes: list[str] | None = None
