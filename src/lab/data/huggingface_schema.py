@@ -73,13 +73,14 @@ def read_features(path: Path) -> dict[str, Feature]:
             beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
             raise UserError(f"data.path={path}: no such folder{nearest(path.name, beside)}")
         return {}
-    found = [*path.glob("dataset_info.json"), *path.glob("*/dataset_info.json")]
-    if not found:
-        raise UserError(f"data.path={path} is no dataset: it holds no dataset_info.json, as save_to_disk writes it")
     try:
-        return dict(json.loads(found[0].read_text())["features"] or {})
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{found[0]} describes no dataset: {error}") from error
+        if (splits := path / "dataset_dict.json").is_file():
+            path /= json.loads(splits.read_text())["splits"][0]
+        return dict(json.loads((path / "dataset_info.json").read_text())["features"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"data.path={path} is no dataset that save_to_disk wrote: its dataset_info.json describes none ({error})"
+        ) from error
 
 
 def check_column(key: str, column: str, known: Collection[str], path: Any) -> None:
