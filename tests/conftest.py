@@ -1,18 +1,23 @@
 """What the tests share: composed configs, small data, and runs of the command line."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.cli.command import check_command
@@ -28,6 +33,15 @@ SMALL_DATA = {
     "mnist": ["data.eval_batch_size=100"],
     "text": ["data.num_tokens=20000"],
     "csv": ["data.path=${paths.data_dir}/table.csv", "data.target=kind"],
+    "huggingface": [
+        "data.path=${paths.data_dir}/pictures", "data.input=image", "data.target=label", "data.image_shape=[1,28,28]",
+        "data.eval_batch_size=10",
+    ],
+}  # fmt: skip
+# What a file's `dims` hold that are read from the data
+OFFERS = {
+    "csv": {"features", "classes"},
+    "huggingface": {"image_shape", "pixel_mean_std", "sequence", "features", "classes"},
 }
 SMALL_MODEL = {"vae": ["model.nll_samples=10"]}
 
@@ -47,14 +61,16 @@ def with_dims(group: str) -> list[str]:
 
 
 def fits(model: str, data: str) -> bool:
-    """Whether the dataset's file offers what the model's file asks for; of a CSV, whether it could hold it."""
+    """Whether the dataset's file offers what the model's file asks for; of one's own data, as `SMALL_DATA` has it."""
     needs = set(re.findall(r"dims\.(\w+)", (CONFIGS / "model" / f"{model}.yaml").read_text()))
-    offers = {"features", "classes"} if data == "csv" else OmegaConf.load(CONFIGS / "data" / f"{data}.yaml").dims.keys()
+    offers = OFFERS.get(data) or OmegaConf.load(CONFIGS / "data" / f"{data}.yaml").dims.keys()
     return needs <= set(offers)
 
 
 def small(model: str, data: str) -> list[str]:
-    """Overrides that make a run of this model on this dataset quick."""
+    """Overrides that make a run of this model on this dataset quick; skips the test where a package is missing."""
+    if data == "huggingface":
+        pytest.importorskip("datasets")
     keys = OmegaConf.load(CONFIGS / "data" / f"{data}.yaml").data.keys()
     generated = [word for word in GENERATED if word.removeprefix("data.").partition("=")[0] in keys]
     return [
@@ -64,18 +80,43 @@ def small(model: str, data: str) -> list[str]:
         *SMALL_DATA.get(data, generated),
         *SMALL_MODEL.get(model, []),
         *(
-            ["callbacks.generative_metrics=null", "objective=null"] if (model, data) == ("gan", "mnist") else []
-        ),  # its judge would take a minute
+            ["callbacks.generative_metrics=null", "objective=null"]
+            if (model, data) in (("gan", "mnist"), ("gan", "huggingface"))
+            else []
+        ),  # its judge would take a minute, and cannot read what is not in memory
         *(["data.target=weight", "data.task=regression"] if data == "csv" and fits(model, "linear") else []),
     ]
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Datasets of this session, with a table of three kinds of things in table.csv."""
+    """Datasets of this session, with a table of three kinds of things in table.csv, and pictures of them."""
     folder = tmp_path_factory.mktemp("data")
     rows = [f"{i % 3 + i / 100},{2000 + (i * 7) % 11},{'abc'[i % 3]}" for i in range(90)]
     (folder / "table.csv").write_text("\n".join(["size,weight,kind", *rows, ""]))
+    save_pictures(folder / "pictures")
+    return folder
+
+
+def save_pictures(folder: Path, size: int = 28, count: int = 90) -> Path:
+    """Writes three kinds of pictures as `Dataset.save_to_disk` does; without pyarrow what they are alone."""
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": CLASSES}}
+    folder.mkdir()
+    (folder / "dataset_info.json").write_text(json.dumps({"features": features}))
+    state = {"_data_files": [{"filename": "rows.arrow"}], "_fingerprint": "0", "_split": None, "_format_type": None}
+    state |= {"_format_kwargs": {}, "_format_columns": None, "_output_all_columns": False}
+    (folder / "state.json").write_text(json.dumps(state))
+    with suppress(ImportError):
+        import pyarrow as pa
+
+        labels, images = [i % 3 for i in range(count)], []
+        for i, label in enumerate(labels):
+            Image.fromarray(np.full((size, size), 80 * label + i % 60, np.uint8)).save(file := BytesIO(), "png")
+            images.append({"bytes": file.getvalue(), "path": None})
+        kinds = [pa.struct({"bytes": pa.binary(), "path": pa.string()}), pa.int64()]
+        table = pa.table([pa.array(images, kinds[0]), pa.array(labels, kinds[1])], names=list(features))
+        with pa.OSFile(f"{folder}/rows.arrow", "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write(table)
     return folder
 
 

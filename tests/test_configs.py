@@ -12,7 +12,7 @@ from lab.engine.config.override_rules import is_read
 from lab.engine.config.validate import validate
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
-from tests.conftest import choices, fits, with_dims
+from tests.conftest import OFFERS, SMALL_DATA, choices, fits, save_pictures, with_dims
 
 GROUPS = ["data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger"]
 OVERLAYS = ["debug", "experiment"]  # which change keys of several groups
@@ -36,6 +36,10 @@ def overrides(chosen: dict[str, str], tmp_path: Path) -> list[str]:
     given = [f"{group}={name}" for group, name in chosen.items()]
     if chosen.get("data", "digits") not in with_dims("data"):  # such data goes with models that read no dims: none here
         given.append("++dims={image_shape:[1,28,28],pixel_mean_std:[0.1,0.3],classes:10}")
+    if chosen.get("data") == "huggingface":
+        given += [word.replace("${paths.data_dir}", str(tmp_path)) for word in SMALL_DATA["huggingface"]]
+        if not (tmp_path / "pictures").exists():
+            save_pictures(tmp_path / "pictures")
     if chosen.get("data") == "csv":
         regression = fits(chosen["model"], "linear")
         rows = [f"{i},{i * i % 7},{'xy'[i % 2]}" for i in range(60)]
@@ -75,7 +79,7 @@ def test_two_choices_go_together_or_are_refused(first: str, second: str, tmp_pat
         for b in choices(second):
             with suppress(UserError):
                 check(compose(overrides({first: a, second: b}, tmp_path)))
-                assert {first, second} != {"data", "model"} or a == "csv" or a not in with_dims("data") or fits(b, a)
+                assert {first, second} != {"data", "model"} or a in OFFERS or a not in with_dims("data") or fits(b, a)
                 met += 1
     assert met
 

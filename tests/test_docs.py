@@ -22,7 +22,7 @@ from PIL import Image
 
 from lab.engine.utils import machine
 from lab.engine.utils.paths import CONFIGS, ROOT
-from tests.conftest import accepted, animals
+from tests.conftest import accepted, animals, save_pictures
 
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -192,9 +192,10 @@ def write(folder: Path, texts: dict[str, str]) -> None:
 
 
 def provide(folder: Path) -> None:
-    """Makes what the pages read as one's own: a table, a text, pictures."""
+    """Makes what the pages read as one's own: a table, a text, pictures, a saved dataset."""
     (folder / "iris.csv").write_text(animals(60).replace("kind", "species"))
     (folder / "book.txt").write_text("once upon a time " * 500)
+    save_pictures(folder / "animals")
     (folder / "photos").mkdir()
     for i in range(2):
         Image.fromarray(np.full((28, 28), 100 * i, np.uint8)).save(folder / "photos" / f"{i}.png")

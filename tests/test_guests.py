@@ -23,7 +23,7 @@ from lab.engine.analysis.comparison import compare
 from lab.engine.analysis.run_record import find_runs
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.utils.paths import ROOT
-from tests.conftest import copy_checkout
+from tests.conftest import copy_checkout, save_pictures
 
 BORING = "pytorch_lightning.demos.boring_classes"
 MODELS = {
@@ -183,6 +183,12 @@ GUESTS = {
     "dicts": Guest(f"model=DictNet data=Dicts {OWN}"),
     "own_loaders": Guest("model=own_loaders", rows=64, drawn=True),
     "timm": Guest("model=Classifier data=Images +model.name=resnet10t", needs="timm"),
+    "hugging_face": Guest(
+        "model=lenet data=huggingface data.path=pictures data.input=image data.target=label data.image_shape=[1,28,28]"
+        " data.batch_size=10 data.num_workers=2",
+        rows=9,
+        needs="datasets",
+    ),
     "strategy": Guest(
         "model=Net data=Rows trainer.strategy={_target_:pytorch_lightning.strategies.SingleDeviceStrategy,device:cpu}"
     ),
@@ -204,7 +210,9 @@ GUESTS = {
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with a package of guests beside `lab`, and a small text where Lightning's demos look for theirs."""
+    """A checkout with a package of guests beside `lab`, pictures, and a small text where Lightning's demos look
+    for theirs.
+    """
     folder = copy_checkout(tmp_path_factory.mktemp("checkout"))
     (folder / "src" / "guests").mkdir()
     shutil.copy(ROOT / "tests" / "guests.py", folder / "src" / "guests" / "__init__.py")
@@ -216,6 +224,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             text = f"# @package _global_\n{own}{group}:\n  {node}\n"
             (folder / "configs" / group / f"{name}.yaml").write_text(text)
     (folder / "data").mkdir()
+    save_pictures(folder / "pictures")
     lines = (" ".join(f"word{i * j % 31}" for j in range(19)) for i in range(90))
     (folder / "data" / "wikitext-2.txt").write_text("\n".join(lines))
     if MNIST.is_dir():  # torchvision unpacks these

@@ -71,9 +71,15 @@ def test_splits_do_not_share_an_image(tmp_path: Path) -> None:
     assert len(everything.flatten(1).unique(dim=0)) == 300 + 10_000
 
 
-@pytest.mark.parametrize("num_val", [100, 200])
-def test_a_split_that_cannot_be_is_refused(num_val: int, tmp_path: Path) -> None:
-    data = Digits(data_dir=str(tmp_path), num_samples=100, num_val=num_val, batch_size=10)
-    data.prepare_data()
+@pytest.mark.parametrize(("num_val", "count"), [(0.1, 12), (0.25, 30), (1, 1), (119, 119)])
+def test_a_share_or_a_whole_number_is_held_out(num_val: float, count: int) -> None:
+    found = Digits(num_samples=120, num_val=num_val).split(torch.zeros(120, 1, 2, 2), torch.arange(120))
+    labels = {name: set(labels.tolist()) for name, (_, labels) in found.items()}
+    assert {name: len(each) for name, each in labels.items()} == {"train": 120 - count, "val": count}
+    assert labels["train"] | labels["val"] == set(range(120))
+
+
+@pytest.mark.parametrize("num_val", [100, 200, 0.001, 0.999])
+def test_a_split_that_cannot_be_is_refused(num_val: float) -> None:
     with pytest.raises(ValueError, match=f"num_val={num_val}"):
-        data.load()
+        Digits(num_samples=100, num_val=num_val).split(torch.zeros(100, 1, 2, 2), torch.arange(100))

@@ -19,7 +19,7 @@ import torch
 
 from lab.data import download, mnist
 from lab.data.mnist import MNIST
-from lab.engine.utils.errors import RunFailed
+from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.paths import ROOT
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -330,6 +330,11 @@ def test_the_real_files(data_dir: Path) -> None:
         "val": (5_000, 1, 28, 28),
         "test": (10_000, 1, 28, 28),
     }
+    fewer = MNIST(data_dir=str(data_dir), num_samples=1200).load()
+    assert {name: len(labels) for name, (_, labels) in fewer.items()} == {"train": 1100, "val": 100, "test": 10_000}
+    assert fewer["train"][1].bincount().min() > 70, "of every digit"
+    with pytest.raises(UserError, match="num_samples=60001: there are 60000"):
+        MNIST(data_dir=str(data_dir), num_samples=60_001).load()
     pixels = torch.cat([splits["train"][0], splits["val"][0]]).float() / 255
     assert data.mean == pytest.approx(float(pixels.mean()), abs=1e-4)
     assert data.std == pytest.approx(float(pixels.std()), abs=1e-4)

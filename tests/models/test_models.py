@@ -24,7 +24,7 @@ from lab.engine.utils.paths import CONFIGS, ROOT
 from lab.models.lenet import LeNet
 from lab.models.tasks.classification import Classifier
 from lab.models.tasks.regression import Regressor
-from tests.conftest import SMALL_DATA, Compose, fits, small, with_dims
+from tests.conftest import OFFERS, SMALL_DATA, Compose, fits, small, with_dims
 
 MODELS = with_dims("model")
 DATA = with_dims("data")
@@ -56,7 +56,7 @@ def test_every_fitting_pair_takes_a_step_of_each_stage(model: str, data: str, cf
     trainer.fit(module, datamodule=datamodule)
     assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
     [metrics] = trainer.test(module, datamodule=datamodule, verbose=False)
-    assert metrics or (model, data) == ("gan", "mnist")  # which goes without its judge here
+    assert metrics or (model == "gan" and data in ("mnist", "huggingface"))  # which goes without its judge here
     assert all(math.isfinite(value) for value in metrics.values())
     if isinstance(module, Classifier):
         assert {"test/loss", "test/acc", "test/precision", "test/recall", "test/f1"} <= set(metrics)
@@ -79,7 +79,7 @@ def data_nodes(data_dir: Path) -> dict[str, tuple[Any, Any]]:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_other_pair_is_refused_by_name(model: str, data_nodes: dict[str, tuple[Any, Any]], cfg: Compose) -> None:
     composed = cfg(f"model={model}")
-    known = [data for data in DATA if data != "csv"]  # whether that fits depends on the file
+    known = [data for data in DATA if data not in OFFERS]  # whether others fit depends on the file
     for data, (node, dims) in data_nodes.items():
         with open_dict(composed):
             composed.data, composed.dims = node, dims

@@ -14,7 +14,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from lab.data.tensors import Batch, Batches
+from lab.data.tensors import Batch, Batches, TensorDataModule
+from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import atomic_write
 from lab.engine.utils.ranges import AtLeastTwo, Seed
 from lab.models.lenet import LeNet
@@ -125,6 +126,11 @@ class GenerativeMetrics(pl.Callback):
 
     def _prepare(self, data: Any, device: torch.device) -> LeNet:
         """Loads or trains the reference classifier, and extracts the features of the real images."""
+        if not isinstance(data, TensorDataModule):
+            raise UserError(
+                f"generative_metrics needs all images in memory, and {type(data).__name__} reads them one by one: give"
+                " callbacks.generative_metrics=null objective=null"
+            )
         splits: dict[str, Batch] = data.load()  # the whole data, not the share of this rank
         classifier = reference_classifier(self.folder, data, splits, device)
         self._num_train = len(splits["train"][0])

@@ -23,7 +23,7 @@ from lab.data.table_schema import (
 from lab.data.tables import TableDataModule
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.ranges import InnerFraction, PositiveInt
+from lab.engine.utils.ranges import FilePath, InnerFraction, PositiveInt
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class CSV(TableDataModule):
 
     def __init__(
         self,
-        path: str,
+        path: FilePath,
         target: str | int,
         task: Task = "auto",
         drop: Sequence[str | int] = (),

@@ -125,10 +125,10 @@ class Digits(ImageDataModule):
 
     mean, std = 0.15, 0.319
     image_shape = (1, 28, 28)
+    num_samples: int
 
     def __init__(self, data_dir: str = "data", num_samples: AtLeastTwo = 60_000, **images: Any) -> None:
-        super().__init__(**images)
-        self.num_samples = num_samples
+        super().__init__(num_samples=num_samples, **images)
         self.path = Path(data_dir) / "digits" / f"v1-{num_samples}-{self.seed}.pt"
 
     def prepare_data(self) -> None:

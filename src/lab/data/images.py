@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lab.data.tensors import Batch, Key, TensorDataModule, generator
+from lab.data.tensors import Batch, Key, TensorDataModule, generator, held_out
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.ranges import PositiveInt, Seed
+from lab.engine.utils.ranges import AtLeastTwo, CountOrShare, Seed
 
 
 def random_affine(
@@ -60,7 +61,8 @@ class ImageDataModule(TensorDataModule):
     """Serves images, stored as bytes (N, C, H, W), with labels (N,); batches are floats normalised by training pixels.
 
     Args:
-        num_val: training images held out for validation.
+        num_samples: training images to use, validation included, drawn at random; None for all.
+        num_val: of these, held out for validation; a share where below 1.
         augment: whether each training image passes through `random_affine`.
         seed: of the split.
         **loading: see `TensorDataModule`.
@@ -76,18 +78,26 @@ class ImageDataModule(TensorDataModule):
     image_shape: tuple[int, int, int] | None = None
     predict_suffixes = (".png", ".jpg", ".jpeg")
 
-    def __init__(self, num_val: PositiveInt = 5_000, augment: bool = False, seed: Seed = 0, **loading: Any) -> None:
+    def __init__(
+        self,
+        num_samples: AtLeastTwo | None = None,
+        num_val: CountOrShare = 0.1,
+        augment: bool = False,
+        seed: Seed = 0,
+        **loading: Any,
+    ) -> None:
         super().__init__(**loading)
+        self.num_samples = num_samples
         self.num_val = num_val
         self.augment = augment
         self.seed = seed
 
     def split(self, images: Tensor, labels: Tensor) -> dict[str, Batch]:
-        """Holds out `num_val` random images (N, C, H, W) and labels (N,) as `val`; the rest is `train`."""
-        if self.num_val >= len(images):
-            raise UserError(f"num_val={self.num_val} of {len(images)} training images leaves none to train on")
-        order = torch.randperm(len(images), generator=generator(self.seed))
-        val, train = order[: self.num_val], order[self.num_val :]
+        """Takes `num_samples` random images (N, C, H, W) and labels (N,): `num_val` as `val`, the rest as `train`."""
+        if self.num_samples and self.num_samples > len(images):
+            raise UserError(f"num_samples={self.num_samples}: there are {len(images)} training images")
+        order = torch.randperm(len(images), generator=generator(self.seed))[: self.num_samples]
+        val, train = order.tensor_split([held_out(self.num_val, len(order))])
         return {"train": (images[train], labels[train]), "val": (images[val], labels[val])}
 
     def train_transform(self, batch: Batch, key: Key) -> Batch:
@@ -98,7 +108,7 @@ class ImageDataModule(TensorDataModule):
 
     def eval_transform(self, batch: Batch, key: Key) -> Batch:
         images, labels = batch
-        return images.float().mul(1 / (255 * self.std)).sub_(self.mean / self.std), labels
+        return normalise(images, self.mean, self.std), labels
 
     def predict_inputs(self, paths: Sequence[Path]) -> DataLoader[Path]:
         """Returns a loader of image files: images (B, C, H, W) as in evaluation, and None for their labels."""
@@ -115,7 +125,12 @@ class ImageDataModule(TensorDataModule):
         return loader
 
 
-def read_image(path: Path, shape: Sequence[int]) -> Tensor:
+def normalise(pixels: Tensor, mean: float, std: float) -> Tensor:
+    """Makes floats of bytes: mean 0 and variance 1 where the pixels in [0, 1] have this mean and deviation."""
+    return pixels.float().mul(1 / (255 * std)).sub_(mean / std)
+
+
+def read_image(file: Path | BytesIO, shape: Sequence[int], name: str = "") -> Tensor:
     """Reads a PNG or JPEG file as bytes (C, H, W): upright, grey or RGB, resized if it has another size.
 
     What is transparent is laid over white.
@@ -123,8 +138,9 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
     By Pillow, since torchvision's `decode_image` bounds no image's size.
 
     Args:
-        path: of the file.
+        file: its path, or its content.
         shape: (C, H, W), C of 1 or 3.
+        name: of the file for errors; default: its path.
 
     Raises:
         UserError: when it is no image that can be read whole.
@@ -133,8 +149,8 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # more pixels than any honest picture
-            with Image.open(path, formats=["PNG", "JPEG"]) as file:
-                picture = ImageOps.exif_transpose(file)
+            with Image.open(file, formats=["PNG", "JPEG"]) as picture:
+                picture = ImageOps.exif_transpose(picture)
                 if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
                     picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
                 if picture.has_transparency_data:
@@ -142,7 +158,7 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
                 picture = picture.convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         cause = "it is no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise UserError(f"{path} cannot be read as an image: {cause}") from error
+        raise UserError(f"{name or file} cannot be read as an image: {cause}") from error
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)  # Pillow's averages over what it shrinks
     pixels = torch.from_numpy(np.array(picture))  # (H, W) or (H, W, C)
     return pixels.view(height, width, channels).permute(2, 0, 1)

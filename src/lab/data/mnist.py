@@ -16,7 +16,7 @@ from lab.data.images import ImageDataModule
 from lab.data.tensors import Batch
 from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.files import atomic_write, cached_by_mtime
-from lab.engine.utils.ranges import PositiveFloat
+from lab.engine.utils.ranges import CountOrShare, PositiveFloat
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ LIMIT = 16 << 20  # bytes: the longest of the four has 9.9 million
 class MNIST(ImageDataModule):
     """Serves MNIST, handwritten digits: images (B, 1, 28, 28), labels (B,) in [0, 10).
 
-    60,000 training images, `num_val` of them held out for validation, and the 10,000 test images.
+    60,000 training images, 5,000 of them held out for validation, and the 10,000 test images.
 
     Args:
         data_dir: the files lie in its folder MNIST/raw, where torchvision puts them too.
@@ -55,7 +55,8 @@ class MNIST(ImageDataModule):
             MNIST_MIRROR from the environment.
         timeout: seconds that a mirror may stay silent.
         deadline: seconds that a mirror has for one file, all attempts together.
-        **images: see `ImageDataModule`.
+        num_val: see `ImageDataModule`; 5,000 of the 60,000, or the same share of fewer.
+        **images: likewise.
 
     Raises:
         RunFailed: when no mirror serves the files.
@@ -72,9 +73,10 @@ class MNIST(ImageDataModule):
         mirrors: Sequence[str] = MIRRORS,
         timeout: PositiveFloat = 30.0,
         deadline: PositiveFloat = 600.0,
+        num_val: CountOrShare = 1 / 12,
         **images: Any,
     ) -> None:
-        super().__init__(**images)
+        super().__init__(num_val=num_val, **images)
         self.data_dir = Path(data_dir)
         self.mirrors = list(mirrors)
         self.timeout = timeout

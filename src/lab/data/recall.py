@@ -18,7 +18,6 @@ class Recall(GeneratedDataModule):
     Args:
         num_pairs: P.
         num_keys: K, at least P; as many values.
-        num_val: of the samples to train on, held out.
         eval_batch_size: samples of one evaluation batch on each rank.
         **generated: see `GeneratedDataModule`.
 
@@ -29,11 +28,10 @@ class Recall(GeneratedDataModule):
         self,
         num_pairs: PositiveInt = 8,
         num_keys: PositiveInt = 32,
-        num_val: PositiveInt = 2_000,
         eval_batch_size: PositiveInt = 1_000,
         **generated: Any,
     ) -> None:
-        super().__init__(num_val=num_val, eval_batch_size=eval_batch_size, **generated)
+        super().__init__(eval_batch_size=eval_batch_size, **generated)
         if num_pairs > num_keys:
             raise UserError(f"num_pairs={num_pairs}, num_keys={num_keys}: keys differ, so give num_pairs <= num_keys")
         self.num_pairs = num_pairs

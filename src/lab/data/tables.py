@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lab.data.prepare import UNCHANGED, Preprocessor, clean, stratified_split
 from lab.data.tensors import Batch, TensorDataModule, generator, sizes
-from lab.engine.utils.ranges import PositiveInt, Probability, Seed
+from lab.engine.utils.ranges import CountOrShare, PositiveInt, Probability, Seed
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class GeneratedTable(TableDataModule):
     Args:
         num_features: D
         num_samples: rows to train on, validation included.
-        num_val: rows held out for validation.
+        num_val: rows held out for validation; a share where below 1.
         num_test: rows that come on top.
         dirty: share of the features that are made missing or infinite, and of rows that are there twice,
             all but the test rows, so that there is something to clean.
@@ -113,7 +113,7 @@ class GeneratedTable(TableDataModule):
         self,
         num_features: PositiveInt = 20,
         num_samples: PositiveInt = 20_000,
-        num_val: PositiveInt = 2_000,
+        num_val: CountOrShare = 0.1,
         num_test: PositiveInt = 10_000,
         dirty: Probability = 0.0,
         standardize: bool = False,

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import checksum
 from lab.engine.utils.random_state import key_seed
-from lab.engine.utils.ranges import NonNegativeInt, PositiveInt, Seed
+from lab.engine.utils.ranges import CountOrShare, NonNegativeInt, PositiveInt, Seed
 
 IGNORED = -100  # a target that no loss or metric counts, as torch's cross-entropy has it
 
@@ -40,11 +40,25 @@ def epoch_counter(trainer: pl.Trainer | None) -> Callable[[], int]:
     return lambda: trainer.current_epoch
 
 
-def sizes(num_samples: PositiveInt, num_val: PositiveInt, num_test: PositiveInt) -> dict[str, int]:
+def sizes(num_samples: PositiveInt, num_val: CountOrShare, num_test: PositiveInt) -> dict[str, int]:
     """Returns how many samples each split of a generated dataset has."""
-    if num_val >= num_samples:
-        raise UserError(f"num_val={num_val} is a part of num_samples={num_samples}, and leaves none to train on")
-    return {"train": num_samples - num_val, "val": num_val, "test": num_test}
+    val = held_out(num_val, num_samples)
+    return {"train": num_samples - val, "val": val, "test": num_test}
+
+
+def held_out(num_val: CountOrShare, num_samples: PositiveInt) -> int:
+    """Returns how many of `num_samples` are held out for validation: a whole number of them, or a share.
+
+    Raises:
+        UserError: when none is left, to train on or to validate on.
+    """
+    count = num_val if isinstance(num_val, int) else round(num_val * num_samples)
+    if not 0 < count < num_samples:
+        raise UserError(
+            f"num_val={num_val} is a part of num_samples={num_samples}, and leaves none to"
+            f" {'train' if count else 'validate'} on"
+        )
+    return count
 
 
 class Batches:
@@ -259,7 +273,7 @@ class GeneratedDataModule(TensorDataModule):
 
     Args:
         num_samples: to train on, validation included.
-        num_val: of these, held out.
+        num_val: of these, held out for validation; a share where below 1.
         num_test: on top.
         seed: of the samples.
         **loading: see `TensorDataModule`.
@@ -268,7 +282,7 @@ class GeneratedDataModule(TensorDataModule):
     def __init__(
         self,
         num_samples: PositiveInt = 60_000,
-        num_val: PositiveInt = 5_000,
+        num_val: CountOrShare = 0.1,
         num_test: PositiveInt = 10_000,
         seed: Seed = 0,
         **loading: Any,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.ranges import PositiveFloat, PositiveInt, Seed
+from lab.engine.utils.ranges import FilePath, PositiveFloat, PositiveInt, Seed
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Text(TensorDataModule):
     def __init__(
         self,
         context_length: PositiveInt = 64,
-        path: str | None = None,
+        path: FilePath | None = None,
         num_symbols: Annotated[int, Interval(ge=2, le=len(SYMBOLS))] = 27,
         concentration: PositiveFloat = 0.3,
         num_tokens: PositiveInt = 2_000_000,

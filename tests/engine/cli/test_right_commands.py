@@ -59,6 +59,9 @@ RIGHT = [
     "model=mlp model.hidden_sizes=[] model.dropout=0",
     "model=mlp +class=lab.models.mlp.MLP 'model._target_=${class}'",
     "test=false trainer.limit_val_batches=0",
+    "data.num_samples=2000",
+    "data.num_samples=2000 data.num_val=0.25",
+    "data=mnist data.num_samples=1000",
     "data=csv 'data.path=${paths.data_dir}/table.csv' data.target=kind model=mlp",
     "data=csv 'data.path=${paths.data_dir}/table.csv' data.target=\"'weight'\" \"data.drop=['kind']\""
     " data.task=regression model=mlp_regressor",

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import check_file
 from lab.engine.utils.names import nearest
 
 Schema = dict[str, Any]
@@ -25,7 +27,8 @@ RANGES = {
 
 
 def check_arguments(key: str, node: Mapping[str, Any], schema: Schema) -> None:
-    """Refuses unknown arguments of a class, values that do not fit an argument, and missing arguments.
+    """Refuses unknown arguments of a class, values that do not fit an argument, such as a file that is not there, and
+    missing arguments.
 
     Args:
         key: where the node stands in the config.
@@ -52,9 +55,11 @@ def check_arguments(key: str, node: Mapping[str, Any], schema: Schema) -> None:
 
 
 def _check_value(key: str, value: Any, schema: Schema) -> None:
-    if _is_built(value) or _validator()(schema).is_valid(value):
-        return
     branches = list(_branches(schema))
+    if _is_built(value) or _validator()(schema).is_valid(value):
+        if isinstance(value, str) and any(branch.get("format") == "file-path" for branch in branches):
+            check_file(Path(value), key)
+        return
     choices = [choice for branch in branches for choice in _choices(branch)]
     if isinstance(value, str) and any(isinstance(choice, str) for choice in choices):
         names = list(dict.fromkeys(map(_literal, choices)))

@@ -211,8 +211,10 @@ def _devices(cfg: DictConfig) -> tuple[Any, Any]:
 
 def _num_samples(cfg: DictConfig) -> int | None:
     """Returns the number of training samples; None where the config does not say it."""
-    total, num_val = _int(cfg, "data.num_samples"), _int(cfg, "data.num_val")
-    return None if total is None or num_val is None else total - num_val
+    total, num_val = _int(cfg, "data.num_samples"), get(cfg, "data.num_val")
+    if total is None or not isinstance(num_val, int | float):
+        return None
+    return total - (num_val if isinstance(num_val, int) else round(num_val * total))
 
 
 def _num_batches(cfg: DictConfig) -> int | None:

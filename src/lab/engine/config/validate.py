@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +16,7 @@ from lab.engine.config.rules import RULES, cpu_devices
 from lab.engine.config.run_config import NODES
 from lab.engine.config.schema_cache import cached_schema, full_name, is_outdated, renew
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import check_file, read_yaml
+from lab.engine.utils.files import read_yaml
 from lab.engine.utils.names import nearest
 from lab.engine.utils.paths import CONFIGS
 
@@ -40,8 +39,6 @@ def validate(cfg: DictConfig) -> None:
     check_interpolations(cfg)
     cpu_devices(cfg)  # before the schema, which would recommend what only GPUs can be
     check_nodes(nodes(cfg, literal=True))  # names the key of a wrong value, not one that interpolates it
-    if isinstance(path := get(cfg, "data.path"), str):
-        check_file(Path(path))  # before dims, which may be read from it
     check_nodes(plain_nodes(cfg))
     check_dims(cfg)
     check_nodes(nodes(cfg))

@@ -1,7 +1,6 @@
 """Prepares a run's config for a script, with other data if the command line asks for it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -12,7 +11,6 @@ from lab.engine.config.validate import check_nodes, nodes, validate
 from lab.engine.runs.run import Run
 from lab.engine.utils.arguments import parse_arguments
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import check_file
 from lab.engine.utils.names import nearest
 
 UNITS = ("pixel_mean_std",)  # of `dims`: the units of the data, which a model may change without new weights
@@ -49,8 +47,6 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     data = last_value(overrides, "data") or str(own)
     if all(OmegaConf.is_interpolation(each, "dims") for each in (run.config, config)):
         # Columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims
-        if isinstance(path := OmegaConf.select(config, "data.path"), str):
-            check_file(Path(path))
         return config, data, {}
     validate(config)
     return config, data, check_data_compatibility(run.config, config)
