@@ -39,7 +39,9 @@ def validate(cfg: DictConfig) -> None:
     check_targets(cfg)
     check_interpolations(cfg)
     check_nodes(nodes(cfg, literal=True))  # names the key of a wrong value, not one that interpolates it
-    if isinstance(path := get(cfg, "data.path"), str):
+    if isinstance(path := get(cfg, "data.path"), str) and not (
+        OmegaConf.is_interpolation(cfg, "dims") and Path(path).is_dir()  # what reads dims says whether it takes folders
+    ):
         check_file(Path(path))  # before dims, which may be read from it
     check_nodes(plain_nodes(cfg))
     check_dims(cfg)

@@ -49,7 +49,7 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     data = last_value(overrides, "data") or str(own)
     if all(OmegaConf.is_interpolation(each, "dims") for each in (run.config, config)):
         # Columns and classes are in the checkpoint, and `restore` holds every file against them: none is read for dims
-        if isinstance(path := OmegaConf.select(config, "data.path"), str):
+        if isinstance(path := OmegaConf.select(config, "data.path"), str) and not Path(path).is_dir():
             check_file(Path(path))
         return config, data, {}
     validate(config)
