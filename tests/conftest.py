@@ -5,14 +5,16 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.cli.command import check_command
@@ -28,6 +30,14 @@ SMALL_DATA = {
     "mnist": ["data.eval_batch_size=100"],
     "text": ["data.num_tokens=20000"],
     "csv": ["data.path=${paths.data_dir}/table.csv", "data.target=kind"],
+    "image_folder": ["data.path=${paths.data_dir}/pictures", "data.image_shape=[1,28,28]", "data.num_workers=0"],
+    "torchvision": ["data.name=FakeData", "data.image_shape=[1,28,28]", "data.options={size:60}", "data.num_workers=0"],
+}
+# What datasets offer whose dims are one interpolation: these depend on the file or the set
+OFFERS = {
+    "csv": {"features", "classes"},
+    "image_folder": {"image_shape", "features", "sequence", "classes"},
+    "torchvision": {"image_shape", "features", "sequence", "classes"},
 }
 SMALL_MODEL = {"vae": ["model.nll_samples=10"]}
 
@@ -47,10 +57,9 @@ def with_dims(group: str) -> list[str]:
 
 
 def fits(model: str, data: str) -> bool:
-    """Whether the dataset's file offers what the model's file asks for; of a CSV, whether it could hold it."""
+    """Whether the dataset's file offers what the model's file asks for; of `OFFERS`, whether it could."""
     needs = set(re.findall(r"dims\.(\w+)", (CONFIGS / "model" / f"{model}.yaml").read_text()))
-    offers = {"features", "classes"} if data == "csv" else OmegaConf.load(CONFIGS / "data" / f"{data}.yaml").dims.keys()
-    return needs <= set(offers)
+    return needs <= set(OFFERS.get(data) or OmegaConf.load(CONFIGS / "data" / f"{data}.yaml").dims.keys())
 
 
 def small(model: str, data: str) -> list[str]:
@@ -72,11 +81,22 @@ def small(model: str, data: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Datasets of this session, with a table of three kinds of things in table.csv."""
+    """Datasets of this session, with a table of three kinds of things in table.csv, and pictures of them."""
     folder = tmp_path_factory.mktemp("data")
     rows = [f"{i % 3 + i / 100},{2000 + (i * 7) % 11},{'abc'[i % 3]}" for i in range(90)]
     (folder / "table.csv").write_text("\n".join(["size,weight,kind", *rows, ""]))
+    draw_pictures(folder / "pictures", 60)
     return folder
+
+
+def draw_pictures(folder: Path, number: int, classes: Sequence[str] = ("a", "b", "c")) -> None:
+    """Writes grey noise as PNG files to a folder for each class, the brighter the later the class."""
+    noise = np.random.default_rng(0)
+    for i in range(number):
+        pixels = noise.integers(60, size=(20, 24), dtype=np.uint8) + 60 * (i % len(classes))
+        path = folder / classes[i % len(classes)] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from lab.engine.config.override_rules import is_read
 from lab.engine.config.validate import validate
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
-from tests.conftest import choices, fits, with_dims
+from tests.conftest import OFFERS, choices, draw_pictures, fits, with_dims
 
 GROUPS = ["data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger"]
 OVERLAYS = ["debug", "experiment"]  # which change keys of several groups
@@ -40,6 +40,9 @@ def overrides(chosen: dict[str, str], tmp_path: Path) -> list[str]:
         (tmp_path / "table.csv").write_text("\n".join(["a,b,kind", *rows, ""]))
         given += [f"data.path={tmp_path}/table.csv", f"data.target={'b' if regression else 'kind'}"]
         given += ["data.task=regression"] * regression
+    if chosen.get("data") == "image_folder":
+        draw_pictures(tmp_path / "pictures", 30)
+        given.append(f"data.path={tmp_path}/pictures")
     return [*given, f"paths.run_dir={tmp_path}/run", f"paths.log_dir={tmp_path}"]
 
 
@@ -73,7 +76,7 @@ def test_two_choices_go_together_or_are_refused(first: str, second: str, tmp_pat
         for b in choices(second):
             with suppress(UserError):
                 check(compose(overrides({first: a, second: b}, tmp_path)))
-                assert {first, second} != {"data", "model"} or a == "csv" or a not in with_dims("data") or fits(b, a)
+                assert {first, second} != {"data", "model"} or a in OFFERS or a not in with_dims("data") or fits(b, a)
                 met += 1
     assert met
 
