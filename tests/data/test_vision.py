@@ -85,11 +85,15 @@ def test_fashion_mnist_is_fetched_split_and_served(
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("download", [True, False])
-def test_without_a_network_nothing_is_left_behind(download: bool, fashion: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("why", ["no network", "broken files", "no download"])
+def test_nothing_is_left_behind_where_the_files_cannot_be_had(
+    why: str, fashion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why == "no network":
+        monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:1/"])
     for path in fashion.glob("t10k*"):
-        path.unlink()  # after two files there is no more
-    data = TorchVision("FashionMNIST", data_dir=str(tmp_path / "data"), download=download)
+        path.write_text("nothing")  # after two files that are right
+    data = TorchVision("FashionMNIST", data_dir=str(tmp_path / "data"), download=why != "no download")
     with pytest.raises(RunFailed) as told:
         data.prepare_data()
     for part in ("FashionMNIST", "data.download=true", str(tmp_path / "data"), "data=digits"):
