@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -34,14 +34,18 @@ SMALL_DATA = {
     "text": ["data.num_tokens=20000"],
     "csv": ["data.path=${paths.data_dir}/table.csv", "data.target=kind"],
     "huggingface": [
-        "data.path=${paths.data_dir}/pictures", "data.input=image", "data.target=label", "data.image_shape=[1,28,28]",
-        "data.eval_batch_size=10",
+        "data.path=${paths.data_dir}/saved_pictures", "data.input=image", "data.target=label",
+        "data.image_shape=[1,28,28]", "data.eval_batch_size=10",
     ],
+    "image_folder": ["data.path=${paths.data_dir}/pictures", "data.image_shape=[1,28,28]", "data.num_workers=0"],
+    "torchvision": ["data.name=FakeData", "data.image_shape=[1,28,28]", "data.options={size:60}", "data.num_workers=0"],
 }  # fmt: skip
 # What a file's `dims` hold that are read from the data
 OFFERS = {
     "csv": {"features", "classes"},
     "huggingface": {"image_shape", "pixel_mean_std", "sequence", "features", "classes"},
+    "image_folder": {"image_shape", "features", "sequence", "classes"},
+    "torchvision": {"image_shape", "features", "sequence", "classes"},
 }
 SMALL_MODEL = {"vae": ["model.nll_samples=10"]}
 
@@ -94,7 +98,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     rows = [f"{i % 3 + i / 100},{2000 + (i * 7) % 11},{'abc'[i % 3]}" for i in range(90)]
     (folder / "table.csv").write_text("\n".join(["size,weight,kind", *rows, ""]))
-    save_pictures(folder / "pictures")
+    save_pictures(folder / "saved_pictures")
+    draw_pictures(folder / "pictures", 60)
     return folder
 
 
@@ -118,6 +123,16 @@ def save_pictures(folder: Path, size: int = 28, count: int = 90) -> Path:
         with pa.OSFile(f"{folder}/rows.arrow", "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
             stream.write(table)
     return folder
+
+
+def draw_pictures(folder: Path, number: int, classes: Sequence[str] = ("a", "b", "c")) -> None:
+    """Writes grey noise as PNG files to a folder for each class, the brighter the later the class."""
+    noise = np.random.default_rng(0)
+    for i in range(number):
+        pixels = noise.integers(60, size=(20, 24), dtype=np.uint8) + 60 * (i % len(classes))
+        path = folder / classes[i % len(classes)] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from lab.engine.config.override_rules import is_read
 from lab.engine.config.validate import validate
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
-from tests.conftest import OFFERS, SMALL_DATA, choices, fits, save_pictures, with_dims
+from tests.conftest import OFFERS, SMALL_DATA, choices, draw_pictures, fits, save_pictures, with_dims
 
 GROUPS = ["data", "model", "optimizer", "scheduler", "trainer", "callbacks", "logger"]
 OVERLAYS = ["debug", "experiment"]  # which change keys of several groups
@@ -38,14 +38,17 @@ def overrides(chosen: dict[str, str], tmp_path: Path) -> list[str]:
         given.append("++dims={image_shape:[1,28,28],pixel_mean_std:[0.1,0.3],classes:10}")
     if chosen.get("data") == "huggingface":
         given += [word.replace("${paths.data_dir}", str(tmp_path)) for word in SMALL_DATA["huggingface"]]
-        if not (tmp_path / "pictures").exists():
-            save_pictures(tmp_path / "pictures")
+        if not (tmp_path / "saved_pictures").exists():
+            save_pictures(tmp_path / "saved_pictures")
     if chosen.get("data") == "csv":
         regression = fits(chosen["model"], "linear")
         rows = [f"{i},{i * i % 7},{'xy'[i % 2]}" for i in range(60)]
         (tmp_path / "table.csv").write_text("\n".join(["a,b,kind", *rows, ""]))
         given += [f"data.path={tmp_path}/table.csv", f"data.target={'b' if regression else 'kind'}"]
         given += ["data.task=regression"] * regression
+    if chosen.get("data") == "image_folder":
+        draw_pictures(tmp_path / "pictures", 30)
+        given.append(f"data.path={tmp_path}/pictures")
     return [*given, f"paths.run_dir={tmp_path}/run", f"paths.log_dir={tmp_path}"]
 
 

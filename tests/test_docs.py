@@ -22,7 +22,7 @@ from PIL import Image
 
 from lab.engine.utils import machine
 from lab.engine.utils.paths import CONFIGS, ROOT
-from tests.conftest import accepted, animals, save_pictures
+from tests.conftest import accepted, animals, draw_pictures, save_pictures
 
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -31,7 +31,7 @@ TRAIN = ["python", "src/train.py"]
 IN_PROSE = r"`((?:python|make|pip|source|pre-commit) [^`]+)`"
 FILE = r"(?:# @package _global_\n)?# ((?:src|configs)/\S+)\n"
 # Run for real, all of them: these pages build upon the runs that their own commands leave
-RUN = ["README.md", "docs/runs.md", "docs/own-code.md", "docs/results.md"]
+RUN = ["README.md", "docs/images.md", "docs/runs.md", "docs/own-code.md", "docs/results.md"]
 RUN_OF_SWEEPS = (
     "sweep=small hydra.sweeper.timeout",
     "sweep.resume",
@@ -43,6 +43,8 @@ ELSEWHERE = {
     r"python src/train\.py resume=latest": "needs a run that was stopped, as tests/engine/runs/test_resume.py has",
     r"python scripts/compare\.py diff RUN RUN": "RUN is any run; tests/engine/analysis has two",
     r"python scripts/benchmark_sweeps\.py \w+": "takes minutes",
+    r"python src/train\.py data=torchvision data\.name=Flowers102 .*": "needs a network",
+    r"python benchmarks/image_folder\.py 5000": "takes minutes",
 }
 SHORT = ["trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
 
@@ -195,7 +197,11 @@ def provide(folder: Path) -> None:
     """Makes what the pages read as one's own: a table, a text, pictures, a saved dataset."""
     (folder / "iris.csv").write_text(animals(60).replace("kind", "species"))
     (folder / "book.txt").write_text("once upon a time " * 500)
-    save_pictures(folder / "animals")
+    save_pictures(folder / "saved_animals")
+    for name in ("animals", "more_animals"):
+        draw_pictures(folder / name, 60, ["cat", "dog", "owl"])
+    rows = [f"{path.relative_to(folder / 'animals')},{path.parent.name}" for path in folder.glob("animals/*/*.png")]
+    (folder / "animals.csv").write_text("\n".join(["file,label", *rows, ""]))
     (folder / "photos").mkdir()
     for i in range(2):
         Image.fromarray(np.full((28, 28), 100 * i, np.uint8)).save(folder / "photos" / f"{i}.png")

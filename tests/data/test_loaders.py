@@ -16,8 +16,10 @@ from torch.utils.data import Dataset
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from lab.data import loaders
 from lab.data.loaders import Loader, LoaderDataModule
-from lab.engine.utils.errors import UserError
+from lab.data.tensors import Key, generator
+from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.random_state import random_state
 
 AUGMENT = v2.Compose([v2.ToImage(), v2.RandomCrop(8, padding=2), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32)])
@@ -189,3 +191,167 @@ def test_overfitting_sees_the_same_batches_again() -> None:
     trainer.fit(Seen(), datamodule=images())
     assert Seen.indices[:2] == Seen.indices[2:]
     assert Seen.indices[0] != Seen.indices[1]
+
+
+# --- samples that are kept ------------------------------------------------------------------------------------------
+
+
+class Counted(Dataset[Any]):
+    """Tensors and numbers, alike each time; counts how often it is asked in this process."""
+
+    def __init__(self, number: int = 50) -> None:
+        self.x = torch.rand(number, 3, generator=generator(0))
+        self.asked = 0
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> Any:
+        self.asked += 1
+        return self.x[i], i
+
+
+class Jittered(LoaderDataModule):
+    """Augments whole batches."""
+
+    def train_transform(self, batch: Any, key: Key) -> Any:
+        x, i = batch
+        return x + torch.randn(x.shape, generator=generator(*key)), i
+
+
+def epochs(found: Loader, number: int = 4) -> list[Any]:
+    batches = []
+    for epoch in range(number):
+        found.order.epoch = lambda epoch=epoch: epoch
+        batches += list(found)
+    return batches
+
+
+def jittered(dataset: Any = None, **options: Any) -> Jittered:
+    return Jittered(dataset or Counted(), **{"batch_size": 8, "shuffle_seed": 3} | options)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("kind", [list, tuple, dict, Tensor], ids=lambda kind: kind.__name__)
+def test_batches_are_the_same_whether_samples_are_kept_or_not(kind: Any, num_workers: int) -> None:
+    class Kind(Counted):
+        def __getitem__(self, i: int) -> Any:
+            x, i = super().__getitem__(i)
+            return x if kind is Tensor else {"x": x, "i": i} if kind is dict else kind((x, i))
+
+    dataset = Kind()
+    expected = epochs(loader(LoaderDataModule(Kind(), batch_size=8, resident=False)))
+    found = epochs(loader(LoaderDataModule(dataset, batch_size=8, resident=True, num_workers=num_workers)))
+    assert [type(batch) for batch in found] == [type(batch) for batch in expected]
+    for one, other in zip(found, expected, strict=True):
+        parts, others = ([b] if kind is Tensor else b.values() if kind is dict else b for b in (one, other))
+        assert all(torch.equal(a, b) for a, b in zip(parts, others, strict=True))
+    if num_workers == 0:
+        assert dataset.asked == 50, "each sample once; those left over in the first epoch in a later one"
+
+
+def test_augmentation_of_batches_comes_after_what_is_kept() -> None:
+    expected = epochs(loader(jittered(resident=False)))
+    assert equal(epochs(loader(jittered(resident=True))), expected)
+    assert equal(epochs(loader(jittered(resident=True, num_workers=2))), expected)
+    assert not equal(expected[:6], expected[6:12])
+
+
+@pytest.mark.parametrize("at", [(0, 2), (1, 3), (2, 0)])
+def test_it_resumes_at_a_batch_with_nothing_kept_yet(at: tuple[int, int]) -> None:
+    epoch, batch = at
+    whole = epochs(loader(jittered()))
+    later = loader(jittered(), epoch=epoch)
+    later.load_state_dict({"epoch": epoch, "batch": batch})
+    assert equal(list(later), whole[6 * epoch + batch : 6 * epoch + 6])
+    later.order.epoch = lambda: epoch + 1
+    assert equal(list(later), whole[6 * epoch + 6 : 6 * epoch + 12])
+
+
+def test_each_rank_keeps_what_it_has_seen() -> None:
+    for rank in range(2):
+        shares = [jittered(Counted(), resident=resident) for resident in (True, False)]
+        found, expected = (epochs(loader(data, rank=rank, world_size=2)) for data in shares)
+        assert equal(found, expected)
+        dataset: Any = shares[0].given["train"]
+        assert 24 < dataset.asked <= 50
+
+
+def test_samples_of_validation_are_read_once_and_those_of_a_test_each_time() -> None:
+    val, test = Counted(20), Counted(20)
+    data = LoaderDataModule(val=val, test=test, eval_batch_size=6)
+    data.setup("fit")
+    for _ in range(3):
+        assert torch.equal(torch.cat([x for x, _ in data.val_dataloader()]), val.x)
+        assert torch.equal(torch.cat([x for x, _ in data.test_dataloader()]), test.x)
+    assert (val.asked, test.asked) == (20, 60)
+
+
+class Late(Counted):
+    """Draws for its last samples alone."""
+
+    def __getitem__(self, i: int) -> Any:
+        x, i = super().__getitem__(i)
+        return (x + random.random() if i > 45 else x), i
+
+
+class Ragged(Counted):
+    """Has samples of two shapes."""
+
+    def __getitem__(self, i: int) -> Any:
+        x, i = super().__getitem__(i)
+        return x[: 2 + (i > 5)], i
+
+
+class Named(Counted):
+    def __getitem__(self, i: int) -> Any:
+        x, i = super().__getitem__(i)
+        return x, f"sample {i}"
+
+
+UNFIT = [(Late, 8, "random numbers"), (Ragged, 1, "different shapes"), (Named, 8, "not tensors")]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("kind", "batch_size", "why"), UNFIT)
+def test_what_cannot_be_kept_is_made_each_time(kind: Any, batch_size: int, why: str, num_workers: int) -> None:
+    options: Any = {"batch_size": batch_size, "num_workers": num_workers, "shuffle_seed": 4}
+    expected, data = LoaderDataModule(kind(), resident=False, **options), LoaderDataModule(kind(), **options)
+    for one, other in zip(epochs(loader(data), 2), epochs(loader(expected), 2), strict=True):
+        assert torch.equal(one[0], other[0])
+        assert list(one[1]) == list(other[1])
+    assert not data.kept["train"].is_known.any()
+    with pytest.raises(UserError, match=f"data.resident=true.*{why}"):
+        epochs(loader(LoaderDataModule(kind(), resident=True, **options)))
+
+
+def test_samples_are_kept_where_they_take_a_quarter_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    need = (50 + 20) * (3 * 4 + 8)  # bytes, of training and validation
+    for memory, is_kept in ((4 * need, True), (4 * need - 1000, False)):
+        monkeypatch.setattr(loaders, "memory_limit", lambda memory=memory: memory)
+        data = LoaderDataModule(Counted(), Counted(20), Counted(5000), batch_size=10)
+        epochs(loader(data), 1)
+        assert bool(data.kept["train"].is_known.all()) is is_kept
+
+
+def test_a_collate_function_of_ones_own_keeps_nothing() -> None:
+    def collate(samples: Any) -> Any:
+        return torch.stack([x for x, _ in samples])
+
+    data = LoaderDataModule(Counted(), batch_size=10, collate_fn=collate)
+    epochs(loader(data), 1)
+    assert not data.kept["train"].is_known.any()
+    with pytest.raises(UserError, match="collate_fn"):
+        loader(LoaderDataModule(Counted(), collate_fn=collate, resident=True))
+
+
+class Broken(Counted):
+    def __getitem__(self, i: int) -> Any:
+        raise RunFailed("one line")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_worker_says_what_is_wrong_with_the_data_as_this_process_does(num_workers: int) -> None:
+    with pytest.raises(RunFailed) as told:
+        list(loader(LoaderDataModule(Broken(), num_workers=num_workers)))
+    assert str(told.value) == "one line"

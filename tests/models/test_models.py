@@ -31,8 +31,9 @@ DATA = with_dims("data")
 SUPERVISED = [model for model in MODELS if model not in ("vae", "gan")]  # they have tests of their own for this
 
 
+LIKE_DIGITS = ("mnist", "image_folder", "torchvision")
 PAIRS = [
-    pytest.param(model, data, marks=[pytest.mark.slow] if data == "mnist" and model != "lenet" else [])  # as digits
+    pytest.param(model, data, marks=[pytest.mark.slow] if data in LIKE_DIGITS and model != "lenet" else [])
     for model in MODELS
     for data in DATA
     if fits(model, data)
@@ -97,7 +98,7 @@ def test_every_other_pair_is_refused_by_name(model: str, data_nodes: dict[str, t
     [pytest.param(m, marks=[pytest.mark.slow] if m in ("vit", "resnet", "rnn_regressor") else []) for m in SUPERVISED],
 )
 def test_every_model_learns_one_batch_by_heart(model: str, cfg: Compose) -> None:
-    data = next(d for d in DATA if fits(model, d) and d != "csv")
+    data = next(d for d in DATA if fits(model, d) and d not in OFFERS)
     composed = cfg(*small(model, data), "callbacks=none", "logger=none")
     torch.manual_seed(0)
     module, datamodule = instantiate(composed.model), instantiate(composed.data)
@@ -124,7 +125,7 @@ def trained(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """Every model, trained a little: the test figures of its best checkpoint, by its run directory."""
     figures = {}
     for model in MODELS:
-        data = next(d for d in DATA if fits(model, d) and d != "csv")
+        data = next(d for d in DATA if fits(model, d) and d not in OFFERS)
         run = tmp_path_factory.mktemp(model)
         (run / ".hydra").mkdir()
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -192,7 +193,7 @@ print(json.dumps(figures))
 def test_compiling_leaves_no_layer_out(model: str, cfg: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: set[nn.Module] = set()
     monkeypatch.setattr(nn.Module, "compile", lambda layer: compiled.update(layer.modules()))
-    data = next(d for d in DATA if fits(model, d) and d != "csv")
+    data = next(d for d in DATA if fits(model, d) and d not in OFFERS)
     module = instantiate(cfg(*small(model, data)).model)
     compile_layers(module)
     for name, layer in module.named_modules():

@@ -263,7 +263,7 @@ def _read_picture(column: str, shape: Sequence[int], mean_std: PixelMeanStd, row
     """Returns an image (C, H, W), normalised."""
     content, path = row[column].get("bytes"), row[column]["path"]
     file = BytesIO(content) if content else Path(path)
-    return normalise(read_image(file, shape, f"{column} of row {i}" if content else ""), *mean_std)
+    return normalise(read_image(file, shape, name=f"{column} of row {i}" if content else ""), *mean_std)
 
 
 def _read_numbers(columns: Sequence[str], width: int, row: dict[str, Any], i: int) -> Tensor:

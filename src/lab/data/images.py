@@ -2,10 +2,10 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 from lab.data.tensors import Batch, Key, TensorDataModule, generator, held_out
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.ranges import AtLeastTwo, CountOrShare, Seed
+
+Resize = Literal["crop", "stretch"]
 
 
 def random_affine(
@@ -120,9 +122,14 @@ class ImageDataModule(TensorDataModule):
             images = torch.stack([read_image(path, shape) for path in batch])  # (B, C, H, W)
             return self.eval_transform((images, torch.zeros(len(images))), (0,))[0], None
 
-        loader: Any = DataLoader(list(paths), 256, collate_fn=read)  # type: ignore[arg-type]
-        loader.row_names = {"file": [str(path) for path in paths]}
-        return loader
+        return file_loader(paths, read)
+
+
+def file_loader(paths: Sequence[Path], read: Callable[[Sequence[Path]], tuple[Tensor, None]]) -> DataLoader[Path]:
+    """Returns a loader of image files, whose batches `read` makes; its `row_names` are the files' names."""
+    loader: Any = DataLoader(list(paths), 256, collate_fn=read)  # type: ignore[arg-type]
+    loader.row_names = {"file": [str(path) for path in paths]}
+    return loader
 
 
 def normalise(pixels: Tensor, mean: float, std: float) -> Tensor:
@@ -130,35 +137,48 @@ def normalise(pixels: Tensor, mean: float, std: float) -> Tensor:
     return pixels.float().mul(1 / (255 * std)).sub_(mean / std)
 
 
-def read_image(file: Path | BytesIO, shape: Sequence[int], name: str = "") -> Tensor:
-    """Reads a PNG or JPEG file as bytes (C, H, W): upright, grey or RGB, resized if it has another size.
-
-    What is transparent is laid over white.
+def read_image(file: Path | str | BytesIO, shape: Sequence[int], resize: Resize = "stretch", name: str = "") -> Tensor:
+    """Reads a PNG or JPEG file as bytes (C, H, W): upright, otherwise as `to_pixels` does.
 
     By Pillow, since torchvision's `decode_image` bounds no image's size.
 
     Args:
         file: its path, or its content.
         shape: (C, H, W), C of 1 or 3.
+        resize: see `to_pixels`.
         name: of the file for errors; default: its path.
 
     Raises:
         UserError: when it is no image that can be read whole.
     """
-    channels, height, width = shape
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # more pixels than any honest picture
             with Image.open(file, formats=["PNG", "JPEG"]) as picture:
-                picture = ImageOps.exif_transpose(picture)
-                if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
-                    picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-                if picture.has_transparency_data:
-                    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-                picture = picture.convert("L" if channels == 1 else "RGB")
+                return to_pixels(ImageOps.exif_transpose(picture), shape, resize)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         cause = "it is no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UserError(f"{name or file} cannot be read as an image: {cause}") from error
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)  # Pillow's averages over what it shrinks
+
+
+def to_pixels(picture: Image.Image, shape: Sequence[int], resize: Resize = "stretch") -> Tensor:
+    """Turns a picture into bytes (C, H, W): grey or RGB, resized if it has another size.
+
+    What is transparent is laid over white.
+
+    Args:
+        picture: of any mode and size.
+        shape: (C, H, W), C of 1 or 3.
+        resize: `stretch`, or `crop`, which first cuts off what is too long at both ends.
+    """
+    channels, height, width = shape
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        fit = ImageOps.fit if resize == "crop" else Image.Image.resize
+        picture = fit(picture, (width, height), Image.Resampling.BILINEAR)  # Pillow's averages over what it shrinks
     pixels = torch.from_numpy(np.array(picture))  # (H, W) or (H, W, C)
     return pixels.view(height, width, channels).permute(2, 0, 1)

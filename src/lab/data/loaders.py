@@ -1,26 +1,32 @@
 """Serves map-style datasets by DataLoaders: seeded order and augmentation, ranks, workers, resuming at a batch."""
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from lab.data.preparation import PreparedDataModule
 from lab.data.tensors import Batches, Key, epoch_counter, generator
+from lab.engine.utils.errors import RunFailed, UserError
+from lab.engine.utils.machine import memory_limit
 from lab.engine.utils.random_state import random_state, restore_random_state, seed_random_state
 from lab.engine.utils.ranges import NonNegativeInt, PositiveInt
 
 Splits = dict[str, Dataset[Any]]
 Collate = Callable[[list[Any]], Any]
 
+RESIDENT_SHARE = 0.25  # of the memory, for samples that are kept
 
-class Samples(Dataset[tuple[Key, Any]]):
+
+class Samples(Dataset["Made"]):
     """Makes batches of a dataset's samples, in this process or in a worker.
 
-    Before each sample the generators of torch, numpy and Python are seeded with (seed, epoch, sample): what is drawn
-    for it depends on nothing else. Afterwards they are as they were.
+    Where a dataset draws random numbers, the generators of torch, numpy and Python are seeded with (seed, epoch,
+    sample) before each sample: what is drawn for it depends on nothing else. Afterwards they are as they were.
 
     Args:
         dataset: with `__getitem__` and `__len__`.
@@ -30,24 +36,125 @@ class Samples(Dataset[tuple[Key, Any]]):
 
     def __init__(self, dataset: Dataset[Any], collate_fn: Collate, with_index: bool) -> None:
         self.dataset, self.collate_fn, self.with_index = dataset, collate_fn, with_index
+        self.is_random = False  # whether a sample has drawn a random number
 
-    def __getitem__(self, item: tuple[Tensor, Key]) -> tuple[Key, Any]:
+    def __getitem__(self, item: tuple[Tensor, Key]) -> "Made":
         rows, key = item
-        seed, epoch, *_ = key
-        before, samples = random_state(), []
-        for row in rows.tolist():
-            seed_random_state(seed, epoch, row)
-            samples.append(self.sample(row))
-        restore_random_state(before)
-        return key, self.collate_fn(samples)
+        before = random_state()
+        try:
+            samples = [] if self.is_random else [self.sample(row) for row in rows.tolist()]
+            if self.is_random or not _equal(random_state(), before):
+                self.is_random = True
+                samples = [self.sample(row, *key[:2]) for row in rows.tolist()]
+            return Made(rows, key, self.collate_fn(samples), self.is_random)
+        except (UserError, RunFailed) as error:  # said in the main process: a worker would say it with its traceback
+            return Made(rows, key, error, self.is_random)
+        finally:
+            restore_random_state(before)
 
-    def sample(self, row: int) -> Any:
+    def sample(self, row: int, *seed: int) -> Any:
+        if seed:
+            seed_random_state(*seed, row)
         sample = self.dataset[row]
         if not self.with_index:
             return sample
         if isinstance(sample, Mapping):
             return {**sample, "index": row}
         return (*sample, row) if isinstance(sample, tuple | list) else (sample, row)
+
+
+class Made(NamedTuple):
+    """Is a batch as `Samples` makes it: the rows and the key that were asked for, their samples or an error."""
+
+    rows: Tensor
+    key: Key
+    batch: Any
+    is_random: bool
+
+
+def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two states of the generators of torch, numpy and Python are the same."""
+    (_, keys, *position), (_, other_keys, *other_position) = one["numpy"], other["numpy"]
+    return (
+        one["python"] == other["python"]
+        and torch.equal(one["torch"], other["torch"])
+        and (position == other_position and torch.equal(keys, other_keys))
+    )
+
+
+class Resident:
+    """Keeps the samples of a dataset in memory as tensors, once a batch has brought them.
+
+    Kept are samples that are tensors or numbers, alone, in a list or in a dictionary, of equal shapes, for which
+    nothing random is drawn.
+
+    Args:
+        size: samples of the dataset.
+        limit: bytes of one sample, more of which are not kept.
+        reason: why nothing is kept, if nothing is.
+        is_required: whether to refuse what is not kept.
+    """
+
+    def __init__(self, size: int, limit: float = math.inf, reason: str = "", is_required: bool = False) -> None:
+        self.limit, self.is_required = limit, is_required
+        self.columns: dict[Any, Tensor] = {}  # N samples of each element of a batch
+        self.kind: type = list  # of a batch
+        self.is_known = torch.zeros(size, dtype=torch.bool)
+        self.is_open = True
+        if reason:
+            self.close(reason)
+
+    def missing(self, rows: Tensor) -> Tensor:
+        """Returns those of `rows` that are not kept."""
+        return rows[~self.is_known[rows]]
+
+    def add(self, made: Made) -> None:
+        """Keeps the samples of a batch, or from now on none where these are not fit for it."""
+        if not self.is_open:
+            return
+        if reason := self._unfit(made):
+            self.close(reason)
+            return
+        columns = _columns(made.batch)
+        if not self.columns:
+            self.kind = type(made.batch)
+            self.columns = {name: t.new_empty(len(self.is_known), *t.shape[1:]) for name, t in columns.items()}
+        for name, kept in self.columns.items():
+            kept[made.rows] = columns[name]
+        self.is_known[made.rows] = True
+
+    def _unfit(self, made: Made) -> str:
+        """Returns why the samples of a batch cannot be kept, or an empty string."""
+        columns = _columns(made.batch)
+        if made.is_random:
+            return "random numbers are drawn for its samples"
+        if not all(isinstance(column, Tensor) for column in columns.values()):
+            return "its samples are not tensors and numbers alone"
+        if (need := sum(column[0].nbytes for column in columns.values())) > self.limit:
+            return f"a sample takes {need:,} bytes, and there is room for {int(self.limit):,} of each"
+        found, before = ({n: (t.dtype, t.shape[1:]) for n, t in some.items()} for some in (columns, self.columns))
+        return "its samples are tensors of different shapes" if before and found != before else ""
+
+    def close(self, reason: str) -> None:
+        """Forgets all, and keeps nothing from now on."""
+        if self.is_required:
+            raise UserError(f"data.resident=true keeps the samples in memory, and cannot: {reason}")
+        self.is_open, self.columns = False, {}
+        self.is_known.zero_()
+
+    def take(self, rows: Tensor) -> Any:
+        """Returns a batch of rows that are kept."""
+        values = {name: kept.index_select(0, rows) for name, kept in self.columns.items()}
+        if issubclass(self.kind, Mapping):
+            return values
+        return values[None] if self.kind is Tensor else self.kind(values.values())
+
+
+def _columns(batch: Any) -> dict[Any, Any]:
+    """Returns the elements of a batch by name or number; nothing is an element of what is no batch of such."""
+    if type(batch) in (list, tuple):
+        return dict(enumerate(batch))
+    return batch if type(batch) is dict else {None: batch}
 
 
 class Loader:
@@ -58,24 +165,58 @@ class Loader:
         order: gives the rows of each batch with its key: seed, epoch, rank, index of the batch.
         num_workers: processes that make batches ahead, 0 for none. Whatever it is, the batches are the same.
         pin_memory: whether batches lie where a GPU can fetch them faster.
+        resident: keeps samples, which are then not made again.
+        transform: called with each batch and its key, in this process.
     """
 
-    def __init__(self, samples: Samples, order: Batches, num_workers: int = 0, pin_memory: bool = False) -> None:
-        self.order = order
+    def __init__(
+        self,
+        samples: Samples,
+        order: Batches,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        resident: Resident | None = None,
+        transform: Callable[[Any, Key], Any] = lambda batch, key: batch,
+    ) -> None:
+        self.samples, self.order, self.transform = samples, order, transform
+        self.resident = resident or Resident(len(samples.dataset), reason="it is asked to")  # type: ignore[arg-type]
         # With a generator, since it would draw from the global one. Workers stay: they keep nothing between batches.
-        self.loader = DataLoader(
-            samples, None, sampler=order, num_workers=num_workers, pin_memory=pin_memory, generator=generator(0),
-            persistent_workers=num_workers > 0, collate_fn=_unchanged,
+        self.loader: DataLoader[Made] | None = DataLoader(
+            samples, None, sampler=_Missing(self), num_workers=num_workers, pin_memory=pin_memory,
+            generator=generator(0), persistent_workers=num_workers > 0, collate_fn=_unchanged,
         )  # fmt: skip
+        self.ahead: deque[tuple[Tensor, Key]] = deque()  # rows and keys of the batches that workers are at
         self._position = {"epoch": 0, "batch": 0}  # of the batch that comes next; `order` is ahead where workers are
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Any]:
-        for (_, epoch, _, number), batch in self.loader:
+        for batch, key in self._batches():
+            _, epoch, _, number = key
             self._position = {"epoch": epoch, "batch": number + 1}
-            yield batch
+            yield self.transform(batch, key)
+
+    def _batches(self) -> Iterator[tuple[Any, Key]]:
+        if self.resident.is_known.all():
+            self.loader = None  # its workers end
+        if self.loader is None:
+            for rows, key in self.order:
+                yield self.resident.take(rows), key  # type: ignore[arg-type,misc]
+            return
+        self.ahead.clear()
+        for made in self.loader:
+            self.resident.add(_checked(made))
+            while (asked := self.ahead.popleft())[1] != made.key:
+                yield self._complete(*asked)
+            yield (made.batch, made.key) if len(made.rows) == len(asked[0]) else self._complete(*asked)
+        while self.ahead:
+            yield self._complete(*self.ahead.popleft())
+
+    def _complete(self, rows: Tensor, key: Key) -> tuple[Any, Key]:
+        """Returns a batch of samples that are kept, or were until a moment ago."""
+        is_kept = len(self.resident.missing(rows)) == 0
+        return self.resident.take(rows) if is_kept else _checked(self.samples[rows, key]).batch, key
 
     def state_dict(self) -> dict[str, int]:
         return self._position
@@ -86,12 +227,37 @@ class Loader:
         self.order.load_state_dict(state)
 
 
+class _Missing:
+    """Iterates over the batches of a loader with the rows that are to be made, and notes them all in its `ahead`."""
+
+    def __init__(self, of: Loader) -> None:
+        self.of = of
+
+    def __len__(self) -> int:
+        return len(self.of.order)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Key]]:
+        for rows, key in self.of.order:
+            self.of.ahead.append((rows, key))  # type: ignore[arg-type]
+            if len(missing := self.of.resident.missing(rows)):
+                yield missing, key  # type: ignore[misc]
+
+
+def _checked(made: Made) -> Made:
+    if isinstance(made.batch, Exception):
+        raise made.batch
+    return made
+
+
 def _unchanged(batch: Any) -> Any:
     return batch
 
 
-class LoaderDataModule(pl.LightningDataModule):
+class LoaderDataModule(PreparedDataModule):
     """Serves map-style datasets in batches; a subclass overrides `load` unless they are arguments.
+
+    Samples for which nothing random is drawn are kept as tensors, see `Resident`: later epochs are one index operation
+    a batch. What `train_transform` draws comes after that: the batches are the same, kept or not.
 
     Args:
         train: the dataset of training; None for none, and likewise:
@@ -104,6 +270,8 @@ class LoaderDataModule(pl.LightningDataModule):
         pin_memory: whether batches lie where a GPU can fetch them faster.
         with_index: whether each sample holds its index in the dataset, see `Samples`.
         collate_fn: makes a batch of a list of samples; default: torch's.
+        resident: whether training and validation samples are kept in memory; `auto`: where all of them take at most a
+            quarter of the memory that there is for each rank of this machine.
     """
 
     def __init__(
@@ -118,13 +286,16 @@ class LoaderDataModule(pl.LightningDataModule):
         pin_memory: bool = False,
         with_index: bool = False,
         collate_fn: Collate = default_collate,
+        resident: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
         self.given = {"train": train, "val": val, "test": test}
         self.batch_size, self.eval_batch_size, self.shuffle_seed = batch_size, eval_batch_size, shuffle_seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.with_index, self.collate_fn = with_index, collate_fn
+        self.resident = resident
         self.datasets: Splits = {}
+        self.kept: dict[str, Resident] = {}
 
     def load(self) -> Splits:
         """Returns the datasets that there are among `train`, `val` and `test`."""
@@ -132,11 +303,20 @@ class LoaderDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if not self.datasets:
+            self.checksum = self.source_checksum()
             self.datasets = self.load()
 
+    def train_transform(self, batch: Any, key: Key) -> Any:
+        """Transforms a training batch, in this process; draws from `generator(*key)` alone."""
+        return self.eval_transform(batch, key)
+
+    def eval_transform(self, batch: Any, key: Key) -> Any:
+        """Transforms a batch of validation or test, in this process."""
+        return batch
+
     def train_dataloader(self) -> Loader | list[Loader]:
-        epoch = epoch_counter(self.trainer)
-        return self._loader("train", self.batch_size, shuffle_seed=self.shuffle_seed, epoch=epoch)
+        order = {"shuffle_seed": self.shuffle_seed, "epoch": epoch_counter(self.trainer)}
+        return self._loader("train", self.batch_size, self.train_transform, **order)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         return self.eval_dataloader("val")
@@ -146,17 +326,33 @@ class LoaderDataModule(pl.LightningDataModule):
 
     def eval_dataloader(self, split: str) -> Loader | list[Loader]:
         """Returns a loader of `train`, `val` or `test`: every sample once, in order; after `setup`."""
-        return self._loader(split, self.eval_batch_size)
+        return self._loader(split, self.eval_batch_size, self.eval_transform)
 
-    def _loader(self, split: str, batch_size: int, **options: Any) -> Loader | list[Loader]:
+    def _loader(
+        self, split: str, batch_size: int, transform: Callable[..., Any], **order: Any
+    ) -> Loader | list[Loader]:
         if split not in self.datasets:
             return []  # Lightning's sign for none
         dataset = self.datasets[split]
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        order = Batches(
+        batches = Batches(
             (torch.arange(len(dataset)),),  # type: ignore[arg-type]
             batch_size, transform=lambda rows, key: (rows[0], key),  # type: ignore[arg-type,return-value]
-            rank=rank, world_size=world_size, **options,
+            rank=rank, world_size=world_size, **order,
         )  # fmt: skip
+        if split not in self.kept:
+            self.kept[split] = self._resident(split)
         samples = Samples(dataset, self.collate_fn, self.with_index)
-        return Loader(samples, order, self.num_workers, self.pin_memory)
+        return Loader(samples, batches, self.num_workers, self.pin_memory, self.kept[split], transform)
+
+    def _resident(self, split: str) -> Resident:
+        sizes = {name: len(dataset) for name, dataset in self.datasets.items()}  # type: ignore[arg-type]
+        required, limit, reason = self.resident is True, math.inf, ""
+        if self.resident is False or split == "test":  # which is read once
+            required, reason = False, "nothing is to be kept"
+        elif self.collate_fn is not default_collate:
+            reason = "its batches are made by a collate_fn of its own"
+        elif not required:
+            ranks = self.trainer.num_devices if self.trainer else 1
+            limit = RESIDENT_SHARE * memory_limit() / ranks / sum(sizes[name] for name in sizes if name != "test")
+        return Resident(sizes[split], limit, reason, required)

@@ -4,7 +4,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lab.data.preparation import PreparedDataModule
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import checksum
 from lab.engine.utils.random_state import key_seed
 from lab.engine.utils.ranges import CountOrShare, NonNegativeInt, PositiveInt, Seed
 
@@ -166,7 +165,7 @@ class _Epoch(Dataset[Batch]):
         return batch if of.transform is None else of.transform(batch, (of.shuffle_seed or 0, self.epoch, of.rank, i))
 
 
-class TensorDataModule(pl.LightningDataModule):
+class TensorDataModule(PreparedDataModule):
     """Is the base of datasets that fit in memory; a dataset adds `load` and, to get its files, `prepare_data`.
 
     Args:
@@ -192,38 +191,6 @@ class TensorDataModule(pl.LightningDataModule):
         self.shuffle_seed = shuffle_seed
         self.num_workers = num_workers
         self.splits: dict[str, Batch] = {}
-        self._checksum: str | None = None  # of the source, as it was read
-
-    @property
-    def source(self) -> Path | None:
-        """Returns the user's file with the samples, if there is one: its content must be the same to resume a run."""
-        return None
-
-    @property
-    def optimal_metrics(self) -> dict[str, float]:
-        """Returns the best that a model can reach on the test set, by metric, where that is known; after `setup`."""
-        return {}
-
-    @property
-    def preparation(self) -> dict[str, Any]:
-        """Returns the statistics of the training rows by which other inputs are prepared; checkpoints hold them."""
-        return {}
-
-    def restore(self, preparation: dict[str, Any]) -> None:
-        """Makes later inputs be prepared by a saved `preparation`, not by their own statistics; does nothing here."""
-
-    def state_dict(self) -> dict[str, Any]:
-        state = {"preparation": self.preparation, "checksum": self._checksum}
-        return {name: value for name, value in state.items() if value}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.source and state_dict.get("checksum") not in (None, checksum(self.source)):
-            raise UserError(
-                f"{self.source} is not the file that this run was trained on: its content has changed\n"
-                "put it back as it was, or begin a new run"
-            )
-        if preparation := state_dict.get("preparation"):
-            self.restore(preparation)
 
     @abstractmethod
     def load(self) -> dict[str, Batch]:
@@ -239,7 +206,7 @@ class TensorDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if not self.splits:
-            self._checksum = checksum(self.source) if self.source and self.source.is_file() else None
+            self.checksum = self.source_checksum()
             device = self.trainer.strategy.root_device if self.trainer and not self.num_workers else torch.device("cpu")
             self.splits = {name: tuple(t.to(device) for t in tensors) for name, tensors in self.load().items()}
 

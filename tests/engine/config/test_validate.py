@@ -15,7 +15,7 @@ from lab.engine.config.compose import compose
 from lab.engine.config.instantiate import instantiate
 from lab.engine.inference.reuse import check_data_compatibility
 from lab.engine.utils.errors import UserError
-from tests.conftest import SMALL_DATA, Compose, choices, fits, small, with_dims
+from tests.conftest import OFFERS, SMALL_DATA, Compose, choices, fits, small, with_dims
 
 
 def partner(group: str, choice: str) -> list[str]:
@@ -26,7 +26,7 @@ def partner(group: str, choice: str) -> list[str]:
             *SMALL_DATA.get(choice, []),
         ]
     if group == "model":
-        return [f"data={next(data for data in with_dims('data') if fits(choice, data) and data != 'csv')}"]
+        return [f"data={next(data for data in with_dims('data') if fits(choice, data) and data not in OFFERS)}"]
     if (group, choice) == ("optimizer", "lbfgs"):
         return ["scheduler=none"]
     return []

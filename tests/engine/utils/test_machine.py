@@ -1,5 +1,6 @@
-"""GPUs are counted as their drivers tell, without torch."""
+"""GPUs are counted as their drivers tell, and memory as its limits say, without torch."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,15 @@ def test_amd_gpus_are_counted(
 def test_a_machine_without_drivers_has_none(amd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "AMD_NODES", tmp_path / "none")
     assert machine.count_gpus() == 0
+
+
+def test_memory_is_the_machines_or_that_of_a_control_group_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    whole = machine.memory_limit()
+    assert whole == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.memory_limit() == whole
+    (tmp_path / "memory.max").write_text("2000000000\n")
+    assert machine.memory_limit() == 2_000_000_000

@@ -16,7 +16,8 @@ ABSENT = object()
 PLACE = ("hydra", "paths", "sweep", "resume", "attach", "changes", "callbacks.pruning")
 # How batches are loaded, and what is shown and logged meanwhile
 SHOWN = (
-    *("logger", "progress", "fast_loop", "trainer.enable_progress_bar", "data.num_workers", "data.eval_batch_size"),
+    *("logger", "progress", "fast_loop", "trainer.enable_progress_bar"),
+    *(f"data.{name}" for name in ("num_workers", "eval_batch_size", "resident")),
     *(f"callbacks.{name}" for name in ("progress", "watchdog", "summary", "learning_rate", "throughput")),
 )
 # How long it trains

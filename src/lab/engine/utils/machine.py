@@ -1,4 +1,4 @@
-"""Counts GPUs and finds packages without loading torch, which takes seconds."""
+"""Counts GPUs and memory, and finds packages, without loading torch, which takes seconds."""
 
 import ctypes
 import os
@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 AMD_NODES = Path("/sys/class/kfd/kfd/topology/nodes")  # of AMD's driver; each processor is one
+CGROUPS = Path("/sys/fs/cgroup")  # of Linux, version 2
 
 
 def count_gpus() -> int:
@@ -41,6 +42,17 @@ def _visible(count: int, *variables: str) -> int:
     for value in (os.environ[name] for name in variables if name in os.environ):
         count = min(count, sum(device.strip() not in ("", "-1") for device in value.split(",")))
     return count
+
+
+def memory_limit() -> int:
+    """Returns the bytes of memory that this process may use: the machine's, or its control group's if less."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with suppress(OSError):
+        group = Path("/proc/self/cgroup").read_text().splitlines()[-1].rpartition(":")[2].lstrip("/")
+        for folder in (CGROUPS / group, *(CGROUPS / group).parents):
+            with suppress(OSError, ValueError):  # the root has no such file; `max` is no number
+                limits.append(int((folder / "memory.max").read_text()))
+    return min(limits)
 
 
 def has_package(name: str) -> bool:
