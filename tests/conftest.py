@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -27,6 +28,7 @@ SMALL_DATA = {
     "digits": [*SMALL, "data.eval_batch_size=100"],
     "mnist": ["data.eval_batch_size=100"],
     "text": ["data.num_tokens=20000"],
+    "tokens": ["data.path=${paths.data_dir}/tokens.npy"],
     "csv": ["data.path=${paths.data_dir}/table.csv", "data.target=kind"],
 }
 SMALL_MODEL = {"vae": ["model.nll_samples=10"]}
@@ -72,10 +74,12 @@ def small(model: str, data: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Datasets of this session, with a table of three kinds of things in table.csv."""
+    """Datasets of this session, with a table of three kinds of things in table.csv, and tokens.npy."""
     folder = tmp_path_factory.mktemp("data")
     rows = [f"{i % 3 + i / 100},{2000 + (i * 7) % 11},{'abc'[i % 3]}" for i in range(90)]
     (folder / "table.csv").write_text("\n".join(["size,weight,kind", *rows, ""]))
+    np.save(folder / "tokens.npy", np.arange(20_000, dtype=np.uint16) % 300)
+    (folder / "tokens.json").write_text('{"vocab_size": 300}')
     return folder
 
 

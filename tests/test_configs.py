@@ -4,6 +4,7 @@ from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,6 +35,10 @@ def overrides(chosen: dict[str, str], tmp_path: Path) -> list[str]:
         pairs = ((d, m) for d in data for m in models if d in with_dims("data") and fits(m, d))
         chosen["data"], chosen["model"] = next(pairs, (data[0], models[0]))
     given = [f"{group}={name}" for group, name in chosen.items()]
+    if chosen.get("data") == "tokens":
+        np.save(tmp_path / "tokens.npy", np.zeros(9, np.uint8))
+        (tmp_path / "tokens.json").write_text('{"vocab_size": 300}')
+        given += [f"data.path={tmp_path}/tokens.npy"]
     if chosen.get("data") == "csv":
         regression = fits(chosen["model"], "linear")
         rows = [f"{i},{i * i % 7},{'xy'[i % 2]}" for i in range(60)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lab.data.tensors import Batches
-from lab.data.token_file import dims, map_tokens, read_meaning
+from lab.data.token_file import map_tokens, read_meaning, vocab_size
 from lab.data.tokens import Tokens
 from lab.engine.config.validate import validate
 from lab.engine.runs.run import Run
@@ -126,7 +126,7 @@ def test_what_is_no_token_file_is_refused_before_torch(cfg: Compose, tmp_path: P
     (tmp_path / "book.txt").write_text("once")
     for path, said in [("book.txt", "data=text reads the text"), ("bok.txt", r"did you mean book\.txt\?")]:
         with pytest.raises(UserError, match=said):
-            dims(tmp_path / path, 64)
+            vocab_size(tmp_path / path)
     probe = tmp_path / "probe.py"
     probe.write_text("import sys\nimport lab.data.token_file\nassert 'torch' not in sys.modules\n")
     assert run_script(str(probe)).returncode == 0
@@ -182,6 +182,7 @@ def test_a_run_trains_evaluates_and_is_not_resumed_on_another_file(cfg: Compose,
     data = tokens(str(path), context_length=8)
     with pytest.raises(UserError, match=f"{path} is not the file that this run was trained on"):
         data.load_state_dict(checkpoint)
+    path.unlink()
     model: Any = run.model()
     assert len(model.complete("b a", run.datamodule(), 3)) > 3
 

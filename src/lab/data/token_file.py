@@ -20,9 +20,10 @@ UNKNOWN = "\ufffd"  # token 0, which stands for every piece that is not in the v
 MEANING = ("vocab_size", "split", "vocabulary")  # what two files have in common whose tokens mean the same
 
 
-def dims(path: Any, context_length: int) -> dict[str, int]:
-    """Returns the `dims` of a token file: how many different tokens it may hold, and the length of a window."""
-    return {"vocab": read_meaning(Path(str(path)))["vocab_size"], "context_length": context_length}
+def vocab_size(path: Any) -> int:
+    """Returns how many different tokens the file at `path` may hold."""
+    size: int = read_meaning(Path(str(path)))["vocab_size"]
+    return size
 
 
 def read_meaning(path: Path) -> dict[str, Any]:
