@@ -1,4 +1,4 @@
-"""Counts GPUs and finds packages without loading torch, which takes seconds."""
+"""Counts GPUs and memory and finds packages without loading torch, which takes seconds."""
 
 import ctypes
 import os
@@ -46,3 +46,12 @@ def _visible(count: int, *variables: str) -> int:
 def has_package(name: str) -> bool:
     """Returns whether a package is installed."""
     return find_spec(name) is not None
+
+
+def memory() -> int:
+    """Returns the bytes of memory that this process may use: the machine's, or fewer where a container says so."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # of the other version, or no limit
+            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
+    return min(limits)
