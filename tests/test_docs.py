@@ -31,7 +31,7 @@ TRAIN = ["python", "src/train.py"]
 IN_PROSE = r"`((?:python|make|pip|source|pre-commit) [^`]+)`"
 FILE = r"(?:# @package _global_\n)?# ((?:src|configs)/\S+)\n"
 # Run for real, all of them: these pages build upon the runs that their own commands leave
-RUN = ["README.md", "docs/runs.md", "docs/own-code.md", "docs/results.md"]
+RUN = ["README.md", "docs/runs.md", "docs/own-code.md", "docs/results.md", "docs/large-data.md"]
 RUN_OF_SWEEPS = (
     "sweep=small hydra.sweeper.timeout",
     "sweep.resume",
@@ -42,7 +42,7 @@ RUN_OF_SWEEPS = (
 ELSEWHERE = {
     r"python src/train\.py resume=latest": "needs a run that was stopped, as tests/engine/runs/test_resume.py has",
     r"python scripts/compare\.py diff RUN RUN": "RUN is any run; tests/engine/analysis has two",
-    r"python scripts/benchmark_sweeps\.py \w+": "takes minutes",
+    r"python benchmarks/tokens\.py \w+": "takes minutes",
 }
 SHORT = ["trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
 
@@ -192,9 +192,12 @@ def write(folder: Path, texts: dict[str, str]) -> None:
 
 
 def provide(folder: Path) -> None:
-    """Makes what the pages read as one's own: a table, a text, pictures."""
+    """Makes what the pages read as one's own: a table, a text, token files, pictures."""
     (folder / "iris.csv").write_text(animals(60).replace("kind", "species"))
     (folder / "book.txt").write_text("once upon a time " * 500)
+    for name in ("tokens", "mine"):
+        np.save(folder / f"{name}.npy", np.arange(20_000, dtype=np.uint16) % 300)
+        (folder / f"{name}.json").write_text('{"vocab_size": 300}')
     (folder / "photos").mkdir()
     for i in range(2):
         Image.fromarray(np.full((28, 28), 100 * i, np.uint8)).save(folder / "photos" / f"{i}.png")

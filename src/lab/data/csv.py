@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lab.data.prepare import NONE_LEFT, UNCHANGED, Preprocessor, stratified_split
-from lab.data.table_file import SHARE, Resident, find_unusable, infer_large, is_large, map_rows
+from lab.data.table_file import SHARE, Resident, find_unusable, infer_large, is_large, map_rows, remembered
 from lab.data.table_schema import Schema, Task, encode_features, encode_target, feature_names, infer_schema, read_csv
 from lab.data.tables import TableDataModule
 from lab.data.tensors import Batch, Key, generator
@@ -143,13 +143,20 @@ class CSV(TableDataModule):
         return splits
 
     def _fit(self, rows: Tensor) -> Preprocessor:
-        """Learns from the training rows, from as many columns at a time as take a sixteenth of the memory."""
-        assert self._features is not None
-        found = []
-        for columns in self._features.split(max(1, memory() // SHARE // (8 * len(rows))), dim=1):
-            fit = Preprocessor.fit(columns.index_select(0, rows).double(), self.missing, self.standardize)
-            found.append([statistic.expand(columns.shape[1]) for statistic in vars(fit).values()])
-        return Preprocessor(*map(torch.cat, zip(*found, strict=True)))
+        """Learns from the training rows, from as many columns at a time as take a sixteenth of the memory, once."""
+
+        def fit() -> list[list[float]]:
+            assert self._features is not None
+            found: list[list[float]] = [[], [], []]
+            for columns in self._features.split(max(1, memory() // SHARE // (8 * len(rows))), dim=1):
+                part = Preprocessor.fit(columns.index_select(0, rows).double(), self.missing, self.standardize)
+                for statistic, values in zip(found, vars(part).values(), strict=True):
+                    statistic += values.expand(columns.shape[1]).tolist()
+            return found
+
+        choices = (self.seed, self.held_out, self.missing, self.duplicates, self.standardize)
+        kept = remembered(fit, self.data_dir, self.source, self.target, self.schema, self.classes, *choices)
+        return Preprocessor(*(torch.tensor(statistic, dtype=torch.float64) for statistic in kept))
 
     def eval_transform(self, batch: Batch, key: Key) -> Batch:
         if self._features is None:

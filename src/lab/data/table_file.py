@@ -7,7 +7,7 @@ the CSV file and the choices that it depends on. Legend: N rows, D features.
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -76,8 +76,8 @@ def infer_large(
     path: Path, target: str, task: Task, drop: Sequence[str], data_dir: str
 ) -> tuple[Schema, list[str] | None]:
     """Infers what `infer_schema` does, from up to 10,000 different strings of each column, the oddest first."""
-    file = _kept(data_dir, "json", path, target, task, list(drop))
-    if not file.is_file():
+
+    def infer() -> tuple[Schema, list[str] | None]:
         log.info("reading the columns of %s", path)
         seen: dict[str, pl.Series] = {}
         for strings in _batches(path):
@@ -96,10 +96,9 @@ def infer_large(
         schema, classes = infer_schema(found, target, task, drop, path.name)
         if classes is not None and len(classes) == DISTINCT:
             raise UserError(f"data.target={target} has {DISTINCT:,} classes or more in {path.name}: that is too many")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as partial:
-            partial.write_text(json.dumps([schema, classes]))
-    schema, classes = json.loads(file.read_text())
+        return schema, classes
+
+    schema, classes = remembered(infer, data_dir, path, target, task, list(drop))
     return schema, classes
 
 
@@ -150,6 +149,17 @@ def find_unusable(rows: NDArray[Any], missing: str, duplicates: str) -> dict[str
         unusable[reason] = mask & ~found
         found |= mask
     return unusable
+
+
+def remembered(find: Callable[[], Any], data_dir: str, path: Path, *choices: Any) -> Any:
+    """Returns what `find` returned for the same file and choices before, as plain values; else calls it."""
+    file = _kept(data_dir, "json", path, *choices)
+    if not file.is_file():
+        found = json.dumps(find())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as partial:
+            partial.write_text(found)
+    return json.loads(file.read_text())
 
 
 def _batches(path: Path) -> Iterator[pl.DataFrame]:

@@ -47,16 +47,18 @@ def test_who_waited_for_a_lock_and_who_comes_later_do_not_both_hold_it(tmp_path:
 def test_a_checksum_is_of_the_content_and_of_samples_of_a_large_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, content = tmp_path / "file", bytearray(range(256)) * 8
-    path.write_bytes(content)
-    assert checksum(path) == hashlib.sha256(content).hexdigest()
+    def written(content: bytes) -> Path:
+        path = tmp_path / str(len(list(tmp_path.iterdir())))
+        path.write_bytes(content)
+        return path
+
+    content = bytearray(range(256)) * 8
+    assert checksum(written(content)) == hashlib.sha256(content).hexdigest()
     for name, value in {"WHOLE": 1000, "SAMPLES": 5, "SAMPLE": 16}.items():
         monkeypatch.setattr(f"lab.engine.utils.files.{name}", value)
-    sampled = checksum(path)
+    sampled = checksum(written(content))
     for place, differs in [(0, True), (len(content) // 2, True), (-1, True), (100, False)]:
         changed = content.copy()
         changed[place] ^= 1
-        path.write_bytes(changed)
-        assert (checksum(path) != sampled) == differs, place
-    path.write_bytes(content + b"0")
-    assert checksum(path) != sampled
+        assert (checksum(written(changed)) != sampled) == differs, place
+    assert checksum(written(content + b"0")) != sampled
