@@ -32,6 +32,7 @@ SMALL_DATA = {
     "digits": [*SMALL, "data.eval_batch_size=100"],
     "mnist": ["data.eval_batch_size=100"],
     "text": ["data.num_tokens=20000"],
+    "tokens": ["data.path=${paths.data_dir}/tokens.npy"],
     "csv": ["data.path=${paths.data_dir}/table.csv", "data.target=kind"],
     "huggingface": [
         "data.path=${paths.data_dir}/saved_pictures", "data.input=image", "data.target=label",
@@ -100,6 +101,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "table.csv").write_text("\n".join(["size,weight,kind", *rows, ""]))
     save_pictures(folder / "saved_pictures")
     draw_pictures(folder / "pictures", 60)
+    np.save(folder / "tokens.npy", np.arange(20_000, dtype=np.uint16) % 300)
+    (folder / "tokens.json").write_text('{"vocab_size": 300}')
     return folder
 
 

@@ -4,6 +4,7 @@ from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
@@ -40,6 +41,10 @@ def overrides(chosen: dict[str, str], tmp_path: Path) -> list[str]:
         given += [word.replace("${paths.data_dir}", str(tmp_path)) for word in SMALL_DATA["huggingface"]]
         if not (tmp_path / "saved_pictures").exists():
             save_pictures(tmp_path / "saved_pictures")
+    if chosen.get("data") == "tokens":
+        np.save(tmp_path / "tokens.npy", np.zeros(9, np.uint8))
+        (tmp_path / "tokens.json").write_text('{"vocab_size": 300}')
+        given += [f"data.path={tmp_path}/tokens.npy"]
     if chosen.get("data") == "csv":
         regression = fits(chosen["model"], "linear")
         rows = [f"{i},{i * i % 7},{'xy'[i % 2]}" for i in range(60)]

@@ -31,7 +31,7 @@ TRAIN = ["python", "src/train.py"]
 IN_PROSE = r"`((?:python|make|pip|source|pre-commit) [^`]+)`"
 FILE = r"(?:# @package _global_\n)?# ((?:src|configs)/\S+)\n"
 # Run for real, all of them: these pages build upon the runs that their own commands leave
-RUN = ["README.md", "docs/images.md", "docs/runs.md", "docs/own-code.md", "docs/results.md"]
+RUN = ["README.md", "docs/images.md", "docs/runs.md", "docs/own-code.md", "docs/results.md", "docs/large-data.md"]
 RUN_OF_SWEEPS = (
     "sweep=small hydra.sweeper.timeout",
     "sweep.resume",
@@ -42,9 +42,9 @@ RUN_OF_SWEEPS = (
 ELSEWHERE = {
     r"python src/train\.py resume=latest": "needs a run that was stopped, as tests/engine/runs/test_resume.py has",
     r"python scripts/compare\.py diff RUN RUN": "RUN is any run; tests/engine/analysis has two",
-    r"python scripts/benchmark_sweeps\.py \w+": "takes minutes",
     r"python src/train\.py data=torchvision data\.name=Flowers102 .*": "needs a network",
     r"python benchmarks/image_folder\.py 5000": "takes minutes",
+    r"python benchmarks/tokens\.py \w+": "takes minutes",
 }
 SHORT = ["trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
 
@@ -194,9 +194,12 @@ def write(folder: Path, texts: dict[str, str]) -> None:
 
 
 def provide(folder: Path) -> None:
-    """Makes what the pages read as one's own: a table, a text, pictures, a saved dataset."""
+    """Makes what the pages read as one's own: a table, a text, token files, pictures, a saved dataset."""
     (folder / "iris.csv").write_text(animals(60).replace("kind", "species"))
     (folder / "book.txt").write_text("once upon a time " * 500)
+    for name in ("tokens", "mine"):
+        np.save(folder / f"{name}.npy", np.arange(20_000, dtype=np.uint16) % 300)
+        (folder / f"{name}.json").write_text('{"vocab_size": 300}')
     save_pictures(folder / "saved_animals")
     for name in ("animals", "more_animals"):
         draw_pictures(folder / name, 60, ["cat", "dog", "owl"])

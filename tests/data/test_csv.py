@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 from sklearn.datasets import load_diabetes, load_iris
 
 from lab.data.csv import CSV
-from lab.data.table_schema import dims, encode_features, encode_target, feature_names, infer_schema, read_csv
+from lab.data.table_file import dims, is_large
+from lab.data.table_schema import encode_features, encode_target, feature_names, infer_schema, read_csv
 from lab.engine.config.changes import merge_changes
 from lab.engine.config.instantiate import instantiate
 from lab.engine.config.validate import validate
@@ -220,6 +221,108 @@ def test_a_run_can_be_given_another_file(cfg: Compose, iris: str) -> None:
     assert merged.data == cfg(*changes).data
     assert merged.dims == {"features": 4, "classes": 3}
     assert merged.data.path == iris
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Words, booleans and numbers, gaps and rows that are there twice; read seven rows at a time."""
+    monkeypatch.setattr("lab.data.table_file.BATCH", 7)
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{rng.normal():.6f},{['red', 'green', '', 'NA'][i * i % 4]},{rng.choice(['true', 'False'])},{i * 7 % 5},{i},k"
+        for i in range(200)
+    ]
+    rows = [row.replace(",k", f",{'uvw'[i % 3]}") if i % 19 else row.replace(",k", ",") for i, row in enumerate(rows)]
+    rows = [("inf" + row[row.index(",") :]) if i % 11 == 0 else row for i, row in enumerate(rows)]
+    return write(
+        tmp_path / "mixed.csv", "\n".join(["x,colour,is,n,i,kind", *rows, *rows[5:60], "0.5,blue,true,2.5,7,u"])
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"missing": "mean"}, {"missing": "drop"}, {"duplicates": "keep"},
+                                     {"standardize": False}, {"drop": ["colour"], "seed": 4}])  # fmt: skip
+@pytest.mark.parametrize("target", ["kind", "i"])
+def test_a_table_in_a_file_is_the_table_in_memory(
+    target: str, options: dict[str, Any], mixed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.data.csv.memory", lambda: 16 * 8 * 200 * 2)  # two columns at a time
+    held, mapped = (
+        CSV(mixed, target, batch_size=16, resident=resident, data_dir=str(tmp_path), **options)
+        for resident in (True, False)
+    )
+    for data in (held, mapped):
+        data.prepare_data()
+        data.setup("fit")
+    assert (mapped.schema, mapped.classes) == (held.schema, held.classes)
+    assert mapped.target_scale == held.target_scale
+    for split in ("train", "val", "test"):
+        pairs = zip(held.eval_dataloader(split), mapped.eval_dataloader(split), strict=True)
+        for (x, y), (mapped_x, mapped_y) in pairs:
+            torch.testing.assert_close(mapped_x, x, rtol=1e-5, atol=1e-5, equal_nan=True)
+            assert torch.equal(mapped_y, y)
+    for (x, y), (mapped_x, mapped_y) in zip(held.train_dataloader(), mapped.train_dataloader(), strict=True):
+        torch.testing.assert_close(mapped_x, x, rtol=1e-5, atol=1e-5, equal_nan=True)
+        assert torch.equal(mapped_y, y)
+    features, _ = mapped.read(mixed) if options.get("missing") != "drop" else (torch.zeros(0), None)
+    assert features.isfinite().all()
+
+
+def test_a_table_is_encoded_once(mixed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def setup(**options: Any) -> CSV:
+        data = CSV(mixed, "kind", resident=False, data_dir=str(tmp_path), **options)
+        data.setup("fit")
+        return data
+
+    first = setup()
+    files = sorted((tmp_path / "tables").iterdir())
+    assert sorted(file.suffix for file in files) == [".json", ".json", ".rows"]
+    monkeypatch.setattr("lab.data.table_file.scan_csv", None)  # would fail
+    with monkeypatch.context() as patch:
+        patch.setattr("lab.data.prepare.Preprocessor.fit", None)
+        assert setup().preparation == first.preparation
+    again = setup(seed=1, missing="mean")
+    assert again.schema == first.schema
+    monkeypatch.undo()
+    with open(mixed, "a") as file:
+        file.write("\n0.25,red,true,1,9,v")
+    assert len(setup()._features) == len(first._features) + 1  # type: ignore[arg-type]
+
+
+def test_a_table_in_a_file_names_what_is_wrong_and_leaves_nothing(mixed: str, tmp_path: Path) -> None:
+    data = CSV(mixed, "kind", resident=False, data_dir=str(tmp_path / "data"))
+    data.setup("fit")
+    lines = Path(mixed).read_text().splitlines()
+    lines[50] = "few" + lines[50][lines[50].index(",") :]
+    other = CSV(write(tmp_path / "o.csv", "\n".join(lines)), "kind", resident=False, data_dir=str(tmp_path / "other"))
+    other.restore(data.preparation)
+    with pytest.raises(UserError, match=r"row 50 of o\.csv: x=few is no number"):
+        other.setup("test")
+    assert not list((tmp_path / "other" / "tables").iterdir())
+    for text, said in [
+        (",".join("ab") + "\n", "column names and no rows"),
+        ("a,kind\n1,2,3\n", "cannot be read as CSV"),
+    ]:
+        bad = CSV(write(tmp_path / "bad.csv", text), "kind", resident=False, data_dir=str(tmp_path / "other"))
+        with pytest.raises(UserError, match=said):
+            bad.prepare_data()
+
+
+def test_a_file_is_large_beside_the_memory(mixed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(mixed)
+    assert not is_large(path, "auto")
+    assert (is_large(path, True), is_large(path, False)) == (False, True)
+    monkeypatch.setattr("lab.data.table_file.memory", lambda: 15 * path.stat().st_size)
+    assert is_large(path, "auto")
+
+
+def test_a_table_in_a_file_trains_and_offers_its_dims(cfg: Compose, mixed: str, tmp_path: Path) -> None:
+    words = ["data=csv", f"data.path={mixed}", "data.target=kind", "data.resident=false", "model=mlp"]
+    config = cfg(*words, "trainer.max_epochs=1", "logger=none", f"paths.data_dir={tmp_path}/data")
+    validate(config)
+    assert config.dims == {"features": 7, "classes": 3}
+    train(config)
+    assert Run(tmp_path / "run").status == "completed"
+    assert (tmp_path / "data" / "tables").is_dir()
 
 
 CHANGES: dict[str, Callable[[Path], int]] = {

@@ -130,11 +130,22 @@ def test_a_file_is_read_as_bytes_and_split_in_its_order(tmp_path: Path) -> None:
     assert data.optimal_metrics == {}
 
 
+def test_the_vocabulary_is_that_of_the_training_part_or_of_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "poem.txt"
+    path.write_bytes(bytes(range(100)) * 8 + b"z" * 200)
+    monkeypatch.setattr("lab.data.text.SAMPLE", 9)
+    assert text(path=str(path), context_length=8, batch_size=5).vocabulary == list(range(100))
+    monkeypatch.setattr("lab.data.text.MAX_SAMPLES", 2)
+    assert text(path=str(path), context_length=8, batch_size=5).vocabulary == [*range(9), *range(91, 100)]
+
+
 def test_a_text_shorter_than_the_context_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
     path.write_text("too short")
     with pytest.raises(
-        ValueError, match=r"short\.txt: its train part has 7 bytes, and context_length=64 needs at least 65"
+        ValueError, match=r"short\.txt: its train part has 7 tokens, and context_length=64 needs at least 128"
     ):
         text(path=str(path))
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from lab.engine.utils.errors import UserError
 
+NONE_LEFT = "missing={}: no row is left; missing=median fills gaps instead of dropping their rows"
+
 
 def clean(
     features: Tensor, targets: Tensor, missing: str = "median", duplicates: str = "drop"
@@ -47,7 +49,7 @@ def clean(
     ).to_series()
     kept = torch.from_numpy(found.is_null().to_numpy(writable=True))  # (N,)
     if not kept.any():
-        raise UserError(f"missing={missing}: no row is left; missing=median fills gaps instead of dropping their rows")
+        raise UserError(NONE_LEFT.format(missing))
     features = features.masked_fill(~features.isfinite(), torch.nan)
     return features[kept], targets[kept], {reason: int((found == reason).sum()) for reason in reasons}
 

@@ -5,7 +5,7 @@ Works without torch, so that errors in a file are reported at once. Legend: N ro
 
 import csv
 from collections.abc import Iterator, Sequence
-from functools import cache
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,20 +37,6 @@ MAX_CATEGORIES = 50  # of a column that is one-hot encoded
 MAX_INTEGER_CLASSES = 20  # different whole numbers that task=auto still takes for classes
 
 
-def dims(path: Any, target: Any, task: Task, drop: Sequence[Any], decimal: Decimal = "plain") -> dict[str, int]:
-    """Returns the `dims` of a file: the numbers of `features` and of `classes` or `targets`; see `infer_schema`."""
-    file = Path(str(path))
-    changed = file.stat().st_mtime_ns if file.is_file() else 0
-    return dict(_dims(file, changed, str(target), task, tuple(str(column) for column in drop), decimal))
-
-
-@cache
-def _dims(path: Path, changed: int, target: str, task: Task, drop: tuple[str, ...], decimal: Decimal) -> dict[str, int]:
-    schema, classes = infer_schema(read_csv(path, decimal=decimal), target, task, drop, path.name)
-    outputs = {"targets": 1} if classes is None else {"classes": len(classes)}
-    return {"features": len(feature_names(schema)), **outputs}
-
-
 def read_csv(path: Path, key: str = "data.path", decimal: Decimal = "plain") -> pl.DataFrame:
     """Reads a CSV file in UTF-8 with a header: separated by commas, semicolons or tabs, whichever gives most columns.
 
@@ -65,20 +51,32 @@ def read_csv(path: Path, key: str = "data.path", decimal: Decimal = "plain") -> 
     Raises:
         UserError: when the file is not there, cannot be read, has no rows, or a column twice.
     """
+    with readable(path, key):
+        strings = scan_csv(path, key, decimal).collect()
+    if strings.is_empty():
+        raise UserError(f"{key}={path} holds column names and no rows")
+    return strings
+
+
+def scan_csv(path: Path, key: str = "data.path", decimal: Decimal = "plain") -> pl.LazyFrame:
+    """Returns what `read_csv` does, before anything but the header is read."""
     check_file(path, key)
+    separator = _separator(path, key)
+    strings = pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)  # a file's name may hold brackets
+    stripped = pl.all().str.strip_chars()
+    strings = strings.rename(str.strip).select(pl.when(~stripped.is_in(MISSING)).then(stripped))
+    return strings if decimal == "plain" else strings.select(_plain_numbers(decimal))
+
+
+@contextmanager
+def readable(path: Path, key: str = "data.path") -> Iterator[None]:
+    """Raises UserError for what polars or the system say of a file, the value of `key`, that is read meanwhile."""
     try:
-        separator = _separator(path, key)
-        strings = pl.read_csv(path, separator=separator, infer_schema=False, glob=False)  # a name may hold brackets
+        yield
     except OSError as error:
         raise UserError(f"{key}={path}: {error.strerror}: give a CSV file") from error
     except (PolarsError, UnicodeDecodeError) as error:
         raise UserError(f"{key}={path} cannot be read as CSV: {_fault(path) or str(error).splitlines()[0]}") from error
-    strings = strings.rename(str.strip)
-    if strings.is_empty():
-        raise UserError(f"{key}={path} holds column names and no rows")
-    stripped = pl.all().str.strip_chars()
-    strings = strings.select(pl.when(~stripped.is_in(MISSING)).then(stripped))
-    return strings if decimal == "plain" else strings.select(_plain_numbers(column, decimal) for column in strings)
 
 
 def _separator(path: Path, key: str) -> str:
@@ -111,12 +109,11 @@ def _fault(path: Path) -> str | None:
     return None
 
 
-def _plain_numbers(strings: pl.Series, decimal: Decimal) -> pl.Series:
-    """Writes the numbers of a column as Python does, if it holds nothing else."""
+def _plain_numbers(decimal: Decimal) -> pl.Expr:
+    """Writes numbers as Python does, and leaves other strings as they are."""
     pattern, thousands = NUMBERS[decimal]
-    if not strings.drop_nulls().str.contains(pattern).all():
-        return strings
-    return strings.str.replace_all(thousands, "").str.replace(",", ".", literal=True).str.strip_chars("% ")
+    plain = pl.all().str.replace_all(thousands, "").str.replace(",", ".", literal=True).str.strip_chars("% ")
+    return pl.when(pl.all().str.contains(pattern)).then(plain).otherwise(pl.all())
 
 
 def doubtful_columns(strings: pl.DataFrame, schema: Schema) -> Iterator[str]:
@@ -181,11 +178,11 @@ def feature_names(schema: Schema) -> list[str]:
     ]
 
 
-def encode_features(strings: pl.DataFrame, schema: Schema, name: str) -> NDArray[np.float64]:
+def encode_features(strings: pl.DataFrame, schema: Schema, name: str, first: int = 0) -> NDArray[np.float64]:
     """Encodes the columns of `schema`, in any order, as features; ignores other columns.
 
     Numbers stay, booleans become 0 and 1, a column of strings becomes one of 0 and 1 for each of its categories. A
-    missing word is missing in each of these.
+    missing word is missing in each of these. `first` rows of the file stand before `strings`.
 
     Returns:
         Features (N, D), NaN or infinite where missing.
@@ -198,12 +195,14 @@ def encode_features(strings: pl.DataFrame, schema: Schema, name: str) -> NDArray
         _check_column(strings, column, f"{name} has no column {column}, which the run's model reads")
         values, categories = _parse(strings[column], kind), kind if isinstance(kind, list) else []
         wrong = {"number": "no number", "boolean": "not true or false"}.get(str(kind), "no word")
-        _check_known(strings[column], values, name, wrong, categories)
+        _check_known(strings[column], values, name, wrong, categories, first)
         features += [(values == category).cast(pl.Float64) for category in categories] or [values]
     return np.column_stack([feature.to_numpy() for feature in features])
 
 
-def encode_target(strings: pl.DataFrame, target: str, classes: Sequence[str] | None, name: str) -> NDArray[Any]:
+def encode_target(
+    strings: pl.DataFrame, target: str, classes: Sequence[str] | None, name: str, first: int = 0
+) -> NDArray[Any]:
     """Encodes the column to predict: labels (N,), -1 where missing, without `classes` values (N,), NaN where missing.
 
     Classes are known however they are written: 3 and 3.0, True and true are the same.
@@ -215,7 +214,7 @@ def encode_target(strings: pl.DataFrame, target: str, classes: Sequence[str] | N
     column = strings[target]
     if classes is None:
         values = _parse(column, "boolean")  # which are 0 and 1 to a regression
-        _check_known(column, values, name, "no number")
+        _check_known(column, values, name, "no number", first=first)
         return values.to_numpy(writable=True)
     known, values = _infer(pl.Series(classes)), column
     if known.dtype == pl.Boolean:
@@ -225,7 +224,7 @@ def encode_target(strings: pl.DataFrame, target: str, classes: Sequence[str] | N
     labels = values.replace_strict(known, range(len(classes)), default=None, return_dtype=pl.Int64)
     if values.dtype.is_float():
         labels = labels.set(values.is_infinite(), -1)
-    _check_known(column, labels, name, "no class", classes)
+    _check_known(column, labels, name, "no class", classes, first)
     return labels.fill_null(-1).to_numpy(writable=True)
 
 
@@ -305,11 +304,13 @@ def _check_column(strings: pl.DataFrame, column: str, said: str) -> None:
         raise UserError(f"{said}{nearest(column, strings.columns)}\ncolumns: {_shortened(strings.columns)}")
 
 
-def _check_known(strings: pl.Series, values: pl.Series, name: str, what: str, known: Sequence[str] = ()) -> None:
+def _check_known(
+    strings: pl.Series, values: pl.Series, name: str, what: str, known: Sequence[str] = (), first: int = 0
+) -> None:
     """Refuses a string that the schema does not know; names its row, counted from 1 without the header."""
     for row in (strings.is_not_null() & values.is_null()).arg_true().head(1):
         raise UserError(
-            f"row {row + 1} of {name}: {strings.name}={strings[row]} is {what}"
+            f"row {first + row + 1} of {name}: {strings.name}={strings[row]} is {what}"
             + (
                 f" that the run's model knows{nearest(strings[row], known)}\nknown: {_shortened(known)}"
                 if known

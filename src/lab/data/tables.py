@@ -70,22 +70,30 @@ class TableDataModule(TensorDataModule):
             held_out: sizes of the splits besides `train`, see `stratified_split`.
             **more: splits that are neither cleaned nor dealt out, only imputed and standardised like the rest.
         """
-        done = [_count(len(features), "row")]
+        number = len(features)
         features, targets, dropped = clean(features, targets, self.missing, self.duplicates)
-        done += [f"{_count(number, what)} dropped" for what, number in dropped.items() if number]
         rows = stratified_split(targets, held_out, generator(self.seed, 2))
         splits = {name: (features[index], targets[index]) for name, index in rows.items()} | more
-        if gaps := sum(int(x.isnan().sum()) for x, _ in splits.values()):
+        self.log_preparation(number, dropped, sum(int(x.isnan().sum()) for x, _ in splits.values()), splits)
+        if self.preprocessor is UNCHANGED:
+            self.preprocessor = Preprocessor.fit(splits["train"][0], self.missing, self.standardize)
+        return {
+            name: (self.preprocessor(x).to(self.dtype), y.to(self.dtype) if y.is_floating_point() else y)
+            for name, (x, y) in splits.items()
+        }
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Returns the type of features and values."""
+        return torch.float64 if self.trainer and self.trainer.precision == "64-true" else torch.float32
+
+    def log_preparation(self, number: int, dropped: Mapping[str, int], gaps: int, splits: Mapping[str, Batch]) -> None:
+        """Logs in one line what became of a number of rows."""
+        done = [_count(number, "row"), *(f"{_count(n, what)} dropped" for what, n in dropped.items() if n)]
+        if gaps:
             done.append(f"{_count(gaps, 'missing value')} imputed by the {self.missing}")
         parts = [f"{name} {len(splits[name][0]):,}" for name in ("train", "val", "test")]
         log.info("prepared: %s; %s", ", ".join(done), ", ".join(parts))
-        if self.preprocessor is UNCHANGED:
-            self.preprocessor = Preprocessor.fit(splits["train"][0], self.missing, self.standardize)
-        dtype = torch.float64 if self.trainer and self.trainer.precision == "64-true" else torch.float32
-        return {
-            name: (self.preprocessor(x).to(dtype), y.to(dtype) if y.is_floating_point() else y)
-            for name, (x, y) in splits.items()
-        }
 
 
 def _count(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Serves datasets that fit in memory: tensors on the device, batches by one index operation, seeded order."""
+"""Serves datasets as tensors, in memory or mapped from a file: batches by one index operation, seeded order."""
 
 import math
 from abc import abstractmethod
@@ -37,6 +37,11 @@ def epoch_counter(trainer: pl.Trainer | None) -> Callable[[], int]:
     if trainer is None or trainer.overfit_batches > 0:  # type: ignore[attr-defined]
         return lambda: 0
     return lambda: trainer.current_epoch
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Returns whether `size` bytes take no more than a quarter of what a GPU has free; other devices are not asked."""
+    return device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] / 4
 
 
 def sizes(num_samples: PositiveInt, num_val: CountOrShare, num_test: PositiveInt) -> dict[str, int]:
@@ -156,7 +161,9 @@ class _Epoch(Dataset[Batch]):
             batches = [mine[a:b] for a, b in pairwise(edges)]
             self.index = [slice(batch.start, batch.stop, batch.step) for batch in batches]
         else:
-            order = torch.randperm(of.size, generator=generator(of.shuffle_seed, epoch))[: len(of) * of.batch_size]
+            dtype = torch.int32 if of.size < 2**31 else torch.int64  # the same numbers: 4 bytes a row, not 8
+            order = torch.randperm(of.size, generator=generator(of.shuffle_seed, epoch), dtype=dtype)
+            order = order[: len(of) * of.batch_size]
             self.index = order.view(len(of), of.world_size, -1)[:, of.rank].to(of.tensors[0].device)
 
     def __getitem__(self, i: int) -> Batch:
@@ -166,7 +173,10 @@ class _Epoch(Dataset[Batch]):
 
 
 class TensorDataModule(PreparedDataModule):
-    """Is the base of datasets that fit in memory; a dataset adds `load` and, to get its files, `prepare_data`.
+    """Is the base of datasets that are tensors; a dataset adds `load` and, to get its files, `prepare_data`.
+
+    They lie on the device; on the CPU, each batch moved by Lightning, where they take more than a quarter of the memory
+    that a GPU has free.
 
     Args:
         batch_size: training samples of one step, over all ranks together.
@@ -175,7 +185,7 @@ class TensorDataModule(PreparedDataModule):
         num_workers: processes that make training batches ahead, on the CPU: worth it where `train_transform` is slow.
 
     Attributes:
-        splits: the tensors of `train`, `val` and `test`, on their device; none before `setup`.
+        splits: the tensors of `train`, `val` and `test`; none before `setup`.
     """
 
     def __init__(
@@ -207,8 +217,11 @@ class TensorDataModule(PreparedDataModule):
     def setup(self, stage: str) -> None:
         if not self.splits:
             self.checksum = self.source_checksum()
+            splits = self.load()
             device = self.trainer.strategy.root_device if self.trainer and not self.num_workers else torch.device("cpu")
-            self.splits = {name: tuple(t.to(device) for t in tensors) for name, tensors in self.load().items()}
+            if not fits(sum(t.nbytes for tensors in splits.values() for t in tensors), device):
+                device = torch.device("cpu")  # Lightning moves each batch
+            self.splits = {name: tuple(t.to(device) for t in tensors) for name, tensors in splits.items()}
 
     def train_dataloader(self) -> Batches:
         return self._batches(

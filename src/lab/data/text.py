@@ -2,33 +2,32 @@
 
 import logging
 from bisect import bisect
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from annotated_types import Interval
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lab.data.tensors import Batch, Key, TensorDataModule, generator
-from lab.engine.utils.errors import UserError
+from lab.data.tokens import TokenWindows
 from lab.engine.utils.ranges import FilePath, PositiveFloat, PositiveInt, Seed
 
 log = logging.getLogger(__name__)
 
 SYMBOLS = b"\nabcdefghijklmnopqrstuvwxyz .,;:!?-ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+SAMPLE, MAX_SAMPLES = 2**20, 256  # bytes, in which the vocabulary is looked for
 
 
-class Text(TensorDataModule):
+class Text(TokenWindows):
     """Serves tokens (B, T) and the tokens that follow (B, T), all bytes, in [0, 256).
 
     Without a `path` they come from a Markov chain over `num_symbols` characters: the next depends on the last one
     alone, by a matrix whose rows are drawn from a Dirichlet distribution. No model can predict them better than to the
     entropy rate, -sum_i p_i sum_j P_ij log P_ij, where p is the stationary distribution: that is `optimal_metrics`.
 
-    The text is split in its order: the last tenth is the test, the tenth before it validation. Each epoch cuts the
-    training part into windows at other places.
+    A text from a file is mapped into memory, and may be larger than that; see `TokenWindows` for how it is split.
 
     Args:
         context_length: T, tokens that a model sees.
@@ -41,7 +40,8 @@ class Text(TensorDataModule):
         **loading: see `TensorDataModule`.
 
     Attributes:
-        vocabulary: the bytes that occur in the training part, ascending; none before `setup`.
+        vocabulary: the bytes that occur in the training part, ascending; of one above 256 MiB those in as many samples
+            of 1 MiB; none before `setup`.
 
     Source: Cover and Thomas, Elements of Information Theory, equation 4.27.
     """
@@ -57,15 +57,12 @@ class Text(TensorDataModule):
         eval_batch_size: PositiveInt = 500,
         **loading: Any,
     ) -> None:
-        super().__init__(eval_batch_size=eval_batch_size, **loading)
-        self.context_length = context_length
+        super().__init__(context_length=context_length, eval_batch_size=eval_batch_size, **loading)
         self.path = path
         self.num_symbols = num_symbols
         self.concentration = concentration
         self.num_tokens = num_tokens
         self.seed = seed
-        self.tokens = torch.empty(0, dtype=torch.uint8)  # training, validation, test, one after the other
-        self._train_end = 0
         self.vocabulary: list[int] = []
 
     @property
@@ -102,41 +99,19 @@ class Text(TensorDataModule):
     def optimal_metrics(self) -> dict[str, float]:
         return {"test/loss": self.entropy_rate} if self.path is None else {}
 
-    def load(self) -> dict[str, Batch]:
-        text = self._emit() if self.path is None else np.fromfile(self.path, dtype=np.uint8)
-        self.tokens = torch.from_numpy(text)
-        edges = [len(text) * tenths // 10 for tenths in (0, 8, 9, 10)]
-        self._train_end = edges[1]
-        starts: dict[str, Batch] = {}
-        for name, (first, end) in zip(("train", "val", "test"), pairwise(edges), strict=True):
-            if end - first <= self.context_length:
-                raise UserError(
-                    f"{self.path or 'the text'}: its {name} part has {end - first} bytes, and"
-                    f" context_length={self.context_length} needs at least {self.context_length + 1}:"
-                    " give a longer text or a smaller one"
-                )
-            starts[name] = (torch.arange(first, end - self.context_length, self.context_length),)
+    def read(self) -> NDArray[np.uint8]:
+        if self.path is None:
+            text = self._emit()
+        else:
+            is_empty = Path(self.path).stat().st_size == 0  # which cannot be mapped
+            text = np.empty(0, np.uint8) if is_empty else np.memmap(self.path, np.uint8, "r")
         if not self.vocabulary:
-            self.vocabulary = np.unique(text[: self._train_end]).tolist()
-        return starts
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        self.tokens = self.tokens.to(self.splits["train"][0].device)
-
-    def train_transform(self, batch: Batch, key: Key) -> Batch:
-        seed, epoch, *_ = key
-        shift = torch.randint(self.context_length, (), generator=generator(seed, epoch)).item()
-        return self._windows((batch[0] + shift).clamp(max=self._train_end - self.context_length - 1))
-
-    def eval_transform(self, batch: Batch, key: Key) -> Batch:
-        return self._windows(batch[0])
-
-    def _windows(self, starts: Tensor) -> Batch:
-        """Cuts windows that begin at `starts` (B,), and those one token later: (B, T) each."""
-        offsets = torch.arange(self.context_length + 1, device=starts.device)
-        windows = self.tokens[starts.unsqueeze(1) + offsets].long()  # (B, T + 1)
-        return windows[:, :-1], windows[:, 1:]
+            end = len(text) * 8 // 10
+            seen = np.zeros(256, bool)
+            for start in np.linspace(0, max(end - SAMPLE, 0), min(-(-end // SAMPLE), MAX_SAMPLES), dtype=int):
+                seen[text[start : min(start + SAMPLE, end)]] = True
+            self.vocabulary = seen.nonzero()[0].tolist()
+        return text
 
     def encode(self, text: str) -> Tensor:
         """Returns the tokens (T,) of `text`; warns of characters that the training part lacks."""
@@ -148,7 +123,7 @@ class Text(TensorDataModule):
         """Returns the text of `tokens` (T,)."""
         return bytes(tokens.tolist()).decode(errors="replace")
 
-    def _emit(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _emit(self) -> NDArray[np.uint8]:
         """Draws a walk through the chain: bytes (num_tokens,)."""
         ends = self.transitions.cumsum(1).tolist()
         state, walk = 0, []

@@ -28,6 +28,7 @@ CLASSIFIER = [*BASE, "model=mlp", "model.dropout=0.2", "data.augment=true", "opt
 VAE = [*BASE, "model=vae", "model.nll_samples=2"]
 GAN = [*BASE, "model=gan", "callbacks.generative_metrics=null", "objective=null"]
 WORDS = ["model=gpt", "data=text", "data.num_tokens=20000", "model.dropout=0.1", "trainer.max_epochs=2"]
+TOKENS = ["model=gpt", "data.batch_size=16", "model.dropout=0.1", "trainer.max_epochs=2"]
 PLATEAU = ["scheduler=plateau", "scheduler.scheduler.patience=0", "+scheduler.scheduler.threshold=0.9"]
 IMPATIENT = [f"callbacks.early_stopping.{option}" for option in ("patience=1", "min_delta=0.9")]
 IMPATIENT = ["callbacks=early_stopping", *IMPATIENT]
@@ -136,6 +137,7 @@ CASES = {
     "gan": (GAN, [10, 14]),
     "gan, accumulation": ([*GAN, "trainer.accumulate_grad_batches=2"], [2, 6]),
     "gpt": ([*WORDS, "data.batch_size=16"], [3]),
+    "a token file": (["data=tokens", "data.path=${paths.data_dir}/tokens.npy", *TOKENS], [3, 20]),
     "batch norm": ([*BASE, "model=cnn"], [13]),
 }
 

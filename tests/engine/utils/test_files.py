@@ -1,13 +1,14 @@
 """Files and links that several processes write at once."""
 
 import fcntl
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import atomic_write, read_yaml
+from lab.engine.utils.files import atomic_write, checksum, read_yaml
 from lab.engine.utils.locks import directory_lock
 
 
@@ -52,3 +53,23 @@ def test_aliases_that_expand_without_end_are_refused(tmp_path: Path) -> None:
             read_yaml(tmp_path / "bomb.yaml")
     (tmp_path / "fair.yaml").write_text("a: &a [1, 2]\nb: [*a, *a]\n")
     assert read_yaml(tmp_path / "fair.yaml") == {"a": [1, 2], "b": [[1, 2], [1, 2]]}
+
+
+def test_a_checksum_is_of_the_content_and_of_samples_of_a_large_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(content: bytes) -> Path:
+        path = tmp_path / str(len(list(tmp_path.iterdir())))
+        path.write_bytes(content)
+        return path
+
+    content = bytearray(range(256)) * 8
+    assert checksum(written(content)) == hashlib.sha256(content).hexdigest()
+    for name, value in {"WHOLE": 1000, "SAMPLES": 5, "SAMPLE": 16}.items():
+        monkeypatch.setattr(f"lab.engine.utils.files.{name}", value)
+    sampled = checksum(written(content))
+    for place, differs in [(0, True), (len(content) // 2, True), (-1, True), (100, False)]:
+        changed = content.copy()
+        changed[place] ^= 1
+        assert (checksum(written(changed)) != sampled) == differs, place
+    assert checksum(written(content + b"0")) != sampled

@@ -38,8 +38,9 @@ def _resolver(target: str) -> Callable[..., Any]:
 
     def resolve(*args: Any) -> Any:
         plain = [list(arg) if OmegaConf.is_list(arg) else arg for arg in args]
+        value = getattr(import_module(module), name)(*plain)
         # A node, since `${dims.features}` reads keys of nodes only
-        return OmegaConf.create(getattr(import_module(module), name)(*plain))
+        return OmegaConf.create(value) if isinstance(value, dict | list) else value
 
     return resolve
 

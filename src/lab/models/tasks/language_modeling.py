@@ -195,7 +195,7 @@ class LanguageModel(Task):
         self.mean_acc.reset()
         decode = getattr(self.trainer.datamodule, "decode", None)  # type: ignore[attr-defined]
         if decode is not None and boards(self):
-            start = torch.full((1, 1), ord("\n"), device=self.device)
+            start = torch.full((1, 1), min(ord("\n"), self.vocab_size - 1), device=self.device)
             log_text(self, f"{stage}/sample", decode(self.generate(start, self.context_length - 1)[0]))
 
 
