@@ -40,6 +40,9 @@ def overrides(chosen: dict[str, str], tmp_path: Path) -> list[str]:
         (tmp_path / "table.csv").write_text("\n".join(["a,b,kind", *rows, ""]))
         given += [f"data.path={tmp_path}/table.csv", f"data.target={'b' if regression else 'kind'}"]
         given += ["data.task=regression"] * regression
+    if chosen.get("experiment") == "mnist_from_digits":
+        (tmp_path / "digits" / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "digits" / "checkpoints" / "best.ckpt").touch()
     return [*given, f"paths.run_dir={tmp_path}/run", f"paths.log_dir={tmp_path}"]
 
 

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from lab.data.images import ImageDataModule
-from lab.data.tensors import Batch
+from lab.data.tensors import Batch, generator
 from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.files import atomic_write, cached_by_mtime
-from lab.engine.utils.ranges import PositiveFloat
+from lab.engine.utils.ranges import AtLeastTwo, PositiveFloat
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,11 @@ LIMIT = 16 << 20  # bytes: the longest of the four has 9.9 million
 class MNIST(ImageDataModule):
     """Serves MNIST, handwritten digits: images (B, 1, 28, 28), labels (B,) in [0, 10).
 
-    60,000 training images, `num_val` of them held out for validation, and the 10,000 test images.
+    60,000 training images, or `num_samples` of them, `num_val` of which are held out, and the 10,000 test images.
 
     Args:
         data_dir: the files lie in its folder MNIST/raw, where torchvision puts them too.
+        num_samples: training images to use, validation included, drawn by the seed of the split; None for all.
         mirrors: addresses (`https://`, `http://`, `file://`) of folders with the four .gz files, tried in turn after
             MNIST_MIRROR from the environment.
         timeout: seconds that a mirror may stay silent.
@@ -69,6 +71,7 @@ class MNIST(ImageDataModule):
     def __init__(
         self,
         data_dir: str = "data",
+        num_samples: AtLeastTwo | None = None,
         mirrors: Sequence[str] = MIRRORS,
         timeout: PositiveFloat = 30.0,
         deadline: PositiveFloat = 600.0,
@@ -76,6 +79,7 @@ class MNIST(ImageDataModule):
     ) -> None:
         super().__init__(**images)
         self.data_dir = Path(data_dir)
+        self.num_samples = num_samples
         self.mirrors = list(mirrors)
         self.timeout = timeout
         self.deadline = deadline
@@ -98,6 +102,9 @@ class MNIST(ImageDataModule):
     def load(self) -> dict[str, Batch]:
         folder = self.data_dir / "MNIST" / "raw"
         images, labels, test_images, test_labels = (_tensor(folder / name) for name in FILES)
+        if self.num_samples is not None:
+            chosen = torch.randperm(len(images), generator=generator(self.seed))[: self.num_samples]
+            images, labels = images[chosen], labels[chosen]
         return {
             **self.split(images.unsqueeze(1), labels),  # (60000, 28, 28) -> (60000, 1, 28, 28)
             "test": (test_images.unsqueeze(1), test_labels),
