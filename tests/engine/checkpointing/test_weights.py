@@ -95,7 +95,7 @@ def test_another_kind_of_file_is_refused(name: str, content: bytes, named: str, 
 
 def test_a_file_without_weights_and_one_that_is_damaged_are_refused(theirs: Theirs, tmp_path: Path) -> None:
     torch.save({"model": theirs.state_dict(), "step": 3}, tmp_path / "a.pt")
-    with pytest.raises(UserError, match="no weights.* it holds model, step"):
+    with pytest.raises(UserError, match=r"no weights.* it holds model, step"):
         read_weights(tmp_path / "a.pt")
     path = written(theirs, "pt", tmp_path)
     path.write_bytes(path.read_bytes()[:-100])

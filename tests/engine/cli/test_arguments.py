@@ -170,7 +170,11 @@ def test_weights_are_the_file_that_is_meant_when_the_command_is_typed(
     [argument] = hydra_arguments([f'weights="{last}",logs/latest'], {})
     assert [*parse([argument])[0].sweep_string_iterator()] == [to_override(str(last)), to_override(str(best))]
     assert values(hydra_arguments(["weights={strict:false}"], {})) == {"weights": {"strict": False}}
-    for wrong, said in {"lates": "did you mean latest", "logs/latest/best.ckpt": "no such file", "logs": "no run"}.items():
+    for wrong, said in {
+        "lates": "did you mean latest",
+        "logs/latest/best.ckpt": "no such file",
+        "logs": "no run",
+    }.items():
         with pytest.raises(UserError, match=f"weights={wrong}.*{said}"):
             hydra_arguments([f"weights={wrong}"], {})
 

@@ -55,7 +55,7 @@ def rename(state: Mapping[str, Tensor], prefixes: Mapping[str, str], path: Path)
 
     Args:
         state: tensors by their names.
-        prefixes: the new one of each; `.` or an empty text is none, so that `{".": "net"}` puts `net.` before each name.
+        prefixes: the new one of each; `.` is none, so that `{".": "net"}` puts `net.` before each name.
         path: of the file, for errors.
 
     Raises:
