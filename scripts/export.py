@@ -26,7 +26,7 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.names import nearest
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
-PACKAGES = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch_export": (), "safetensors": ("safetensors",)}
+PACKAGES = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch_export": (), "safetensors": ()}
 
 
 def main(argv: list[str]) -> None:

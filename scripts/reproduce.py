@@ -23,6 +23,7 @@ from pathlib import Path
 
 from lab.engine.cli.errors import user_errors
 from lab.engine.cli.help import usage
+from lab.engine.config.overrides import last_value
 from lab.engine.runs.run import Run
 from lab.engine.utils.paths import CONFIGS, ROOT
 
@@ -52,11 +53,13 @@ class Experiment:
         expectations: its lines `expected: METRIC >= BOUND`.
         source: where the figures come from.
         seeds: that a reproduction runs: `seeds: 1` is the seed 0, of one that takes long; `seeds: [3, 4]` names them.
+        first: arguments of `src/train.py` that make the run whose weights it begins with, once.
     """
 
     expectations: list[Expectation]
     source: str
     seeds: Sequence[int] = range(5)
+    first: Sequence[str] = ()
 
     @classmethod
     def read(cls, path: Path) -> "Experiment":
@@ -65,12 +68,22 @@ class Experiment:
         expected = re.findall(r"^# expected: (\S+) (>=|<=) (\S+)$", text, flags=re.M)
         source = re.search(r"^# source: +(.+)$", text, flags=re.M)
         seeds = re.search(r"^# seeds: +(?:(\d+)|\[([\d, ]+)\])", text, flags=re.M)
+        first = re.search(r"^# first: +python src/train.py (.+)$", text, flags=re.M)
+        words = first[1].split() if first else []
         if not expected or not source:
             raise ValueError(f"{path}: its header needs the lines `# expected: METRIC >= BOUND` and `# source: …`")
         expectations = [Expectation(metric, relation, float(bound)) for metric, relation, bound in expected]
         if not seeds:
-            return cls(expectations, source[1])
-        return cls(expectations, source[1], [*map(int, seeds[2].split(","))] if seeds[2] else range(int(seeds[1])))
+            return cls(expectations, source[1], first=words)
+        chosen = [*map(int, seeds[2].split(","))] if seeds[2] else range(int(seeds[1]))
+        return cls(expectations, source[1], chosen, words)
+
+    def prepare(self) -> None:
+        """Makes the run that this one begins with, if it is not there yet."""
+        directory = last_value(self.first, "hydra.run.dir")
+        if directory and not (ROOT / directory / "metrics.json").is_file():
+            train = [sys.executable, str(ROOT / "src" / "train.py"), *self.first]
+            subprocess.run(train, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
 
 
 def measure(name: str, seed: int, overrides: list[str], timeout: float, jobs: int) -> tuple[Run, float]:
@@ -113,6 +126,7 @@ def main() -> None:
         begun = []
         for name in args.names or known:
             experiment = Experiment.read(EXPERIMENTS / f"{name}.yaml")
+            experiment.prepare()
             seeds = range(args.seeds) if args.seeds else experiment.seeds
             runs = [pool.submit(measure, name, seed, args.set, args.timeout, args.jobs) for seed in seeds]
             begun.append((name, experiment, runs))

@@ -54,6 +54,9 @@ def overrides(chosen: dict[str, str], tmp_path: Path) -> list[str]:
     if chosen.get("data") == "image_folder":
         draw_pictures(tmp_path / "pictures", 30)
         given.append(f"data.path={tmp_path}/pictures")
+    if chosen.get("experiment") == "mnist_from_digits":
+        (tmp_path / "digits" / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "digits" / "checkpoints" / "best.ckpt").touch()
     return [*given, f"paths.run_dir={tmp_path}/run", f"paths.log_dir={tmp_path}"]
 
 

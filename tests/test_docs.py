@@ -31,7 +31,10 @@ TRAIN = ["python", "src/train.py"]
 IN_PROSE = r"`((?:python|make|pip|source|pre-commit) [^`]+)`"
 FILE = r"(?:# @package _global_\n)?# ((?:src|configs)/\S+)\n"
 # Run for real, all of them: these pages build upon the runs that their own commands leave
-RUN = ["README.md", "docs/images.md", "docs/runs.md", "docs/own-code.md", "docs/results.md", "docs/large-data.md"]
+RUN = [
+    "README.md",
+    *(f"docs/{page}.md" for page in ("images", "runs", "own-code", "fine-tuning", "results", "large-data")),
+]
 RUN_OF_SWEEPS = (
     "sweep=small hydra.sweeper.timeout",
     "sweep.resume",
@@ -90,7 +93,8 @@ def trained(command: str) -> list[str] | None:
 
 def needs_more(words: list[str]) -> bool:
     """Whether a command line is right only where a run, or a class of one's own, is there: it is run for real."""
-    return any(word.startswith(("resume=latest", "sweep.resume=")) or word in OWN_CLASSES for word in words)
+    more = ("resume=latest", "sweep.resume=", "weights=", "experiment=mnist_from_digits")
+    return any(word.startswith(more) or word in OWN_CLASSES for word in words)
 
 
 def test_readme_has_at_most_120_lines() -> None:
@@ -246,7 +250,7 @@ def is_run(page: str, command: str) -> bool:
 def short(command: str) -> list[str] | None:
     """The words of a command that is run, its training shortened; None where it cannot be run here."""
     words = shlex.split(command)
-    if words[0] != "python" or ("data=mnist" in command and "MNIST_MIRROR" not in os.environ):
+    if words[0] != "python" or ("mnist" in command and "MNIST_MIRROR" not in os.environ):
         return None
     if words[:2] != TRAIN or any(word.startswith(("resume=latest", "sweep.resume=")) for word in words):
         return words[1:]

@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 from lab.engine.training.build import build
 from lab.engine.utils.errors import UserError
 from lab.models.mlp import MLP
-from lab.optim.optimizers import AdamW, configure
+from lab.optim.optimizers import SGD, AdamW, configure
 from lab.optim.schedulers import OneCycle, cosine
 from tests.conftest import SMALL, Command, Compose, choices
 
@@ -40,6 +40,23 @@ def test_all_parameters_decay_otherwise() -> None:
     [group] = AdamW(model.parameters(), lr=0.1, weight_decay=0.5).param_groups
     assert len(group["params"]) == 2
     assert group["weight_decay"] == 0.5
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_takes_torchs_steps_also_where_a_layer_learns_later(nesterov: bool) -> None:
+    """Against torch's own loop over the parameters: its fused kernel fails where one has no momentum yet."""
+    torch.manual_seed(0)
+    ours, theirs = ([nn.Parameter(torch.linspace(-1, 1, 6)) for _ in range(2)] for _ in range(2))
+    options = {"lr": 0.1, "momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.01}
+    pairs = [(ours, SGD(ours, **options)), (theirs, torch.optim.SGD(theirs, foreach=False, fused=False, **options))]
+    for step in range(6):
+        gradients = torch.randn(2, 6)
+        for parameters, optimizer in pairs:
+            for i, p in enumerate(parameters):
+                p.grad = gradients[i].clone() if i == 0 or step > 2 else None
+            optimizer.step()
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_cosine_follows_its_formula() -> None:

@@ -20,6 +20,22 @@ def test_every_experiment_says_command_source_expectation_and_time(name: str) ->
     assert "\n# time:     " in text
 
 
+def test_what_comes_first_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "train.py").write_text(
+        "import sys, pathlib\n"
+        "pathlib.Path('words').open('a').write(' '.join(sys.argv[1:]))\n"
+        "pathlib.Path('logs/digits').mkdir(parents=True)\n"
+        "pathlib.Path('logs/digits/metrics.json').touch()\n"
+    )
+    experiment = Experiment.read(CONFIGS / "experiment" / "mnist_from_digits.yaml")
+    experiment.prepare()
+    experiment.prepare()
+    assert (tmp_path / "words").read_text() == "experiment=digits_lenet hydra.run.dir=logs/digits"
+    Experiment.read(CONFIGS / "experiment" / "digits_lenet.yaml").prepare()
+
+
 def test_rows_hold_mean_spread_and_verdict() -> None:
     experiment = Experiment([Expectation("test/acc", ">=", 0.9), Expectation("test/loss", "<=", 1e-5)], "a book")
     metrics = [{"test/acc": 0.90, "test/loss": 1e-5}, {"test/acc": 0.92, "test/loss": 3e-5}]

@@ -58,6 +58,15 @@ class SGD(optim.SGD):
         groups = parameter_groups(params, decay_biases_and_norms)
         super().__init__(groups, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused, **options)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        # torch's fused kernel takes the momenta of all parameters or of none, and those of a layer that is frozen at
+        # first come later. A momentum of zero is torch's first step, except under dampening
+        if group["fused"] and group["momentum"] and not group["dampening"]:
+            for p in group["params"]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+
 
 class Adam(optim.Adam):
     """Adds `decay_biases_and_norms` to `torch.optim.Adam`.

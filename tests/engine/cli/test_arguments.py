@@ -11,6 +11,7 @@ from lab.engine.analysis.run_record import find_runs
 from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.config import compose
 from lab.engine.config.compose import parse
+from lab.engine.config.overrides import to_override
 from lab.engine.distributed import rendezvous
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.sweep import Sweep
@@ -157,6 +158,52 @@ def test_a_command_that_slurm_starts_again_goes_on_with_what_it_had_begun(run: P
     assert "resume" not in values(hydra_arguments([*words, "seed=1"], again))
     put(run / "run.json", **begun | {"slurm_restart": 1})
     assert "resume" not in values(hydra_arguments(words, again)), "another rank has begun it this time"
+
+
+def test_weights_are_the_file_that_is_meant_when_the_command_is_typed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    last, best = run / "checkpoints" / "last.ckpt", run / "checkpoints" / "best.ckpt"
+    with pytest.raises(UserError, match=r"best\.ckpt: no such file; did you mean last\.ckpt"):
+        hydra_arguments([f'weights="{run}"'], {})
+    best.touch()
+    (tmp_path / "logs" / "latest").symlink_to(run)
+    here = f"paths.log_dir={tmp_path}/logs"
+    for typed, meant in {
+        "weights=latest": best,
+        "weights.path=latest": best,
+        f'weights="{run}"': best,
+        "weights=logs/latest": best,  # is another run as soon as this one begins
+        f'weights="{last}"': last,
+        "weights=null": None,
+        "weights='${oc.env:WEIGHTS}'": "${oc.env:WEIGHTS}",
+    }.items():
+        assert values(hydra_arguments([typed, here], {}))["weights.path"] == (str(meant) if meant else None)
+    [argument] = hydra_arguments([f'weights="{last}",logs/latest'], {})
+    assert [*parse([argument])[0].sweep_string_iterator()] == [to_override(str(last)), to_override(str(best))]
+    assert values(hydra_arguments(["weights={strict:false}"], {})) == {"weights": {"strict": False}}
+    for wrong, said in {
+        "lates": "did you mean latest",
+        "logs/latest/best.ckpt": "no such file",
+        "logs": "no run",
+    }.items():
+        with pytest.raises(UserError, match=f"weights={wrong}.*{said}"):
+            hydra_arguments([f"weights={wrong}"], {})
+
+
+def test_a_command_that_goes_on_by_itself_had_its_latest_weights_before(run: Path) -> None:
+    words = ["weights=latest", f"paths.log_dir={run.parents[2]}"]
+    (run.parents[2] / "latest").symlink_to(run)
+    put(run / "run.json", slurm_job="7", argv=["src/train.py", *words], status="preempted")
+    here = f"hydra.run.dir={to_override(str(run))}"
+    for arguments, environ in (
+        (words, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}),
+        ([*words, "resume=auto", here], {}),
+    ):
+        seen = values(hydra_arguments(arguments, environ))
+        assert seen["resume"] == str(run)
+        assert seen["changes"] == words[1:]
 
 
 def test_a_rank_beside_the_first_waits_for_its_directory(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,14 @@ CASES = {
         [10, 20],
     ),
     "ema": ([*CLASSIFIER, "callbacks=ema", "callbacks.ema.decay=0.8"], [10, 14]),
+    "layers that learn later": (
+        [*BASE, "model=cnn", "callbacks=[ema,finetune]", "callbacks.ema.decay=0.8"],
+        [8, 14],
+    ),
+    "layers that learn later, momentum": (
+        [*BASE, "optimizer=sgd", "optimizer.lr=0.01", "callbacks=finetune", "callbacks.finetune.frozen=[features.*]"],
+        [13],
+    ),
     "early stopping": (
         [
             *CLASSIFIER,
@@ -142,7 +150,7 @@ CASES = {
 }
 
 
-QUICK = ["end of an epoch", "mid-epoch", "accumulation", "ema", "validation within an epoch"]
+QUICK = ["end of an epoch", "mid-epoch", "layers that learn later", "accumulation", "ema", "validation within an epoch"]
 
 
 @pytest.mark.parametrize(

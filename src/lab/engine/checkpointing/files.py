@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -65,17 +66,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: when it is no complete checkpoint, holds more than data, or was written by another version.
     """
+    if fault := find_fault(path):
+        raise UserError(f"{path}: {fault}")
+    checkpoint = read_data(path)
+    check_format(checkpoint if isinstance(checkpoint, dict) else {}, path)
+    return checkpoint
+
+
+def read_data(path: Path) -> Any:
+    """Reads what torch saved at `path`, anybody's, onto the CPU; runs no code of it.
+
+    Raises:
+        UserError: when it cannot be read whole, or holds more than tensors and plain values.
+    """
     import torch
 
-    if fault := find_fault(path):
+    is_archive = zipfile.is_zipfile(path)  # torch's own format until 2020 is none
+    if is_archive and (fault := find_fault(path)):
         raise UserError(f"{path}: {fault}")
     try:
         # Mapped to memory, so that unused parts, such as an optimizer's state in a test, are not read
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds code, and not data alone: not loaded") from error
-    check_format(checkpoint if isinstance(checkpoint, dict) else {}, path)
-    return checkpoint
+        cause = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({cause[1]})" if cause else ", or is cut short or another kind of file"
+        raise UserError(f"{path} holds code, and not data alone{what}: not loaded") from error
+    except (EOFError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).partition(chr(10))[0] or 'it is empty'}") from error
 
 
 def find_fault(path: Path) -> str | None:

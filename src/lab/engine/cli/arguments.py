@@ -6,6 +6,7 @@ passed on, of a sweep the names of its sweeper and of its launcher, if they are 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lab.engine.cli.flags import parse_flags
 from lab.engine.config.compose import find_log_dir, options, parse, with_search_path
@@ -15,7 +16,7 @@ from lab.engine.runs.run import FINISHED, Run
 from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.arguments import check_utf8
 from lab.engine.utils.errors import UserError
-from lab.engine.utils.files import undamaged
+from lab.engine.utils.files import check_file, undamaged
 from lab.engine.utils.formats import check_format
 from lab.engine.utils.paths import CONFIGS
 from lab.engine.utils.processes import global_rank
@@ -49,14 +50,47 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
     if {*MULTIRUN} & {*rest}:
         if run is not None:
             raise UserError(f"resume={run} resumes one run: leave out -m")
-        return rest
+        return _find_weights(rest)
+    again = _interrupted_by_slurm(typed, environ)
     if run == "auto":
         directory = last_value(rest, "hydra.run.dir")
-        run = _resumable(directory)
-        if run is None and directory is not None and Run(Path(directory)).status in UNFINISHED:
+        again, run = again or _resumable(directory), None
+        if again is None and directory is not None and Run(Path(directory)).status in UNFINISHED:
             rest.append("resume=auto")  # it was stopped before its first checkpoint, and begins anew
-    run = _interrupted_by_slurm(typed, environ) or run
+    if again:  # by the command that began it: what was the latest run then, it has in its config
+        rest = [argument for argument in rest if argument not in ("weights=latest", "weights.path=latest")]
+    run, rest = again or run, _find_weights(rest)
     return rest if run is None else _resumed_run(run, rest)
+
+
+def _find_weights(arguments: Sequence[str]) -> list[str]:
+    """Replaces `weights=RUN`, short for `weights.path=RUN`, by the file that is meant: of a run its best checkpoint.
+
+    It is found before the run begins, which is the latest one from then on. Several values are a sweep's.
+    """
+
+    def find(value: Any) -> str:
+        if not isinstance(value, str | int) or "${" in str(value):
+            return to_override(value)
+        path = Path(str(value))
+        if value == "latest" or path.is_dir() or not path.suffix:
+            log_dir = _log_dir(arguments) if value == "latest" else None
+            path = Run.open(path, log_dir, argument="weights").dir / "checkpoints" / "best.ckpt"
+        check_file(path, "weights")
+        return to_override(str(path.resolve()))
+
+    found = []
+    for argument in arguments:
+        if argument.startswith(("weights=", "weights.path=")):
+            override = parse([argument])[0]
+            value = override.value()
+            if override.is_choice_sweep():
+                values = [parse([f"weights={text}"])[0].value() for text in override.sweep_string_iterator()]
+                argument = f"weights.path={','.join(map(find, values))}"
+            elif not (override.is_sweep_override() or isinstance(value, dict)):
+                argument = f"weights.path={find(value)}"
+        found.append(argument)
+    return found
 
 
 def _attached(directory: str, arguments: Sequence[str]) -> list[str]:

@@ -24,7 +24,8 @@ SHOWN = (
 LENGTHS = ("max_epochs", "max_steps", "max_time")
 # What a resumed run must not change; the rest says how long it trains, and what is logged
 FIXED = (
-    *("data", "model", "optimizer", "scheduler", "objective", "dims", "seed", "callbacks.ema"),
+    *("data", "model", "weights", "optimizer", "scheduler", "objective", "dims", "seed"),
+    *("callbacks.ema", "callbacks.finetune"),
     *(f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")),
     *(f"trainer.{key}" for key in ("precision", "limit_train_batches", "overfit_batches", "fast_dev_run")),
 )
@@ -58,7 +59,7 @@ def differences(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> 
 
 
 def check_fixed(before: DictConfig, after: DictConfig) -> None:
-    """Refuses to resume a run with another model, data, optimizer, schedule or seed.
+    """Refuses to resume a run with another model, data, optimizer, schedule or seed, or other weights to begin with.
 
     Raises:
         UserError: with the first key that would change.

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
@@ -10,6 +11,7 @@ from lab.engine.config.compose import get
 from lab.engine.config.schema_cache import cached_schema
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
+from lab.engine.utils.files import check_file
 
 SCHEDULER = "scheduler.scheduler"
 # Of loggers
@@ -162,6 +164,12 @@ def validation(cfg: DictConfig) -> None:
         )
 
 
+def weights(cfg: DictConfig) -> None:
+    """Refuses to begin with weights that are not there; a resumed run does not read them again."""
+    if (path := get(cfg, "weights.path")) is not None and not cfg.resume:
+        check_file(Path(path), "weights.path")
+
+
 def outlets(cfg: DictConfig) -> None:
     """Refuses callbacks that have no logger to write to (logger=none), or that the trainer's settings forbid."""
     for group in ("callbacks", "logger"):
@@ -182,7 +190,7 @@ def work(cfg: DictConfig) -> None:
         raise UserError("fit=false test=false: nothing is left to do")
 
 
-RULES = (extras, devices, precision, shared_batch, limits, schedule, monitors, validation, outlets, work)
+RULES = (extras, devices, precision, shared_batch, limits, schedule, monitors, validation, weights, outlets, work)
 
 
 def processes(cfg: DictConfig) -> int | None:

@@ -18,6 +18,7 @@ def run(
     paths: dict[str, Any],
     dims: dict[str, Any],
     objective: dict[str, Any] | None,
+    weights: dict[str, Any],
     sweep: dict[str, Any],
     resume: str | None,
     attach: str | None,
@@ -49,8 +50,18 @@ def scheduler(
     """Lists the keys of Lightning's dictionary of a learning-rate schedule."""
 
 
+def weights(*, path: str | None, strict: bool, map: dict[str, str]) -> None:  # noqa: A002
+    """Says which weights training begins with; see `checkpointing.weights`."""
+
+
 def sweep(*, name: str, resume: str | None) -> None:
     """Names the sweep that a run is part of."""
 
 
-NODES: dict[str, Callable[..., None]] = {"": run, "objective": objective, "scheduler": scheduler, "sweep": sweep}
+NODES: dict[str, Callable[..., None]] = {
+    "": run,
+    "objective": objective,
+    "scheduler": scheduler,
+    "sweep": sweep,
+    "weights": weights,
+}

@@ -41,6 +41,7 @@ def with_data(run: Run, overrides: Sequence[str]) -> tuple[DictConfig, str, dict
     config = run.config
     with open_dict(config):
         config.trainer.accelerator, config.trainer.devices = "auto", 1  # need not be the machine it was trained on
+        OmegaConf.update(config, "weights.path", None, force_add=True)  # the checkpoint has what became of them
     config = merge_changes(config, overrides, run.choices)
     check_nodes(nodes(config.data, "data") if config.data else ())
     own = run.choices.get("data") or run.choices.get("model")  # whose loaders they are

@@ -14,6 +14,7 @@ from lab.engine.config.drawn import is_drawn
 from lab.engine.runs.provenance import collect_metadata
 from lab.engine.runs.recorder import save_config
 from lab.engine.runs.run import Run
+from lab.engine.utils.files import checksum
 from lab.engine.utils.git import patch, same_code
 
 
@@ -68,6 +69,10 @@ def changes_since(directory: Path, metadata: dict[str, Any]) -> list[str]:
         lines.append(f"files changed since: {', '.join(changed_files(before, after))}")
     if changed := [override for start in metadata.get("resumed", []) for override in start.get("changed", [])]:
         lines.append(f"it was resumed with {' '.join(changed)}, which is not the same as starting with that")
+    if begun_with := metadata.get("weights"):
+        file = Path(begun_with["file"])
+        if not file.is_file() or checksum(file) != begun_with["checksum"]:
+            lines.append(f"the weights that it began with, {file}, have changed")
     for name, version in metadata.get("versions", {}).items():
         if now["versions"].get(name, version) != version:
             lines.append(f"{name} then {version}, now {now['versions'][name]}")

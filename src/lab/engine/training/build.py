@@ -1,11 +1,13 @@
 """Builds what a run trains: model, data and trainer."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from lab.engine.checkpointing.weights import load_weights
 from lab.engine.compat.lightning import FitLoop
 from lab.engine.config.instantiate import build_model, instantiate, instantiate_each
 from lab.engine.distributed.preemption import SignalHandler
@@ -32,6 +34,8 @@ def build(
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
     model = build_model(cfg)
+    if cfg.weights.path is not None and not cfg.resume:
+        load_weights(model, Path(cfg.weights.path), cfg.weights.map, cfg.weights.strict)
     if cfg.compile:
         compile_layers(model)
     callbacks = [*instantiate_each(cfg.callbacks), LoggedMetrics(objective_metric(cfg)), *callbacks]

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
+from lab.engine.checkpointing.weights import origin
 from lab.engine.config.instantiate import drop_unused_factories
 from lab.engine.distributed.preemption import preemption
 from lab.engine.distributed.session import supervised_ranks
@@ -44,6 +45,8 @@ def train(cfg: DictConfig) -> float | None:
                 if is_first:  # floating-point sums depend on both
                     devices = f"{trainer.num_nodes * trainer.num_devices} x {trainer.strategy.root_device.type}"
                     run.update(devices=devices, threads=torch.get_num_threads())
+                    if cfg.weights.path is not None and not cfg.resume:
+                        run.update(weights=origin(Path(cfg.weights.path)))
                 metrics = fit(cfg, run, model, data, trainer)
                 signals.raise_if_received()
                 if cfg.test and not trainer.fit_loop.stopped:  # type: ignore[attr-defined]
