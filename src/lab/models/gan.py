@@ -63,7 +63,7 @@ class GAN(ManualTask):
     The players take turns: `n_critic` steps of the discriminator, each with new images, then one of the generator
     against it. Each draws latents of its own. Where gradients are accumulated, each batch has other latents, and the
     generator's step has as many batches as the discriminator's. The discriminator's steps are those that
-    `trainer.max_steps` and the curves count; both schedules move with them.
+    `trainer.max_steps` and the curves count. The schedule spans the fit for each.
 
     Batches are images (B, C, H, W) first; what follows (labels) is not looked at.
 
@@ -196,8 +196,11 @@ class GAN(ManualTask):
         )
 
     def configure_optimizers(self) -> Any:
-        optimizers = {"generator": self.optimizer, "discriminator": self.discriminator_optimizer or self.optimizer}
-        players = [configure(self, optimizer, self.scheduler, name) for name, optimizer in optimizers.items()]
+        of_discriminator = self.discriminator_optimizer or self.optimizer
+        players = [
+            configure(self, self.optimizer, self.scheduler, "generator", self.n_critic),
+            configure(self, of_discriminator, self.scheduler, "discriminator"),
+        ]
         if any(isinstance(player["optimizer"], LBFGS) for player in players):
             raise UserError("L-BFGS searches along a loss, and a game has none: use optimizer=gan_adam, adam or sgd")
         return players
@@ -226,7 +229,6 @@ class GAN(ManualTask):
             self.take_step(for_generator, counts=False)
             if self.ema is not None:
                 self.ema.update_parameters(self.generator)
-        self.step_schedules("step", batch_idx + 1)
         return losses
 
     def draw(self, n: int, *key: int) -> tuple[Tensor, Tensor]:

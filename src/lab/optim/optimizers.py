@@ -147,6 +147,7 @@ def configure(
     optimizer: OptimizerFactory | None,
     scheduler: dict[str, Any] | None,
     part: str | None = None,
+    every: int = 1,
 ) -> Any:
     """Builds what `configure_optimizers` returns, for one optimizer, from the factories of a task.
 
@@ -157,6 +158,7 @@ def configure(
             called with the optimizer and, where it takes one, `total_steps`. None for a constant rate.
         part: name of the submodule whose parameters alone are optimized, by one of several optimizers that manual
             optimization steps.
+        every: optimizer steps of the fit for each of this optimizer's.
     """
     if optimizer is None:
         raise UserError(f"{type(module).__name__} was built without an optimizer: pass optimizer=… to train it")
@@ -165,7 +167,9 @@ def configure(
         return {"optimizer": built}
     factory = scheduler["scheduler"]
     if "total_steps" in inspect.signature(factory).parameters:
-        factory = partial(factory, total_steps=_num_steps(module.trainer, scheduler.get("interval", "epoch")))
+        interval = scheduler.get("interval", "epoch")
+        steps = _num_steps(module.trainer, interval)
+        factory = partial(factory, total_steps=max(1, steps // every) if interval == "step" else steps)
     schedule = {**scheduler, "scheduler": factory(built)}
     if part:
         schedule["name"] = f"lr-{part}"

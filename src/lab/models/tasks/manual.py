@@ -5,6 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities.types import LRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -37,7 +38,7 @@ class ManualTask(Task):
             super().manual_backward(loss / self.trainer.accumulate_grad_batches, *args, **kwargs)
 
     def take_step(self, optimizer: LightningOptimizer, counts: bool = True) -> None:
-        """Takes a step with the accumulated gradients.
+        """Takes a step with the accumulated gradients, and moves the optimizer's schedule.
 
         Args:
             optimizer: one of `self.optimizers()`.
@@ -48,31 +49,30 @@ class ManualTask(Task):
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
         optimizer.zero_grad()
+        for config in self.trainer.lr_scheduler_configs:
+            if config.scheduler.optimizer is optimizer.optimizer:
+                self._move(config, "step", self.trainer.fit_loop.batch_idx + 1)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.clip_gradients(optimizer)  # here gradients are unscaled under 16-mixed; the trainer says how
 
-    def step_schedules(self, interval: str, done: int) -> None:
-        """Moves the schedules of an interval.
+    def on_train_epoch_end(self) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            self._move(config, "epoch", self.current_epoch + 1)
 
-        Args:
-            interval: step, or epoch, at whose end this task calls it.
-            done: batches of this epoch, or epochs.
+    def _move(self, config: LRSchedulerConfig, interval: str, done: int) -> None:
+        """Moves a schedule of this interval, of which so many are done.
 
         Raises:
-            UserError: where the metric that a schedule looks at was not logged.
+            UserError: where the metric that it looks at was not logged.
         """
-        for config in self.trainer.lr_scheduler_configs:
-            if config.interval != interval or done % config.frequency:
-                continue
-            if not isinstance(config.scheduler, ReduceLROnPlateau):
-                config.scheduler.step()  # type: ignore[call-arg]
-                continue
-            assert self.scheduler is not None
-            monitor, logged = self.scheduler["monitor"], self.trainer.callback_metrics
-            if monitor not in logged:
-                raise UserError(f"scheduler.monitor={monitor} was not logged; logged were: {', '.join(logged)}")
-            config.scheduler.step(logged[monitor])
-
-    def on_train_epoch_end(self) -> None:
-        self.step_schedules("epoch", self.current_epoch + 1)
+        if config.interval != interval or done % config.frequency:
+            return
+        if not isinstance(config.scheduler, ReduceLROnPlateau):
+            config.scheduler.step()  # type: ignore[call-arg]
+            return
+        assert self.scheduler is not None
+        monitor, logged = self.scheduler["monitor"], self.trainer.callback_metrics
+        if monitor not in logged:
+            raise UserError(f"scheduler.monitor={monitor} was not logged; logged were: {', '.join(logged)}")
+        config.scheduler.step(logged[monitor])
