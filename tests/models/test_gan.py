@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from lab.data.tensors import generator
+from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.config.compose import compose
 from lab.engine.training.build import build
 from lab.engine.training.metrics import TrainMetrics
 from lab.engine.utils.errors import UserError
 from lab.models.gan import GAN, discriminator_loss, generator_loss, gradient_penalty_of
-from tests.conftest import SMALL, Command, Compose
+from tests.conftest import SMALL, Command, Compose, copy_checkout, run_script
 
 TINY = [
     *SMALL,
@@ -332,3 +333,56 @@ def test_two_processes_keep_one_game(train_command: Command, tmp_path: Path) -> 
     assert {"train/loss_d", "train/loss_g", "test/frechet", "test/modes"} <= set(metrics)
     best = path.parent / "checkpoints" / "best.ckpt"
     assert GAN.load_from_checkpoint(best).sample(2).shape == (2, 1, 28, 28)
+
+
+EVEN = '''
+"""A GAN whose ranks may share a batch: no batch norm, and latents by their place in the batch of all."""
+
+import torch
+from torch import nn
+
+from lab.data.tensors import generator
+from lab.models.gan import GAN
+
+
+class Even(GAN):
+    def __init__(self, **gan):
+        super().__init__(**gan)
+        for i, layer in enumerate(self.generator):
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                self.generator[i] = nn.Identity()
+
+    def draw(self, n, *key):
+        ranks = self.trainer.world_size
+        by = generator(0, self.trainer.fit_loop.total_batch_idx, *key)
+        z, share = torch.randn(n * ranks, self.latent_dim, generator=by), torch.rand(n * ranks, 1, 1, 1, generator=by)
+        return [x.chunk(ranks)[self.global_rank].double() for x in (z, share)]
+'''
+
+
+@pytest.mark.slow
+def test_two_ranks_play_the_game_of_one(tmp_path: Path, data_dir: Path) -> None:
+    """Under accumulation and several steps of the critic, to rounding in double precision."""
+    checkout = copy_checkout(tmp_path / "checkout")
+    (checkout / "src" / "even").mkdir()
+    (checkout / "src" / "even" / "__init__.py").write_text(EVEN)
+    more = ["model._target_=even.Even", "model.ema_decay=0", "model.loss=wgan_gp", "model.n_critic=2"]
+    trainer = ["trainer.precision=64-true", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1"]
+    paths = [f"paths.data_dir={data_dir}"]
+    words = [*TINY, *more, *SGD, *trainer, *paths, "callbacks.generative_metrics=null", "objective=null", "test=false"]
+    found = []
+    for kind in ("cpu", "ddp_cpu"):
+        done = run_script(
+            str(checkout / "src" / "train.py"), *words, f"trainer={kind}", f"paths.log_dir={tmp_path}/{kind}"
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Warning" not in done.stdout + done.stderr
+        [path] = tmp_path.glob(f"{kind}/runs/*/*/checkpoints/last.ckpt")
+        checkpoint = read_checkpoint(path)
+        assert checkpoint["global_step"] == 5
+        found.append(checkpoint["state_dict"])
+    torch.manual_seed(0)
+    first = make(loss="wgan_gp").state_dict()
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-9, atol=1e-12, msg=name)
+    assert not torch.equal(found[0]["generator.10.weight"].float(), first["generator.10.weight"])
