@@ -206,7 +206,7 @@ class GAN(ManualTask):
         return players
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        for_generator, for_discriminator = self.optimizers()  # type: ignore[misc]
+        for_generator, for_discriminator = self.optimizers()  # type: ignore[misc, attr-defined]
         real = self._inward(batch[0])
         is_step = self.completes_step(batch_idx)
 
@@ -296,5 +296,5 @@ def _init_weights(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, 0.0, 0.02)
     elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
         nn.init.normal_(layer.weight, 1.0, 0.02)
-    if getattr(layer, "bias", None) is not None:
-        nn.init.zeros_(layer.bias)
+    if isinstance(bias := getattr(layer, "bias", None), nn.Parameter):
+        nn.init.zeros_(bias)

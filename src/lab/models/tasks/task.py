@@ -21,7 +21,10 @@ class Task(pl.LightningModule):
         scheduler: see `lab.optim.optimizers.configure`.
     """
 
-    factories = ("optimizer", "scheduler")  # arguments that are no plain values, and no hyperparameters
+    factories: tuple[str, ...] = (
+        "optimizer",
+        "scheduler",
+    )  # arguments that are no plain values, and no hyperparameters
 
     def __init__(
         self,
