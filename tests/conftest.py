@@ -264,7 +264,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, 
         "weights": [*csv_file, "model=mlp_regressor", "data.target=weight", "data.drop=[kind]"],
         "digits": [*short, *SMALL, "model=lenet"],
         "text": [*short, "model=gpt", "data=text", "data.num_tokens=20000", "data.context_length=16"],
-        "gan": [*short, *SMALL, "model=gan", "callbacks.generative_metrics=null", "objective.metric=train/loss"],
+        "gan": [*short, *SMALL, "model=gan", "callbacks.generative_metrics=null", "objective.metric=train/loss_g"],
         "sgd": [
             *short, *SMALL, "model=mlp", "optimizer=sgd", "optimizer.lr=0.05", "seed=3", "hydra.output_subdir=null",
         ],

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+from torch.optim import LBFGS
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.utils import make_grid
 
@@ -16,27 +18,25 @@ from lab.data.tensors import Batch, generator
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.export_spec import ExportSpec
 from lab.engine.utils.ranges import ImageShape, NonNegativeFloat, PixelMeanStd, PositiveInt, Probability
+from lab.models.tasks.manual import ManualTask
 from lab.models.tasks.plots import log_image
-from lab.models.tasks.task import Task
+from lab.optim.optimizers import OptimizerFactory, configure
 
 
-def non_saturating(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the cross-entropy losses of discriminator and generator: Goodfellow et al. 2014, section 3."""
-    return F.softplus(-real).mean() + F.softplus(fake).mean(), F.softplus(-fooling).mean()
+def discriminator_loss(loss: str, real: Tensor, fake: Tensor) -> Tensor:
+    """Returns the discriminator's loss, from its scores (B) of real images and of made-up ones."""
+    match loss:
+        case "non_saturating":  # cross-entropy; Goodfellow et al. 2014, section 3
+            return F.softplus(-real).mean() + F.softplus(fake).mean()
+        case "hinge":  # without gain beyond a margin of one; Miyato et al. 2018, equation 16
+            return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        case _:  # minus its estimate of the Wasserstein distance; Gulrajani et al. 2017, equation 2
+            return fake.mean() - real.mean()
 
 
-def hinge(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns hinge losses, without gain beyond a margin of one: Miyato et al. 2018, equations 16 and 17."""
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean(), -fooling.mean()
-
-
-def wasserstein(real: Tensor, fake: Tensor, fooling: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns losses by the critic's estimate of the Wasserstein distance: Gulrajani et al. 2017, equation 2."""
-    return fake.mean() - real.mean(), -fooling.mean()
-
-
-# Losses of discriminator and generator, from scores (B) of real images, of made-up ones, and of these for the generator
-LOSSES = {"non_saturating": non_saturating, "hinge": hinge, "wgan_gp": wasserstein}
+def generator_loss(loss: str, fake: Tensor) -> Tensor:
+    """Returns the generator's loss, from the discriminator's scores (B) of made-up images."""
+    return F.softplus(-fake).mean() if loss == "non_saturating" else -fake.mean()
 
 
 def gradient_penalty_of(critic: nn.Module, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
@@ -52,17 +52,18 @@ def gradient_penalty_of(critic: nn.Module, real: Tensor, fake: Tensor, share: Te
         return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-class GAN(Task):
+class GAN(ManualTask):
     """Learns to generate images like those of the data: a generator makes them, a discriminator tells them apart.
 
     Both networks are DCGAN's, two strided convolutions each, and a hidden layer, so that the players see an image as a
-    whole. The discriminator's batch norm sees real and made-up images apart; with wgan_gp there is none, so that the
-    penalty is on each image's own slope.
+    whole; weights start from a normal distribution of standard deviation 0.02. The discriminator's batch norm sees real
+    and made-up images apart. There is none with wgan_gp, whose penalty is on each image's own slope, nor with spectral
+    norm.
 
-    Both players step at once, down the sum of their losses, where each loss has gradients for its own player alone. So
-    one backward pass gives every parameter its gradient, and one optimizer takes the step: distributed training, mixed
-    precision and schedules are those of any other model. Adam and SGD step element by element, as two optimizers would.
-    Clipping by norm and the loss scaling of 16-mixed measure the gradients of both players together.
+    The players take turns: `n_critic` steps of the discriminator, each with new images, then one of the generator
+    against it. Each draws latents of its own. Where gradients are accumulated, each batch has other latents, and the
+    generator's step has as many batches as the discriminator's. The discriminator's steps are those that
+    `trainer.max_steps` and the curves count. The schedule spans the fit for each.
 
     Batches are images (B, C, H, W) first; what follows (labels) is not looked at.
 
@@ -74,14 +75,17 @@ class GAN(Task):
         generator_channels: feature maps of the generator at half the resolution; twice as many at a quarter.
         discriminator_channels: those of the discriminator.
         hidden_size: units of the layer between the feature maps and the latents, or the score.
-        loss: non_saturating, hinge, or wgan_gp, whose critic takes no more steps than the generator here.
+        loss: non_saturating, hinge or wgan_gp.
         gradient_penalty: weight of wgan_gp's penalty on slopes other than one.
-        ema_decay: share of the averaged generator kept at each optimizer step; 0 for no average. `sample` draws from
-            the average (Yazici et al. 2019).
-        **task: see `Task`; one optimizer has the parameters of both players.
+        n_critic: steps of the discriminator for each of the generator.
+        spectral_norm: divides the discriminator's weights by their largest singular values, in place of batch norm.
+        ema_decay: share of the averaged generator kept at each of its steps; 0 for no average. `sample` draws from the
+            average (Yazici et al. 2019).
+        discriminator_optimizer: factory, called with the discriminator's parameters; None for the generator's.
+        **task: see `Task`; `optimizer` is the generator's.
 
     Raises:
-        UserError: for sides that are no multiples of 4.
+        UserError: for sides that are no multiples of 4, and for L-BFGS.
 
     Source: Goodfellow et al., Generative Adversarial Nets, 2014; Radford, Metz and Chintala, Unsupervised
     Representation Learning with Deep Convolutional GANs, 2016; Lim and Ye, Geometric GAN, 2017; Miyato et al., Spectral
@@ -89,6 +93,7 @@ class GAN(Task):
     Unusual Effectiveness of Averaging in GAN Training, 2019.
     """
 
+    factories = (*ManualTask.factories, "discriminator_optimizer")
     latents: Tensor
 
     def __init__(
@@ -101,7 +106,10 @@ class GAN(Task):
         hidden_size: PositiveInt = 256,
         loss: Literal["non_saturating", "hinge", "wgan_gp"] = "non_saturating",
         gradient_penalty: NonNegativeFloat = 10.0,
+        n_critic: PositiveInt = 1,
+        spectral_norm: bool = False,
         ema_decay: Probability = 0.999,
+        discriminator_optimizer: OptimizerFactory | None = None,
         **task: Any,
     ) -> None:
         super().__init__(**task)
@@ -112,6 +120,8 @@ class GAN(Task):
         self.latent_dim = latent_dim
         self.loss = loss
         self.gradient_penalty = gradient_penalty
+        self.n_critic = n_critic
+        self.discriminator_optimizer = discriminator_optimizer
 
         quarter, area = (height // 4, width // 4), height // 4 * width // 4
         g, d = generator_channels, discriminator_channels
@@ -129,7 +139,7 @@ class GAN(Task):
             nn.ConvTranspose2d(g, depth, 4, stride=2, padding=1),  # -> (B, C, H, W)
             nn.Tanh(),
         )
-        norm = loss != "wgan_gp"  # its penalty is on each image's own slope
+        norm = loss != "wgan_gp" and not spectral_norm
         self.discriminator = nn.Sequential(
             nn.Conv2d(depth, d, 4, stride=2, padding=1),  # (B, C, H, W) -> (B, d, H/2, W/2)
             nn.LeakyReLU(0.2),
@@ -143,6 +153,11 @@ class GAN(Task):
             nn.Linear(hidden_size, 1),
             nn.Flatten(0),  # -> (B)
         )
+        self.apply(_init_weights)
+        if spectral_norm:
+            for layer in self.discriminator:
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    parametrizations.spectral_norm(layer)
         self.ema: AveragedModel | None = None
         if ema_decay:
             # Statistics of the batch norms are averaged too: those of the newest weights would not fit the average.
@@ -180,34 +195,69 @@ class GAN(Task):
             network, description, ("images",), ("latents",), (self.latent_dim,), forward=lambda z: (network(z) + 1) / 2
         )
 
-    def losses(self, real: Tensor, fake: Tensor, draw: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Returns both players' losses on images (B, C, H, W) in [-1, 1]; each has gradients for one player alone."""
-        on_real, on_fake = (self.discriminator(x).float() for x in (real, fake.detach()))  # (B) each
-        self.discriminator.requires_grad_(False)
-        fooling = self.discriminator(fake).float()  # the same scores as on_fake, with gradients for the generator
-        self.discriminator.requires_grad_(True)
-        loss_d, loss_g = LOSSES[self.loss](on_real, on_fake, fooling)
-        if self.loss == "wgan_gp" and self.gradient_penalty:
-            share = torch.rand(len(real), 1, 1, 1, generator=draw).to(real)
-            loss_d = loss_d + self.gradient_penalty * gradient_penalty_of(
-                self.discriminator, real, fake.detach(), share
-            )
-        return {"loss_d": loss_d, "loss_g": loss_g}
+    def configure_optimizers(self) -> Any:
+        of_discriminator = self.discriminator_optimizer or self.optimizer
+        players = [
+            configure(self, self.optimizer, self.scheduler, "generator", self.n_critic),
+            configure(self, of_discriminator, self.scheduler, "discriminator"),
+        ]
+        if any(isinstance(player["optimizer"], LBFGS) for player in players):
+            raise UserError("L-BFGS searches along a loss, and a game has none: use optimizer=gan_adam, adam or sgd")
+        return players
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        for_generator, for_discriminator = self.optimizers()  # type: ignore[misc, attr-defined]
         real = self._inward(batch[0])
-        # Ranks share the global seed and must not share latents, nor must batches whose gradients are accumulated; a
-        # resumed run must continue with the next ones.
-        draw = generator(torch.initial_seed(), self.trainer.fit_loop.total_batch_idx, self.global_rank)
-        z = torch.randn(len(real), self.latent_dim, generator=draw).to(real)
-        losses = self.losses(real, self.generator(z), draw)
+        is_step = self.completes_step(batch_idx)
 
-        return {"loss": losses["loss_d"] + losses["loss_g"] + self.penalty(), **losses}
+        with for_discriminator.toggle_model(sync_grad=is_step):
+            loss_d = self.loss_d(real, *self.draw(len(real)))
+            self.manual_backward(loss_d + self.penalty())
+        losses = {"loss_d": loss_d.detach()}
+        if not is_step:
+            return losses
+        self.take_step(for_discriminator)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        if self.ema is not None:
-            self.ema.update_parameters(self.generator)
+        if self.global_step % self.n_critic == 0:
+            batches = batch_idx % self.trainer.accumulate_grad_batches + 1
+            for i in range(batches):
+                with for_generator.toggle_model(sync_grad=i == batches - 1):
+                    z, _ = self.draw(len(real), i + 1)
+                    loss_g = self.loss_g(z)
+                    self.manual_backward(loss_g + self.penalty())
+            losses["loss_g"] = loss_g.detach()
+            self.take_step(for_generator, counts=False)
+            if self.ema is not None:
+                self.ema.update_parameters(self.generator)
+        return losses
+
+    def draw(self, n: int, *key: int) -> tuple[Tensor, Tensor]:
+        """Draws latents (n, Z) and positions between real and made-up images (n, 1, 1, 1) in [0, 1).
+
+        They depend on the seed, the batch, the rank and `key` alone: ranks share the seed and must not share latents,
+        nor must batches whose gradients are accumulated, and a resumed run must continue with the next ones.
+        """
+        by = generator(torch.initial_seed(), self.trainer.fit_loop.total_batch_idx, self.global_rank, *key)
+        z, share = torch.randn(n, self.latent_dim, generator=by), torch.rand(n, 1, 1, 1, generator=by)
+        return z.to(self.device, self.dtype), share.to(self.device, self.dtype)  # type: ignore[arg-type]
+
+    def loss_d(self, real: Tensor, z: Tensor, share: Tensor) -> Tensor:
+        """Returns the discriminator's loss on images (B, C, H, W) in [-1, 1], and ones made from latents (B, Z).
+
+        Args:
+            real: images.
+            z: latents.
+            share: see `gradient_penalty_of`.
+        """
+        fake = self.generator(z).detach()  # (B, Z) -> (B, C, H, W)
+        loss = discriminator_loss(self.loss, _full(self.discriminator(real)), _full(self.discriminator(fake)))
+        if self.loss == "wgan_gp" and self.gradient_penalty:
+            loss = loss + self.gradient_penalty * gradient_penalty_of(self.discriminator, real, fake, share)
+        return loss
+
+    def loss_g(self, z: Tensor) -> Tensor:
+        """Returns the generator's loss on images that it makes from latents (B, Z)."""
+        return generator_loss(self.loss, _full(self.discriminator(self.generator(z))))
 
     # GenerativeMetrics, a callback, measures samples; Lightning runs these loops only if the steps are defined.
     def validation_step(self, batch: Batch, batch_idx: int) -> None: ...
@@ -233,3 +283,18 @@ class GAN(Task):
     def _outward(self, x: Tensor) -> Tensor:
         """Maps images from [-1, 1] to the data's normalisation."""
         return ((x.float() + 1) / 2 - self.mean) / self.std
+
+
+def _full(scores: Tensor) -> Tensor:
+    """Returns scores of half precision in single precision, and others as they are."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def _init_weights(layer: nn.Module) -> None:
+    """Initialises a layer as DCGAN's authors do: Radford et al. 2016, section 4, and their code."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+    elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+        nn.init.normal_(layer.weight, 1.0, 0.02)
+    if isinstance(bias := getattr(layer, "bias", None), nn.Parameter):
+        nn.init.zeros_(bias)

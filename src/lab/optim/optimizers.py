@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn, optim
 from torch.optim import Optimizer
 
@@ -154,28 +153,40 @@ class LBFGS(optim.LBFGS):
 
 
 def configure(
-    module: pl.LightningModule, optimizer: OptimizerFactory | None, scheduler: dict[str, Any] | None
-) -> OptimizerLRScheduler:
-    """Builds what `configure_optimizers` returns, from the factories of a task.
+    module: pl.LightningModule,
+    optimizer: OptimizerFactory | None,
+    scheduler: dict[str, Any] | None,
+    part: str | None = None,
+    every: int = 1,
+) -> Any:
+    """Builds what `configure_optimizers` returns, for one optimizer, from the factories of a task.
 
     Args:
         module: its parameters are optimized.
         optimizer: called with the parameters.
         scheduler: Lightning's own dictionary (`interval`, `frequency`, `monitor`), where `scheduler` is a factory,
             called with the optimizer and, where it takes one, `total_steps`. None for a constant rate.
+        part: name of the submodule whose parameters alone are optimized, by one of several optimizers that manual
+            optimization steps.
+        every: optimizer steps of the fit for each of this optimizer's.
     """
     if optimizer is None:
         raise UserError(f"{type(module).__name__} was built without an optimizer: pass optimizer=… to train it")
     with _named("optimizer"):
-        built = optimizer(module.parameters())
+        built = optimizer((getattr(module, part) if part else module).parameters())
     if scheduler is None:
-        return built
+        return {"optimizer": built}
     factory = scheduler["scheduler"]
     if "total_steps" in inspect.signature(factory).parameters:
-        factory = partial(factory, total_steps=_num_steps(module.trainer, scheduler.get("interval", "epoch")))
+        interval = scheduler.get("interval", "epoch")
+        steps = _num_steps(module.trainer, interval)
+        factory = partial(factory, total_steps=max(1, steps // every) if interval == "step" else steps)
     with _named("scheduler.scheduler"):
-        schedule = factory(built)
-    return {"optimizer": built, "lr_scheduler": {**scheduler, "scheduler": schedule}}  # type: ignore[return-value]
+        schedule = {**scheduler, "scheduler": factory(built)}
+    if part:
+        schedule["name"] = f"lr-{part}"
+        schedule.pop("monitor", None)  # which Lightning does not look at there
+    return {"optimizer": built, "lr_scheduler": schedule}
 
 
 @contextmanager

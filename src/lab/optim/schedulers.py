@@ -40,7 +40,7 @@ class OneCycle(OneCycleLR):
 
     Args:
         optimizer: whose learning rates are set.
-        max_lr: the peak; of each group of parameters where it is a list.
+        max_lr: the peak; of each group of parameters where it is a list; None for the optimizer's own rates.
         total_steps: optimizer steps of the whole fit.
         pct_start: share of them spent rising.
         div_factor: the rate starts at `max_lr` divided by this.
@@ -51,7 +51,7 @@ class OneCycle(OneCycleLR):
     def __init__(
         self,
         optimizer: Optimizer,
-        max_lr: PositiveFloat | list[PositiveFloat] = 5e-3,
+        max_lr: PositiveFloat | list[PositiveFloat] | None = None,
         total_steps: PositiveInt | None = None,
         pct_start: Fraction = 0.3,
         div_factor: PositiveFloat = 25.0,
@@ -60,7 +60,7 @@ class OneCycle(OneCycleLR):
     ) -> None:
         super().__init__(
             optimizer,
-            max_lr,
+            [group["lr"] for group in optimizer.param_groups] if max_lr is None else max_lr,
             total_steps,
             pct_start=pct_start,
             div_factor=div_factor,

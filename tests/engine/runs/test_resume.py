@@ -144,6 +144,17 @@ CASES = {
     "vae": (VAE, [10, 14]),
     "gan": (GAN, [10, 14]),
     "gan, accumulation": ([*GAN, "trainer.accumulate_grad_batches=2"], [2, 6]),
+    "gan, two optimizers": (
+        [
+            *(*GAN, "model.loss=wgan_gp", "model.n_critic=3", "model.spectral_norm=true"),
+            *(
+                "trainer.gradient_clip_val=0.1",
+                "optimizer@model.discriminator_optimizer=sgd",
+                "model.discriminator_optimizer.lr=0.01",
+            ),
+        ],
+        [4, 13],
+    ),
     "gpt": ([*WORDS, "data.batch_size=16"], [3]),
     "a token file": (["data=tokens", "data.path=${paths.data_dir}/tokens.npy", *TOKENS], [3, 20]),
     "batch norm": ([*BASE, "model=cnn"], [13]),

@@ -3,11 +3,12 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.demos.boring_classes import BoringModel, RandomIterableDataset
+from pytorch_lightning.demos.boring_classes import BoringModel, ManualOptimBoringModel, RandomIterableDataset
 from torch.utils.data import DataLoader
 
 from lab.engine.checkpointing.files import read_checkpoint
@@ -117,6 +118,30 @@ def test_so_have_those_of_a_loader_without_a_length() -> None:
     )  # fmt: skip
     trainer.fit(BoringModel(), train_dataloaders=DataLoader(RandomIterableDataset(32, 7)))
     assert trainer.callback_metrics["train/loss"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("steps", [2, 0])
+def test_batches_are_averaged_whatever_number_of_steps_they_take(steps: int, tmp_path: Path) -> None:
+    class Several(ManualOptimBoringModel):
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(self.layer.parameters(), lr=0.1) for _ in range(max(1, steps))]
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            optimizers = self.optimizers()
+            for optimizer in optimizers if isinstance(optimizers, list) else []:
+                optimizer.step()
+            return {"loss": torch.tensor(1.0), "index": torch.tensor(float(batch_idx))}
+
+    trainer = pl.Trainer(
+        max_epochs=1, limit_train_batches=9, limit_val_batches=0, log_every_n_steps=4, callbacks=[TrainMetrics()],
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+        logger=pl.loggers.CSVLogger(tmp_path, "", "csv"),
+    )  # fmt: skip
+    trainer.fit(Several())
+    assert trainer.global_step == 9 * steps, "Lightning counts those of each optimizer"
+    assert rows(tmp_path, "train/index") == {3: 1.5, 7: 5.5}
+    assert rows(tmp_path, "train/loss") == {3: 1.0, 7: 1.0}
 
 
 @pytest.mark.parametrize("model", ["mlp", "vae"])

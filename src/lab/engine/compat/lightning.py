@@ -24,7 +24,7 @@ from pytorch_lightning.loops.progress import _BatchProgress
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.profilers import PassThroughProfiler
-from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.trainer.call import _call_callback_hooks, _call_strategy_hook
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
@@ -72,6 +72,37 @@ def logged_steps(checkpoint: dict[str, Any]) -> int:
         checkpoint: of a Trainer, whose `global_step` counts the steps of each optimizer.
     """
     return checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"]
+
+
+def steps_of_loggers(trainer: pl.Trainer) -> int:
+    """Returns the number of batches with an optimizer step before this one, by which Lightning logs.
+
+    `trainer.global_step` counts the steps of each optimizer, of which a batch may have several, or none.
+    """
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+class ManualOptimization(pl.Callback):
+    """Lets a module under manual optimization see to accumulation and clipping as the trainer's arguments say.
+
+    Lightning refuses these arguments under manual optimization. A module returns this from `configure_callbacks`, which
+    is called before that check; `setup`, called after it, gives them back. DDP is told to look for the parameters that
+    a backward pass leaves out, as one for one of several optimizers does, unless the strategy says otherwise.
+
+    Public wish: a property of modules, that they accumulate and clip by themselves.
+
+    Args:
+        trainer: whose arguments are kept back.
+    """
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        self._accumulate, self._clip = trainer.accumulate_grad_batches, trainer.gradient_clip_val
+        trainer.accumulate_grad_batches, trainer.gradient_clip_val = 1, None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        trainer.accumulate_grad_batches, trainer.gradient_clip_val = self._accumulate, self._clip
+        if isinstance(trainer.strategy, DDPStrategy):
+            trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
 
 class FitLoop(_FitLoop):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lab.engine.checkpointing.callback import best_checkpoint, check_logged, ends_validation
+from lab.engine.compat.lightning import steps_of_loggers
 from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.processes import gather_objects
 
@@ -59,7 +60,7 @@ class TrainMetrics(pl.Callback):
             else:
                 self._sums[name], self._counts[name] = value.detach().clone(), 1
         has_stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self._sums and has_stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self._sums and has_stepped and (steps_of_loggers(trainer) + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log_dict(self._means(trainer))
             self._reset()
 
@@ -86,7 +87,7 @@ class TrainMetrics(pl.Callback):
         means = torch.stack([value.reshape(()).to(device) / self._counts[name] for name, value in self._sums.items()])
         means = trainer.strategy.reduce(means, reduce_op="mean")
         values = dict(zip((f"train/{name}" for name in self._sums), means.tolist(), strict=True))  # type: ignore[union-attr]
-        if "train/loss" in values:
+        if "train/loss" in values and trainer.lightning_module.automatic_optimization:
             values["train/loss"] *= trainer.accumulate_grad_batches  # Lightning has divided it
         _check(trainer, values)
         return values

@@ -70,17 +70,23 @@ def explain_errors(batch_size: int | None, accumulate: int) -> Iterator[None]:
         accumulate: batches per optimizer step.
 
     Raises:
-        UserError: for batches that are too small for batch normalization, and a share of the batches that is none or
-            unknown.
+        UserError: for batches that are too small for batch normalization, a share of the batches that is none or
+            unknown, and what Lightning cannot accumulate or clip.
         RunFailed: where memory is exhausted.
     """
     try:
         yield
     except MisconfigurationException as error:
+        if "not supported for manual optimization" in str(error):
+            raise UserError(str(error)) from error
         if not any(start in str(error) for start in ("Please increase the `limit_", "When using an `IterableDataset`")):
             raise
         raise UserError(f"{error} (where trainer.overfit_batches is set, it is that one)") from error
     except Exception as error:
+        if "does not allow for gradient clipping" in str(error):
+            raise UserError(
+                "trainer.gradient_clip_val: fused optimizers do not clip under mixed precision: optimizer.fused=false"
+            ) from error
         if "Expected more than 1 value per channel when training" in str(error):
             raise UserError(
                 "a batch of one sample cannot be normalized over the batch: use more than"

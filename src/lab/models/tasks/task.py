@@ -21,6 +21,11 @@ class Task(pl.LightningModule):
         scheduler: see `lab.optim.optimizers.configure`.
     """
 
+    factories: tuple[str, ...] = (
+        "optimizer",
+        "scheduler",
+    )  # arguments that are no plain values, and no hyperparameters
+
     def __init__(
         self,
         l1: NonNegativeFloat = 0.0,
@@ -29,8 +34,8 @@ class Task(pl.LightningModule):
         scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        # Called here it sees the arguments of the subclasses as well. Plain values only: the factories stay out.
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"], logger=False)
+        # Called here it sees the arguments of the subclasses as well
+        self.save_hyperparameters(ignore=list(self.factories), logger=False)
         self.l1, self.l2 = l1, l2
         self.optimizer, self.scheduler = optimizer, scheduler
 
