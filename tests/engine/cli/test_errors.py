@@ -18,6 +18,8 @@ EXPECTED = [
     (UserError("lr=-1: expected 0 or more"), 2, "error: lr=-1"),
     (RunFailed("the loss is NaN"), 1, "error: the loss is NaN"),
     (OSError(errno.ENOSPC, "No space left on device", "/data/x"), 1, "error: /data/x: No space left on device"),
+    (OSError(errno.EFBIG, "File too large", "/data/x"), 1, "error: /data/x: File too large"),
+    (OSError(errno.EMFILE, "Too many open files", "/data/x"), 1, "error: /data/x: Too many open files"),
     (OSError(errno.EROFS, "Read-only file system"), 1, "paths.log_dir"),
 ]
 BUGS = [

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -49,7 +50,7 @@ class Workers(Callback):
             self._end_with_sweep(config)
             log_warnings()
 
-    def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if os.getpid() != self.home:
             self._end_with_sweep(config)
 
