@@ -32,7 +32,7 @@ from omegaconf import OmegaConf
 from yaml import MarkedYAMLError
 
 from lab.data.mnist import FILES, MNIST
-from lab.data.table_schema import dims
+from lab.data.table_file import dims
 from lab.engine.analysis.run_record import find_runs
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.cli.arguments import hydra_arguments

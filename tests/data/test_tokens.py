@@ -91,9 +91,14 @@ def test_the_order_of_many_rows_takes_four_bytes_each() -> None:
 def test_what_a_gpu_has_no_room_for_stays_on_the_cpu(
     free: int, stays: bool, counted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moved = []
+    moved: list[str] = []
+
+    def to(self: torch.Tensor, device: torch.device) -> torch.Tensor:
+        moved.append(device.type)
+        return self
+
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
-    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: moved.append(device.type) or self)
+    monkeypatch.setattr(torch.Tensor, "to", to)
     data = Tokens(counted, context_length=10)
     data.trainer = type("Trainer", (), {"strategy": type("Strategy", (), {"root_device": torch.device("cuda")})})()
     data.setup("fit")

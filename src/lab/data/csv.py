@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from lab.data.prepare import NONE_LEFT, UNCHANGED, Preprocessor, stratified_split
 from lab.data.table_file import SHARE, Resident, find_unusable, infer_large, is_large, map_rows, remembered
@@ -147,7 +148,7 @@ class CSV(TableDataModule):
     def _load_mapped(self) -> dict[str, Batch]:
         """Returns the numbers of the rows of each split, and their targets."""
         self.schema, self.classes, rows = self._map()
-        self._features = torch.from_dlpack(rows["features"])
+        self._features = from_dlpack(rows["features"])
         unusable = find_unusable(rows, self.missing, self.duplicates)
         kept = torch.from_numpy(~np.any([*unusable.values()], axis=0)).nonzero().squeeze(1)  # numbers of rows
         if not len(kept):
@@ -155,7 +156,7 @@ class CSV(TableDataModule):
         targets = torch.from_numpy(np.array(rows["target"]))[kept]
         targets = targets.long() if self.classes else targets.to(self.dtype).unsqueeze(1)
         parts = stratified_split(targets, self.held_out, generator(self.seed, 2))
-        splits = {name: (kept[index], targets[index]) for name, index in parts.items()}
+        splits: dict[str, Batch] = {name: (kept[index], targets[index]) for name, index in parts.items()}
         self.log_preparation(len(rows), {reason: int(mask.sum()) for reason, mask in unusable.items()}, 0, splits)
         if self.preprocessor is UNCHANGED:
             self.preprocessor = self._fit(splits["train"][0])

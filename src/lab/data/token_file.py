@@ -51,7 +51,8 @@ def read_meaning(path: Path) -> dict[str, Any]:
         valid = type(meaning["vocab_size"]) is int and meaning["vocab_size"] > 1
         vocabulary, split = meaning.get("vocabulary"), meaning.get("split")
         if vocabulary is not None or split is not None:
-            valid &= split in SPLITS and len(vocabulary) == meaning["vocab_size"] and {*map(type, vocabulary)} == {str}
+            pieces = [piece for piece in vocabulary or () if isinstance(piece, str)]
+            valid &= split in SPLITS and len(pieces) == len(vocabulary or ()) == meaning["vocab_size"]
     except (ValueError, TypeError, KeyError):
         valid = False
     if not valid:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from lab.data.tensors import Batch, Key, TensorDataModule, generator
 from lab.data.token_file import MEANING, SPLITS, map_tokens, read_meaning
@@ -42,7 +43,7 @@ class TokenWindows(TensorDataModule):
         """Returns the tokens (N,), unsigned integers."""
 
     def load(self) -> dict[str, Batch]:
-        self.tokens = torch.from_dlpack(self.read())  # shares memory, also with a file that is read only
+        self.tokens = from_dlpack(self.read())  # shares memory, also with a file that is read only
         edges = [len(self.tokens) * tenths // 10 for tenths in (0, 8, 9, 10)]
         step = self.context_length
         windows: dict[str, Batch] = {}
