@@ -85,9 +85,8 @@ class TorchVision(ImageLoaderDataModule):
 
     def restore(self, preparation: dict[str, Any]) -> None:
         if preparation["num_classes"] != self.num_classes:
-            raise UserError(
-                f"{self.set_name} has {self.num_classes} classes, and the run was trained on {preparation['num_classes']}"
-            )
+            before = preparation["num_classes"]
+            raise UserError(f"{self.set_name} has {self.num_classes} classes, and the run was trained on {before}")
         super().restore(preparation)
 
     @property
@@ -110,8 +109,8 @@ class TorchVision(ImageLoaderDataModule):
         cause = " ".join(str(error).split())
         return RunFailed(
             f"torchvision's {self.set_name} cannot be had: {cause}\n"
-            f"on a machine with a network: data.download=true, or torchvision.datasets.{self.set_name} with download=True;"
-            f" then copy what lies in its folder into {self.data_dir}. data=digits needs no download."
+            f"on a machine with a network: data.download=true, or torchvision.datasets.{self.set_name} with"
+            f" download=True; then copy what lies in its folder into {self.data_dir}. data=digits needs no download."
         )
 
 
