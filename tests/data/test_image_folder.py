@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import v2
@@ -18,11 +17,8 @@ from lab.data.image_index import class_names, dims, find_pictures
 from lab.data.image_loaders import crop_and_flip
 from lab.data.images import read_image
 from lab.data.tensors import generator
-from lab.engine.runs.resume import resumed_config
-from lab.engine.runs.run import Run
-from lab.engine.training.train import train
 from lab.engine.utils.errors import RunFailed, UserError
-from tests.conftest import Compose, draw_pictures, refusal, run_script
+from tests.conftest import draw_pictures, refusal, run_script, train_each
 
 
 def folder(path: Path, number: int = 60, **options: Any) -> Path:
@@ -156,37 +152,32 @@ def test_training_pictures_are_augmented_and_no_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_is_resumed_on_its_pictures_alone_and_evaluated_on_others(cfg: Compose, tmp_path: Path) -> None:
+def test_a_run_is_resumed_on_its_pictures_alone_and_evaluated_on_others(tmp_path: Path, data_dir: Path) -> None:
     root = folder(tmp_path / "own")
     words = ["data=image_folder", f"data.path={root}", "data.image_shape=[1,28,28]", "data.batch_size=16"]
-    words += ["data.num_workers=0", "data.flip=true", "model=lenet", "logger=none", "trainer.max_epochs=2"]
-    train(cfg(*words))
-    run = Run(tmp_path / "run")
+    words += ["data.flip=true", "model=lenet", "trainer.max_epochs=1"]
+    (tmp_path / "logs").mkdir()
+    run = train_each({"run": words}, tmp_path / "logs", data_dir)["run"]
 
-    def go_on() -> None:
-        config = run.saved
-        config.trainer.max_epochs += 1
-        OmegaConf.save(config, run.dir / ".hydra" / "config.yaml")
-        run.write("run.json", run.metadata | {"status": "running"})
-        train(resumed_config(cfg(f"resume='{run.dir}'")))
+    def ask(script: str, *words: str) -> str:
+        said = run_script(script, *words)
+        return f"{said.returncode} {said.stdout}{said.stderr}"
 
-    go_on()
-    assert run.status == "completed"
+    assert ask("src/train.py", f"resume={run}", "trainer.max_epochs=2")[0] == "0"
     other = folder(tmp_path / "other" / "test", 12, classes=("b", "c"))
-    said = run_script("scripts/evaluate.py", f"run={run.dir}", f"data.path={other.parent}")
-    assert said.returncode == 0, said.stderr
+    assert ask("scripts/evaluate.py", f"run={run}", f"data.path={other.parent}")[0] == "0"
     folder(tmp_path / "strange", 12, classes=("b", "cc"))
-    words = [f"run={run.dir}", f"data.path={tmp_path}/strange", "data.test_fraction=1", "data.val_fraction=0"]
-    said = run_script("scripts/evaluate.py", *words)
-    assert said.returncode == 2
-    assert "of the class cc, which is none of the training pictures'" in said.stderr
+    whole = ["data.test_fraction=1", "data.val_fraction=0"]
+    said = ask("scripts/evaluate.py", f"run={run}", f"data.path={tmp_path}/strange", *whole)
+    assert said[0] == "2", said
+    assert "of the class cc, which is none of the training pictures'" in said
     (root / "a" / "0.png").unlink()
-    with pytest.raises(UserError, match=f"{root} is not the folder that this run was trained on"):
-        go_on()
+    said = ask("src/train.py", f"resume={run}", "trainer.max_epochs=3")
+    assert said[0] == "2", said
+    assert f"{root} is not the folder that this run was trained on" in said
     root.rename(tmp_path / "gone")
     out = tmp_path / "predictions.csv"
-    said = run_script("scripts/predict.py", f"run={run.dir}", f"in={other}/b", f"out={out}")
-    assert said.returncode == 0, said.stderr
+    assert ask("scripts/predict.py", f"run={run}", f"in={other}/b", f"out={out}")[0] == "0"
     assert out.read_text().splitlines()[0] == "file,label,probability,p_a,p_b,p_c"
     assert len(out.read_text().splitlines()) == 7
 
@@ -296,5 +287,6 @@ def test_equal_pixels_have_deviation_one(tmp_path: Path) -> None:
         for i in range(10):
             Image.new("L", (8, 8), 51).save(tmp_path / name / f"{i}.png")
     found = data(tmp_path, image_shape=(1, 8, 8))
-    assert (found.mean, found.std) == ([pytest.approx(0.2)], [1.0])
+    assert found.preparation["mean"] == [pytest.approx(0.2)]
+    assert found.preparation["std"] == [1.0]
     assert all(math.isfinite(x) for x in everything(found.train_dataloader())[0].flatten().tolist())

@@ -98,7 +98,7 @@ class Resident:
     def __init__(self, size: int, limit: float = math.inf, reason: str = "", is_required: bool = False) -> None:
         self.limit, self.is_required = limit, is_required
         self.columns: dict[Any, Tensor] = {}  # N samples of each element of a batch
-        self.kind: type = list  # of a batch
+        self.kind: Callable[..., Any] = list  # of a batch
         self.is_known = torch.zeros(size, dtype=torch.bool)
         self.is_open = True
         if reason:
@@ -145,9 +145,9 @@ class Resident:
     def take(self, rows: Tensor) -> Any:
         """Returns a batch of rows that are kept."""
         values = {name: kept.index_select(0, rows) for name, kept in self.columns.items()}
-        if issubclass(self.kind, Mapping):
-            return values
-        return values[None] if self.kind is Tensor else self.kind(values.values())
+        if self.kind is Tensor:
+            return values[None]
+        return values if self.kind is dict else self.kind(values.values())
 
 
 def _columns(batch: Any) -> dict[Any, Any]:

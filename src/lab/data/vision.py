@@ -55,20 +55,22 @@ class TorchVision(ImageLoaderDataModule):
     ) -> None:
         shape, self.num_classes, parts = find_set(name, image_shape, num_classes)
         super().__init__(image_shape=tuple(shape), **images)  # type: ignore[arg-type]
-        self.name, self.data_dir, self.download = name, Path(data_dir), download
+        self.set_name, self.data_dir, self.download = name, Path(data_dir), download
         self.parts = {part: dict(arguments) | dict(options or {}) for part, arguments in parts.items()}
         if unknown := sorted((options or {}).keys() - _parameters(getattr(datasets, name))):
             raise UserError(f"data.options.{unknown[0]}: torchvision's {name} takes no such argument")
 
     def prepare_data(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.data_dir / f".{self.name}.lock"):  # a second process waits here, and then finds the files
+        with FileLock(
+            self.data_dir / f".{self.set_name}.lock"
+        ):  # a second process waits here, and then finds the files
             try:
                 self._parts(self.data_dir, download=False)
             except (OSError, RuntimeError) as error:
-                if not self.download or "download" not in _parameters(getattr(datasets, self.name)):
+                if not self.download or "download" not in _parameters(getattr(datasets, self.set_name)):
                     raise self._failed(error) from error
-                with _new_folder(self.data_dir / f".{self.name}.part") as folder, _impatient():
+                with _new_folder(self.data_dir / f".{self.set_name}.part") as folder, _impatient():
                     try:
                         self._parts(folder, download=True)
                     except (OSError, RuntimeError) as failure:
@@ -83,9 +85,8 @@ class TorchVision(ImageLoaderDataModule):
 
     def restore(self, preparation: dict[str, Any]) -> None:
         if preparation["num_classes"] != self.num_classes:
-            raise UserError(
-                f"{self.name} has {self.num_classes} classes, and the run was trained on {preparation['num_classes']}"
-            )
+            before = preparation["num_classes"]
+            raise UserError(f"{self.set_name} has {self.num_classes} classes, and the run was trained on {before}")
         super().restore(preparation)
 
     @property
@@ -93,7 +94,7 @@ class TorchVision(ImageLoaderDataModule):
         return super().preparation | {"num_classes": self.num_classes}
 
     def _parts(self, root: Path, download: bool) -> dict[str, Dataset[Any]]:
-        cls = getattr(datasets, self.name)
+        cls = getattr(datasets, self.set_name)
         more = {
             "root": str(root),
             "download": download,
@@ -107,9 +108,9 @@ class TorchVision(ImageLoaderDataModule):
     def _failed(self, error: Exception) -> RunFailed:
         cause = " ".join(str(error).split())
         return RunFailed(
-            f"torchvision's {self.name} cannot be had: {cause}\n"
-            f"on a machine with a network: data.download=true, or torchvision.datasets.{self.name} with download=True;"
-            f" then copy what lies in its folder into {self.data_dir}. data=digits needs no download."
+            f"torchvision's {self.set_name} cannot be had: {cause}\n"
+            f"on a machine with a network: data.download=true, or torchvision.datasets.{self.set_name} with"
+            f" download=True; then copy what lies in its folder into {self.data_dir}. data=digits needs no download."
         )
 
 

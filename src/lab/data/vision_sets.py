@@ -82,8 +82,8 @@ def find_set(
     if name not in SETS:
         by_lower = {known.lower(): known for known in SETS}
         near = nearest(name, SETS) or nearest(name.lower(), by_lower)
-        for lower, known in by_lower.items():
-            near = near.replace(f" {lower}?", f" {known}?")
+        for lower, usual in by_lower.items():
+            near = near.replace(f" {lower}?", f" {usual}?")
         raise UserError(f"data.name={name}: torchvision has no such classification set{near}\nit has {', '.join(SETS)}")
     known = SETS[name]
     shape = image_shape or known.image_shape

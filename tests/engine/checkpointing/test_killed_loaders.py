@@ -31,6 +31,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from lab.data.loaders import LoaderDataModule
+from lab.data.tensors import generator
 
 
 class Net(pl.LightningModule):
@@ -90,6 +91,14 @@ class Augmented(LoaderDataModule):
         augment = v2.Compose([*plain, v2.RandomCrop(4, padding=1), v2.RandomHorizontalFlip(), v2.GaussianNoise()])
         images = {name: datasets.FakeData(36, (3, 4, 4), transform=v2.Compose(plain)) for name in ("val", "test")}
         return {"train": datasets.FakeData(36, (3, 4, 4), transform=augment), **images}
+
+
+class Kept(LoaderDataModule):
+    def load(self):
+        return {name: Noisy(False) for name in ("train", "val", "test")}
+
+    def train_transform(self, batch, key):
+        return batch[0] + torch.randn(batch[0].shape, generator=generator(*key)), batch[1]
 '''
 CONFIGS = {
     "model/net.yaml": "model: {_target_: mine.loaders.Net}\nobjective: {metric: val_loss, mode: min}\n",
@@ -97,6 +106,9 @@ CONFIGS = {
     "data/augmented.yaml": (
         "data: {_target_: mine.loaders.Augmented, batch_size: 6, num_workers: 0, with_index: true,"
         " shuffle_seed: '${seed}'}\n"
+    ),
+    "data/kept.yaml": (
+        "data: {_target_: mine.loaders.Kept, batch_size: 6, num_workers: 0, resident: true, shuffle_seed: '${seed}'}\n"
     ),
 }
 # Starts src/train.py in a process of its own for each command; all of them share what this one has imported
@@ -171,7 +183,12 @@ def environment(checkout: Path, **more: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
-    [["data=augmented", "data.num_workers=2"], ["data=plain"], ["data=plain", "data.num_workers=2"]],
+    [
+        ["data=augmented", "data.num_workers=2"],
+        ["data=kept", "data.num_workers=2"],
+        ["data=plain"],
+        ["data=plain", "data.num_workers=2"],
+    ],
     ids=" ".join,
 )
 def test_ten_kills_change_nothing(data: list[str], checkout: Path, tmp_path: Path) -> None:
