@@ -147,8 +147,8 @@ def read_image(file: Path | BytesIO, shape: Sequence[int], name: str = "") -> Te
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # more pixels than any honest picture
-            with Image.open(file, formats=["PNG", "JPEG"]) as picture:
-                picture = ImageOps.exif_transpose(picture)
+            with Image.open(file, formats=["PNG", "JPEG"]) as opened:
+                picture = ImageOps.exif_transpose(opened)
                 if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
                     picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
                 picture = picture.convert("L" if channels == 1 else "RGB")
