@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,8 +112,8 @@ def save_pictures(folder: Path, size: int = 28, count: int = 90) -> Path:
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": CLASSES}}
     folder.mkdir()
     (folder / "dataset_info.json").write_text(json.dumps({"features": features}))
-    state = {"_data_files": [{"filename": "rows.arrow"}], "_fingerprint": "0", "_split": None, "_format_type": None}
-    state |= {"_format_kwargs": {}, "_format_columns": None, "_output_all_columns": False}
+    state: dict[str, Any] = {"_data_files": [{"filename": "rows.arrow"}], "_fingerprint": "0", "_split": None}
+    state |= {"_format_type": None, "_format_kwargs": {}, "_format_columns": None, "_output_all_columns": False}
     (folder / "state.json").write_text(json.dumps(state))
     with suppress(ImportError):
         import pyarrow as pa

@@ -154,8 +154,8 @@ def read_image(file: Path | str | BytesIO, shape: Sequence[int], resize: Resize 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # more pixels than any honest picture
-            with Image.open(file, formats=["PNG", "JPEG"]) as picture:
-                return to_pixels(ImageOps.exif_transpose(picture), shape, resize)
+            with Image.open(file, formats=["PNG", "JPEG"]) as opened:
+                return to_pixels(ImageOps.exif_transpose(opened), shape, resize)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         cause = "it is no PNG or JPEG" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UserError(f"{name or file} cannot be read as an image: {cause}") from error
