@@ -26,8 +26,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("x.csv", "y z.csv", "median"):
         (folder / name).write_text(animals(30))
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def home(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, as the home directory."""
+    monkeypatch.setenv("HOME", str(here))
+    return here
 
 
 @pytest.mark.parametrize(
@@ -41,10 +47,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("paths.log_dir=new/logs", ["new/logs"]),
     ],
 )
-def test_a_path_that_is_typed_is_absolute(typed: str, found: list[str], here: Path) -> None:
+def test_a_path_that_is_typed_is_absolute(typed: str, found: list[str], home: Path) -> None:
     (override,) = parse([absolute_override(typed)])
     values = [one.text for one in override.value().list] if override.is_sweep_override() else [override.value()]
-    assert values == [str(here / name) for name in found]
+    assert values == [str(home / name) for name in found]
     assert override.key_or_group == typed.lstrip("+").partition("=")[0]
 
 
@@ -100,12 +106,12 @@ def test_a_refusal_says_how_to_write_a_text(typed: str, here: Path) -> None:
     accepted(*words, *shlex.split(advice))
 
 
-def test_a_path_below_the_home_directory_is_named_in_full(here: Path) -> None:
+def test_a_path_below_the_home_directory_is_named_in_full(home: Path) -> None:
     accepted(*CSV, "data.path=~/x.csv")
     accepted(*CSV, "data.path='~/x.csv'")
-    assert str(here / "nowhere.csv") in refusal(*CSV, "data.path=~/nowhere.csv")
+    assert str(home / "nowhome.csv") in refusal(*CSV, "data.path=~/nowhome.csv")
     advice = refusal("hydra.run.dir=~/run").rpartition("write ")[2]
-    assert shlex.split(advice) == [f'hydra.run.dir="{here}/run"']
+    assert shlex.split(advice) == [f'hydra.run.dir="{home}/run"']
 
 
 @pytest.mark.parametrize("name", ["a${b}", "a\nb"])

@@ -24,8 +24,9 @@ def extras(cfg: DictConfig) -> None:
     for key, node in _named(cfg, "logger"):
         package = PACKAGES.get(str(node.get("_target_")).rpartition(".")[2])
         if package and not machine.has_package(package):
-            extra = f"-e .[{package}]" if package in ("wandb", "mlflow") else package
-            raise UserError(f"logger.{key}: the package {package} is not installed: pip install {extra}")
+            extra = package in ("wandb", "mlflow")
+            name, source = (f"logger={package}", f"-e .[{package}]") if extra else (f"logger.{key}", package)
+            raise UserError(f"{name}: the package {package} is not installed: pip install {source}")
 
 
 def devices(cfg: DictConfig) -> None:
