@@ -61,8 +61,8 @@ def compare(old: Run, new: Run, tolerance: float) -> int:
     """Prints every metric then and now, and the difference; returns 0 if all but speeds are equal, else 1."""
     devices = [run.metadata.get("devices") for run in (old, new)]
     if devices[0] != devices[1]:
-        then = f"devices then {devices[0]}, now {devices[1]}: sums in another order differ in their last digits"
-        print(printable(then))
+        said = f"devices then {devices[0]}, now {devices[1]}: sums in another order differ in their last digits"
+        print(printable(said))
     rows, equal = [], True
     for name in [*old.metrics, *(name for name in new.metrics if name not in old.metrics)]:
         then, now = old.metrics.get(name), new.metrics.get(name)

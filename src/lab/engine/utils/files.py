@@ -138,7 +138,8 @@ class Damaged(UserError):
 
 def refuse_damaged(path: Path, why: str) -> NoReturn:
     """Raises Damaged for a file, with the first line of why."""
-    raise Damaged(f"{path} is damaged: {why.partition(chr(10))[0]}\nmend it, or move {path.parent} away")
+    run = path.parent.parent if path.parent.name == ".hydra" else path.parent
+    raise Damaged(f"{path} is damaged: {why.partition(chr(10))[0]}\nmend it, or move {run} away")
 
 
 def undamaged(read: Callable[[P], T], items: Iterable[P]) -> Iterator[T]:
