@@ -7,6 +7,11 @@ Texts are UTF-8, are read in chunks, and are put one after the other. The `.json
 Train on it: python src/train.py data=tokens data.path=tokens.npy model=gpt
 """
 
+from lab.engine.cli.start import start
+
+if __name__ == "__main__":
+    start()
+
 import json
 import re
 from collections import Counter
@@ -97,4 +102,4 @@ def _pieces(paths: Sequence[Path], pattern: re.Pattern[str], chunk: int) -> Iter
 
 
 if __name__ == "__main__":
-    script(main, __doc__)
+    script(main)

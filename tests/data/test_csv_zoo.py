@@ -26,7 +26,7 @@ ROWS = b"a,y\n1,u\n2,v\n3,u\n4,v\n"
 A, Y = [[1], [2], [3], [4]], "uvuv"
 
 # Name, bytes, options, names of the features, features, targets: names of classes or values
-READ: list[tuple[str, bytes, dict[str, Any], list[str], list[list[float]], Any]] = [
+READ: list[tuple[str, bytes, dict[str, Any], list[str], Any, Any]] = [
     ("plain", ROWS, {}, ["a"], A, Y),
     ("no newline at the end", ROWS.rstrip(), {}, ["a"], A, Y),
     ("windows lines", ROWS.replace(b"\n", b"\r\n"), {}, ["a"], A, Y),

@@ -3,6 +3,7 @@
 import os
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -49,7 +50,8 @@ def home(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_path_that_is_typed_is_absolute(typed: str, found: list[str], home: Path) -> None:
     (override,) = parse([absolute_override(typed)])
-    values = [one.text for one in override.value().list] if override.is_sweep_override() else [override.value()]
+    value: Any = override.value()
+    values = [one.text for one in value.list] if override.is_sweep_override() else [value]
     assert values == [str(home / name) for name in found]
     assert override.key_or_group == typed.lstrip("+").partition("=")[0]
 
