@@ -310,7 +310,7 @@ COMMANDS = {
         "hydra: {job: {env_set: {GIT_CONFIG_COUNT: '1', GIT_CONFIG_KEY_0: core.fsmonitor,"
         " GIT_CONFIG_VALUE_0: touch CANARY}}}",
         [],
-        "hydra.job.env_set.GIT_CONFIG_COUNT",
+        "hydra.job.env_set.GIT_CONFIG",  # of which key, the check of secrets may say first
     ),
     "a callback of Lightning": (
         "callbacks: {evil: {_target_: builtins.open, file: CANARY, mode: w}}",
