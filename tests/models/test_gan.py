@@ -351,6 +351,8 @@ class Even(GAN):
         for i, layer in enumerate(self.generator):
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 self.generator[i] = nn.Identity()
+        for p in self.parameters():
+            p.data *= 3  # without batch norm the gradients would all but vanish
 
     def draw(self, n, *key):
         ranks = self.trainer.world_size
@@ -369,11 +371,23 @@ def test_two_ranks_play_the_game_of_one(tmp_path: Path, data_dir: Path) -> None:
     more = ["model._target_=even.Even", "model.ema_decay=0", "model.loss=wgan_gp", "model.n_critic=2"]
     trainer = ["trainer.precision=64-true", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1"]
     paths = [f"paths.data_dir={data_dir}"]
-    words = [*TINY, *more, *SGD, *trainer, *paths, "callbacks.generative_metrics=null", "objective=null", "test=false"]
+    words = [
+        *TINY,
+        *more,
+        *SGD,
+        "optimizer.lr=0.01",
+        *trainer,
+        *paths,
+        "callbacks.generative_metrics=null",
+        "objective=null",
+        "test=false",
+    ]
     found = []
     for kind in ("cpu", "ddp_cpu"):
         done = run_script(
-            str(checkout / "src" / "train.py"), *words, f"trainer={kind}", f"paths.log_dir={tmp_path}/{kind}"
+            str(checkout / "src" / "train.py"),
+            *(*words, f"trainer={kind}", f"paths.log_dir={tmp_path}/{kind}"),
+            timeout=600,  # it makes the schema of its own checkout, too
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Warning" not in done.stdout + done.stderr
@@ -381,8 +395,7 @@ def test_two_ranks_play_the_game_of_one(tmp_path: Path, data_dir: Path) -> None:
         checkpoint = read_checkpoint(path)
         assert checkpoint["global_step"] == 5
         found.append(checkpoint["state_dict"])
-    torch.manual_seed(0)
-    first = make(loss="wgan_gp").state_dict()
+    first = make(loss="wgan_gp", ema_decay=0).state_dict()
     for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=1e-9, atol=1e-12, msg=name)
-    assert not torch.equal(found[0]["generator.10.weight"].float(), first["generator.10.weight"])
+        torch.testing.assert_close(found[1][name], value, rtol=0, atol=1e-14, msg=name)
+        assert value.ndim < 2 or (value - 3 * first[name].double()).abs().max() > 1e-8, f"{name} has not moved"

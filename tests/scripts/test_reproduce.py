@@ -32,7 +32,7 @@ def test_what_comes_first_is_trained_once(tmp_path: Path, monkeypatch: pytest.Mo
     experiment = Experiment.read(CONFIGS / "experiment" / "mnist_from_digits.yaml")
     experiment.prepare()
     experiment.prepare()
-    assert (tmp_path / "words").read_text() == "experiment=digits_lenet hydra.run.dir=logs/digits"
+    assert (tmp_path / "words").read_text() == "experiment=digits_lenet data.augment=true hydra.run.dir=logs/digits"
     Experiment.read(CONFIGS / "experiment" / "digits_lenet.yaml").prepare()
 
 

@@ -195,7 +195,7 @@ class GAN(ManualTask):
             network, description, ("images",), ("latents",), (self.latent_dim,), forward=lambda z: (network(z) + 1) / 2
         )
 
-    def configure_optimizers(self) -> Any:
+    def make_optimizers(self) -> Any:
         of_discriminator = self.discriminator_optimizer or self.optimizer
         players = [
             configure(self, self.optimizer, self.scheduler, "generator", self.n_critic),

@@ -12,7 +12,7 @@ from pytorch_lightning.demos.boring_classes import BoringDataModule, BoringModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lab.engine.compat.lightning import FitLoop, ManualOptimization, logged_steps, uses_no_batch_hooks
+from lab.engine.compat.lightning import FitLoop, find_unused_parameters, logged_steps, uses_no_batch_hooks
 from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.training.build import build
 from lab.engine.training.model import explain_errors
@@ -333,18 +333,20 @@ def test_a_step_that_logs_by_itself_is_logged(cfg: Compose, tmp_path: Path) -> N
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize("given", [{"accumulate_grad_batches": 2}, {"gradient_clip_val": 0.5}], ids=str)
-def test_a_module_under_manual_optimization_may_accumulate_and_clip_by_itself(given: dict[str, Any]) -> None:
-    class Willing(ManualOptimBoringModel):
-        def configure_callbacks(self) -> Any:
-            return ManualOptimization(self.trainer)
-
-    def trainer(*callbacks: pl.Callback) -> pl.Trainer:
-        silent = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-        return pl.Trainer(fast_dev_run=2, callbacks=list(callbacks), **silent, **given)
-
-    [(name, value)], seen = given.items(), []
-    note = pl.callbacks.LambdaCallback(on_train_batch_end=lambda trainer, *_: seen.append(getattr(trainer, name)))
-    trainer(note).fit(Willing())
-    assert seen == [value, value]
+def test_what_lightning_leaves_to_a_module_under_manual_optimization_is_refused_in_words(given: dict[str, Any]) -> None:
+    trainer = pl.Trainer(
+        accelerator="cpu", fast_dev_run=2, enable_progress_bar=False, enable_model_summary=False, **given
+    )  # fmt: skip
     with pytest.raises(UserError, match="not supported for manual optimization"), explain_errors(8, 1):
-        trainer().fit(ManualOptimBoringModel())
+        trainer.fit(ManualOptimBoringModel())
+
+
+def test_ddp_looks_for_unused_parameters_unless_told_otherwise() -> None:
+    asked = (
+        pl.Trainer(accelerator="cpu", devices=2, strategy=f"ddp{name}")
+        for name in ("", "_find_unused_parameters_false")
+    )
+    for trainer, expected in zip(asked, (True, False), strict=True):
+        find_unused_parameters(trainer)
+        assert trainer.strategy._ddp_kwargs["find_unused_parameters"] is expected  # type: ignore[attr-defined]
+    find_unused_parameters(pl.Trainer(accelerator="cpu", devices=1))  # nothing to tell

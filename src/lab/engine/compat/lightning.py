@@ -82,27 +82,13 @@ def steps_of_loggers(trainer: pl.Trainer) -> int:
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
-class ManualOptimization(pl.Callback):
-    """Lets a module under manual optimization see to accumulation and clipping as the trainer's arguments say.
+def find_unused_parameters(trainer: pl.Trainer) -> None:
+    """Makes DDP look for the parameters that a backward pass leaves out, unless the strategy says otherwise.
 
-    Lightning refuses these arguments under manual optimization. A module returns this from `configure_callbacks`, which
-    is called before that check; `setup`, called after it, gives them back. DDP is told to look for the parameters that
-    a backward pass leaves out, as one for one of several optimizers does, unless the strategy says otherwise.
-
-    Public wish: a property of modules, that they accumulate and clip by themselves.
-
-    Args:
-        trainer: whose arguments are kept back.
+    Public wish: a property of modules that says so, in place of strategies of another name.
     """
-
-    def __init__(self, trainer: pl.Trainer) -> None:
-        self._accumulate, self._clip = trainer.accumulate_grad_batches, trainer.gradient_clip_val
-        trainer.accumulate_grad_batches, trainer.gradient_clip_val = 1, None
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        trainer.accumulate_grad_batches, trainer.gradient_clip_val = self._accumulate, self._clip
-        if isinstance(trainer.strategy, DDPStrategy):
-            trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+    if isinstance(trainer.strategy, DDPStrategy):
+        trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
 
 class FitLoop(_FitLoop):

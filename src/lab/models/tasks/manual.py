@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lab.engine.compat.lightning import ManualOptimization
+from lab.engine.compat.lightning import find_unused_parameters
 from lab.engine.utils.errors import UserError
 from lab.models.tasks.task import Task
 
@@ -18,15 +18,24 @@ from lab.models.tasks.task import Task
 class ManualTask(Task):
     """Trains by Lightning's manual optimization, with what Lightning does for a single optimizer done for each.
 
-    `trainer.accumulate_grad_batches`, `gradient_clip_val` and the schedule hold for each optimizer by itself.
+    `trainer.accumulate_grad_batches`, `gradient_clip_val` and the schedule hold for each optimizer by itself. Lightning
+    refuses the first two of a module under manual optimization: this one is so from `configure_optimizers` on, which is
+    called after that check.
     """
 
-    def __init__(self, **task: Any) -> None:
-        super().__init__(**task)
-        self.automatic_optimization = False
+    def configure_callbacks(self) -> list[pl.Callback]:  # Lightning's first call of a fit, before its check
+        if self.trainer.training:
+            self.automatic_optimization = True
+            find_unused_parameters(self.trainer)
+        return []
 
-    def configure_callbacks(self) -> list[pl.Callback]:
-        return [ManualOptimization(self.trainer)] if self.trainer.training else []
+    def configure_optimizers(self) -> Any:
+        self.automatic_optimization = False
+        return self.make_optimizers()
+
+    def make_optimizers(self) -> Any:
+        """Returns what `configure_optimizers` is to return."""
+        raise NotImplementedError
 
     def completes_step(self, batch_idx: int) -> bool:
         """Returns whether this batch is the last whose gradients are accumulated for a step, or that of its epoch."""
