@@ -245,7 +245,7 @@ def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_table_in_a_file_is_the_table_in_memory(
     target: str, options: dict[str, Any], mixed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.data.csv.memory", lambda: 16 * 8 * 200 * 2)  # two columns at a time
+    monkeypatch.setattr("lab.data.csv.memory_limit", lambda: 16 * 8 * 200 * 2)  # two columns at a time
     held, mapped = (
         CSV(mixed, target, batch_size=16, resident=resident, data_dir=str(tmp_path), **options)
         for resident in (True, False)
@@ -311,7 +311,7 @@ def test_a_file_is_large_beside_the_memory(mixed: str, monkeypatch: pytest.Monke
     path = Path(mixed)
     assert not is_large(path, "auto")
     assert (is_large(path, True), is_large(path, False)) == (False, True)
-    monkeypatch.setattr("lab.data.table_file.memory", lambda: 15 * path.stat().st_size)
+    monkeypatch.setattr("lab.data.table_file.memory_limit", lambda: 15 * path.stat().st_size)
     assert is_large(path, "auto")
 
 

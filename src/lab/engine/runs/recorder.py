@@ -162,8 +162,8 @@ def save_config(directory: Path, config: DictConfig, composed: DictConfig | None
 
 
 def _typed() -> list[str]:
-    """Returns the raw overrides of the process's command line, or of its job in a sweep."""
-    return raw_overrides(HydraConfig.get().overrides.task)
+    """Returns the raw overrides of the process's command line, or of its job in a sweep; none where Hydra runs none."""
+    return raw_overrides(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _changes(config: DictConfig) -> list[str]:
