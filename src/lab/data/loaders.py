@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,6 +21,20 @@ Splits = dict[str, Dataset[Any]]
 Collate = Callable[[list[Any]], Any]
 
 RESIDENT_SHARE = 0.25  # of the memory, for samples that are kept
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch work in this thread alone.
+
+    For work of a millisecond on a batch, where waiting until workers leave a core to a second thread takes many.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Samples(Dataset["Made"]):
@@ -108,6 +123,7 @@ class Resident:
         """Returns those of `rows` that are not kept."""
         return rows[~self.is_known[rows]]
 
+    @one_thread()
     def add(self, made: Made) -> None:
         """Keeps the samples of a batch, or from now on none where these are not fit for it."""
         if not self.is_open:
@@ -142,6 +158,7 @@ class Resident:
         self.is_open, self.columns = False, {}
         self.is_known.zero_()
 
+    @one_thread()
     def take(self, rows: Tensor) -> Any:
         """Returns a batch of rows that are kept."""
         values = {name: kept.index_select(0, rows) for name, kept in self.columns.items()}
@@ -166,7 +183,7 @@ class Loader:
         num_workers: processes that make batches ahead, 0 for none. Whatever it is, the batches are the same.
         pin_memory: whether batches lie where a GPU can fetch them faster.
         resident: keeps samples, which are then not made again.
-        transform: called with each batch and its key, in this process.
+        transform: called with each batch and its key, in this process and in one thread.
     """
 
     def __init__(
@@ -195,7 +212,9 @@ class Loader:
         for batch, key in self._batches():
             _, epoch, _, number = key
             self._position = {"epoch": epoch, "batch": number + 1}
-            yield self.transform(batch, key)
+            with one_thread():
+                batch = self.transform(batch, key)
+            yield batch
 
     def _batches(self) -> Iterator[tuple[Any, Key]]:
         if self.resident.is_known.all():
