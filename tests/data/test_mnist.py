@@ -86,7 +86,6 @@ def test_some_of_the_images_are_drawn_by_the_seed(small: Path, tmp_path: Path) -
     assert len(drawn()["train"]) == 15
 
 
-
 def test_fetched_over_http_and_read(server: str, tmp_path: Path) -> None:
     data = make(tmp_path, server)
     data.prepare_data()
