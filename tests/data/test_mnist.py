@@ -73,6 +73,19 @@ def make(tmp_path: Path, *mirrors: str, **options: float) -> MNIST:
     return MNIST(data_dir=str(tmp_path / "data"), mirrors=mirrors, num_val=5, batch_size=5, **options)  # type: ignore[arg-type]
 
 
+def test_some_of_the_images_are_drawn_by_the_seed(small: Path, tmp_path: Path) -> None:
+    def drawn(**options: int) -> dict[str, list[int]]:
+        data = make(tmp_path, small.as_uri(), **options)
+        data.prepare_data()
+        return {name: labels.tolist() for name, (_, labels) in data.load().items()}
+
+    some = drawn(num_samples=12)
+    assert {name: len(labels) for name, labels in some.items()} == {"train": 7, "val": 5, "test": 20}
+    assert some == drawn(num_samples=12)
+    assert some != drawn(num_samples=12, seed=1)
+    assert len(drawn()["train"]) == 15
+
+
 def test_fetched_over_http_and_read(server: str, tmp_path: Path) -> None:
     data = make(tmp_path, server)
     data.prepare_data()
