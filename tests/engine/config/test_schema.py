@@ -20,7 +20,7 @@ from lab.engine.config.schema import class_schema
 from lab.engine.config.schema_cache import MODULES, configured_classes, public_classes
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS
-from lab.engine.utils.ranges import PositiveInt, Probability
+from lab.engine.utils.ranges import FilePath, PositiveInt, Probability
 from lab.models.mlp import MLP
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def example(annotation: Any) -> Any:
     }
     if isinstance(annotation, abc.Hashable) and annotation in plain:
         return plain[annotation]
+    if annotation == FilePath:
+        return __file__
     if origin is Annotated:
         return within(arguments[0], arguments[1:])
     if origin is Literal:
