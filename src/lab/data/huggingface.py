@@ -113,12 +113,6 @@ class HuggingFace(LoaderDataModule):
     def restore(self, preparation: dict[str, Any]) -> None:
         self.classes, self.dims = preparation["classes"], preparation["dims"]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"preparation": self.preparation}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.restore(state_dict["preparation"])
-
     def prepare_data(self) -> None:
         if not Path(self.path).exists():
             self.read()  # downloads
