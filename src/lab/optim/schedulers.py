@@ -58,9 +58,10 @@ class OneCycle(OneCycleLR):
         final_div_factor: PositiveFloat = 1e4,
         **options: Any,
     ) -> None:
+        rates = [group["lr"] for group in optimizer.param_groups]
         super().__init__(
             optimizer,
-            [group["lr"] for group in optimizer.param_groups] if max_lr is None else max_lr,
+            rates if max_lr is None else max_lr,
             total_steps,
             pct_start=pct_start,
             div_factor=div_factor,
