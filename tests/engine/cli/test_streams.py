@@ -170,6 +170,7 @@ def test_ctrl_c_while_modules_load_says_nothing(script: str) -> None:
     process = subprocess.Popen(
         [sys.executable, str(ROOT / script), "--help"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background ignores
     )  # fmt: skip
     status = Path(f"/proc/{process.pid}/status")
     caught = handled = False

@@ -85,7 +85,7 @@ def test_it_is_missed_within_an_epoch_too_but_not_one_that_comes_with_its_end(cf
     within = [*RUN, "trainer.val_check_interval=0.3", "trainer.log_every_n_steps=50", "trainer.max_epochs=1"]
     assert train(cfg(*within, "objective.metric=train/loss", "test=false")) is not None
     with pytest.raises(RunFailed, match="train/los was not logged"):
-        train(cfg(*within, "objective.metric=train/los"))
+        train(cfg(*within, "objective.metric=train/los", f"paths.run_dir={tmp_path}/other"))
     module, data, trainer = build(cfg(*within, "objective.metric=val/accuracy", "logger=none"))
     with pytest.raises(RunFailed, match="val/accuracy was not logged"):
         trainer.fit(module, datamodule=data)

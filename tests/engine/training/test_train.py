@@ -185,8 +185,8 @@ def test_train_returns_the_objective_and_tests_the_best(cfg: Compose, tmp_path: 
 def test_fit_and_test_can_be_left_out(cfg: Compose, tmp_path: Path) -> None:
     train(cfg(*TINY, "test=false"))
     assert not any(name.startswith("test/") for name in Run(tmp_path / "run").metrics)
-    assert train(cfg(*TINY, "fit=false")) is None
-    assert set(Run(tmp_path / "run").metrics) == {"test/loss", "test/acc", "test/precision", "test/recall", "test/f1"}
+    assert train(cfg(*TINY, "fit=false", f"paths.run_dir={tmp_path}/other")) is None
+    assert set(Run(tmp_path / "other").metrics) == {"test/loss", "test/acc", "test/precision", "test/recall", "test/f1"}
 
 
 @pytest.mark.parametrize("scheduler", ["none", "onecycle"])

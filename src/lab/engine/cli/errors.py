@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lab.engine.cli.help import usage
 from lab.engine.config.composition_errors import behind
-from lab.engine.utils.console import log_to_stderr, shown
+from lab.engine.utils.console import LogFile, log_to_stderr, shown
 from lab.engine.utils.environment import set_variables
 from lab.engine.utils.errors import RunFailed, UserError, machine_failure
 from lab.engine.utils.redaction import COMMAND_LINE, command_line
@@ -93,7 +93,7 @@ def log_traceback(error: Exception) -> Path | None:
     record = logging.makeLogRecord({**fields, "exc_info": (type(error), error, error.__traceback__)})
     for handler in logging.getLogger().handlers:
         path = Path(getattr(handler, "baseFilename", "/"))
-        if (path.parent / "run.json").exists() or (path.parent / ".hydra").exists():
+        if isinstance(handler, LogFile) or (path.parent / "run.json").exists():
             handler.handle(record)
             return path
     return None
