@@ -141,6 +141,7 @@ def test_named_splits_are_taken_and_others_held_out(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_make_the_same_batches(kind: str, folder: Path) -> None:
     alone, helped = (list(made(folder, kind, num_workers=n).train_dataloader()) for n in (0, 2))
@@ -179,6 +180,7 @@ def run(folder: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) 
     return Run(directory)
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_on_another_dataset(run: Run, tmp_path: Path) -> None:
     other = save_pictures(tmp_path / "other", size=8)
     evaluate.main([f"run={run.dir}", f"data.path={other}"])
@@ -332,6 +334,7 @@ def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert machine.has_package("datasets")
 
 
+@pytest.mark.slow
 def test_a_name_without_a_network_is_answered_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}.items():
         monkeypatch.setenv(name, value)

@@ -312,7 +312,7 @@ class Named(Counted):
 UNFIT = [(Late, 8, "random numbers"), (Ragged, 1, "different shapes"), (Named, 8, "not tensors")]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "batch_size", "why"), UNFIT)
 def test_what_cannot_be_kept_is_made_each_time(kind: Any, batch_size: int, why: str, num_workers: int) -> None:
     options: Any = {"batch_size": batch_size, "num_workers": num_workers, "shuffle_seed": 4}

@@ -73,6 +73,7 @@ def make(tmp_path: Path, *mirrors: str, **options: float) -> MNIST:
     return MNIST(data_dir=str(tmp_path / "data"), mirrors=mirrors, num_val=5, batch_size=5, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_some_of_the_images_are_drawn_by_the_seed(small: Path, tmp_path: Path) -> None:
     def drawn(**options: int) -> dict[str, list[int]]:
         data = make(tmp_path, small.as_uri(), **options)

@@ -73,7 +73,7 @@ def test_the_future_is_not_seen(positions: str) -> None:
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_the_cache_changes_no_token(positions: str, temperature: float) -> None:
     torch.manual_seed(1)
     model = GPT(32, 64, embed_dim=16, num_layers=3, num_heads=2, position_encoding=positions)

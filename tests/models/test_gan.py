@@ -162,7 +162,10 @@ def test_the_average_follows_its_recursion(accumulate: int, cfg: Compose) -> Non
     assert not torch.equal(module.ema.module[0].weight, module.generator[0].weight)
 
 
-@pytest.mark.parametrize(("n_critic", "accumulate"), [(1, 1), (3, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize(
+    ("n_critic", "accumulate"),
+    [(2, 2), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 1), (3, 1), (1, 4)))],
+)
 def test_the_generator_steps_once_for_each_n_critic_steps_of_the_discriminator(
     n_critic: int, accumulate: int, cfg: Compose
 ) -> None:
@@ -177,7 +180,7 @@ def test_the_generator_steps_once_for_each_n_critic_steps_of_the_discriminator(
     assert len(recorder.latents) == 10 + sum(batches[n_critic - 1 :: n_critic])
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_step_is_one_of_each_player_down_its_own_loss(accumulate: int, cfg: Compose) -> None:
     double = ["trainer.precision=64-true", f"trainer.limit_train_batches={accumulate}", "model.loss=hinge"]
     words = [*BARE, *SGD, *double, f"trainer.accumulate_grad_batches={accumulate}", "model.l2=0.1"]

@@ -119,6 +119,7 @@ def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open() -> None:
     assert bias.tolist() == [0.0] * 5 + [1.0] * 5 + [0.0] * 10
 
 
+@pytest.mark.slow
 def test_units_of_an_lstm_begin_with_memories_of_all_lengths() -> None:
     net: Any = recurrent("lstm", chrono_init=500, hidden_size=2000)
     put_in, forget, candidate, out = (net.layers.bias_ih_l0 + net.layers.bias_hh_l0).detach().split(2000)

@@ -55,7 +55,9 @@ def test_weight_decay_shrinks_by_its_formula(cfg: Compose) -> None:
     assert norm(module) == pytest.approx(before * (1 - 0.05 * 0.1) ** trainer.global_step, rel=1e-4)
 
 
-@pytest.mark.parametrize("key", ["optimizer.weight_decay", "model.l1", "model.l2"])
+@pytest.mark.parametrize(
+    "key", ["optimizer.weight_decay", *(pytest.param(f"model.{key}", marks=pytest.mark.slow) for key in ("l1", "l2"))]
+)
 def test_penalties_make_weights_smaller(key: str, cfg: Compose) -> None:
     weight = "0.03" if key == "model.l1" else "0.1"
     assert norm(fitted(cfg, f"{key}={weight}")[0]) < 0.9 * norm(fitted(cfg)[0])

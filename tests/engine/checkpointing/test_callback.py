@@ -55,6 +55,7 @@ def test_periods(overrides: list[str], steps: list[int], cfg: Compose, monkeypat
     assert saved_steps(cfg, monkeypatch, *chosen) == steps
 
 
+@pytest.mark.slow
 def test_with_accumulation_only_whole_steps_are_saved(cfg: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = ["trainer.accumulate_grad_batches=3", "callbacks.checkpoint.every_n_steps=1"]
     assert saved_steps(cfg, monkeypatch, *overrides) == [1, 2, 3, 4, 5, 6, 7, 8]  # the fourth is the epoch's rest

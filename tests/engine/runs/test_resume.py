@@ -161,7 +161,7 @@ CASES = {
 }
 
 
-QUICK = ["end of an epoch", "mid-epoch", "layers that learn later", "accumulation", "ema", "validation within an epoch"]
+QUICK = ["end of an epoch", "mid-epoch", "validation within an epoch"]
 
 
 @pytest.mark.parametrize(

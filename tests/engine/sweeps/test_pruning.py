@@ -110,6 +110,7 @@ def test_a_run_that_was_stopped_is_pruned_as_the_straight_one(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["from a checkpoint", "from the beginning"])
 def test_a_kill_between_a_decision_and_its_end_changes_nothing(
     kept: bool, cfg: Compose, sweep: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,6 +139,7 @@ def test_a_kill_between_a_decision_and_its_end_changes_nothing(
     assert trial(sweep).intermediate_values == reported
 
 
+@pytest.mark.slow
 def test_a_run_outside_of_such_a_sweep_is_left_alone(cfg: Compose, tmp_path: Path) -> None:
     kept = begun(tmp_path / "kept", NEVER)
     start(cfg(*RUN, of(kept)))

@@ -103,6 +103,7 @@ def test_two_classes_have_one_vector_of_coefficients() -> None:
     torch.testing.assert_close(model(x).softmax(1)[:, 1:], torch.sigmoid(model.linear(x)))
 
 
+@pytest.mark.slow
 def test_l1_makes_coefficients_vanish(cfg: Compose) -> None:
     def weights(l1: float) -> torch.Tensor:
         module, datamodule, trainer = build(
