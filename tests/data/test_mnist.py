@@ -236,7 +236,10 @@ ODD: dict[str, tuple[Callable[[socket.socket, str], None], str, int]] = {
 }
 
 
-@pytest.mark.parametrize(("answer", "said", "asked"), ODD.values(), ids=ODD)
+@pytest.mark.parametrize(
+    ("answer", "said", "asked"),
+    [pytest.param(*row, id=name, marks=[pytest.mark.slow] if "drips" in name else []) for name, row in ODD.items()],
+)
 def test_a_mirror_that(
     answer: Callable[[socket.socket, str], None], said: str, asked: int, small: Path, tmp_path: Path
 ) -> None:
