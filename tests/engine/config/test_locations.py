@@ -1,5 +1,6 @@
 """Paths are absolute in a run: it finds its data from wherever it is resumed."""
 
+import json
 import os
 import shlex
 from pathlib import Path
@@ -14,6 +15,7 @@ from lab.engine.config.overrides import command_word
 from lab.engine.runs.run import Run
 from lab.engine.sweeps.sweep import Sweep
 from lab.engine.utils.paths import ROOT
+from lab.engine.utils.redaction import COMMAND_LINE
 from tests.conftest import accepted, animals, refusal, run_script
 
 CSV = ["data=csv", "data.target=kind", "model=mlp"]
@@ -106,6 +108,15 @@ def test_a_refusal_says_how_to_write_a_text(typed: str, here: Path) -> None:
     words = ["data=csv", "model=mlp", "data.path=x.csv"]
     advice = refusal(*words, typed).rpartition("write ")[2]
     accepted(*words, *shlex.split(advice))
+
+
+def test_a_number_is_quoted_as_it_was_typed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "x.csv").write_text(animals(30).replace("kind", "1e3"))
+    words = ["data=csv", "model=mlp", "data.path=x.csv", "data.target=1e3"]
+    monkeypatch.setenv(COMMAND_LINE, json.dumps(words))
+    advice = refusal(*words).rpartition("write ")[2]
+    assert shlex.split(advice) == ['data.target="1e3"']
+    accepted(*words[:-1], *shlex.split(advice))
 
 
 def test_a_path_below_the_home_directory_is_named_in_full(home: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
+from lab.engine.config.overrides import command_word, last_value
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import check_file
 from lab.engine.utils.names import nearest
+from lab.engine.utils.redaction import command_line
 
 Schema = dict[str, Any]
 UNKNOWN = {"_target_": "known during a run only"}  # stands for a value that is not there yet
@@ -69,7 +71,8 @@ def _check_value(key: str, value: Any, schema: Schema) -> None:
     takes_text = any(
         branch.get("type") == "string" and not {"pattern", "enum", "const"} & {*branch} for branch in branches
     )
-    quoted = f"\nwrite {key}=\"'{value}'\"" if isinstance(value, int | float) and takes_text else ""
+    typed = last_value(command_line(), key) or str(value)  # 1e3, of which YAML has made 1000.0
+    quoted = f"\nwrite {command_word(key, typed)}" if isinstance(value, int | float) and takes_text else ""
     raise UserError(f"{key}={value}: expected {_describe(schema)}{quoted}")
 
 
