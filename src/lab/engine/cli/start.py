@@ -48,8 +48,10 @@ def start() -> None:
     if sys.stdin is None:
         _open_null(0)
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
-    sys.stdout = _writer(sys.stdout, 1)
-    sys.stderr = _writer(sys.stderr, 2)
+    if sys.stdout is sys.__stdout__:  # else whoever runs this file in a process of theirs reads it
+        sys.stdout = _writer(sys.stdout, 1)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _writer(sys.stderr, 2)
 
 
 def _writer(stream: Any, number: int) -> io.TextIOWrapper:
