@@ -26,6 +26,7 @@ from lab.engine.utils.console import Console, Redact, mask_handlers
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import ROOT
 from lab.engine.utils.redaction import COMMAND_LINE, redact, secrets
+from tests.conftest import accepted, refusal
 
 TOKEN = "fake-7f3a9c41e0d2"
 
@@ -285,3 +286,12 @@ def test_a_run_that_fails_keeps_the_secret(overrides: list[str], tmp_path: Path)
     for record in (tmp_path / "logs").glob("runs/*/*/run.json"):  # none where the command was refused
         assert json.loads(record.read_text())["status"] == "failed"
         assert "***" in json.loads(record.read_text())["error"]
+
+
+@pytest.mark.parametrize("where", ["//ada:{}@127.0.0.1/", "//{}@127.0.0.1/", "//127.0.0.1/?token={}"])
+def test_an_address_may_name_the_variable_of_its_secret(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_FAKE_TOKEN", "abc123secret")
+    words = ["data=mnist", f"data.mirrors=['http:{where.format('${oc.env:LAB_FAKE_TOKEN}')}']"]
+    monkeypatch.setenv(COMMAND_LINE, json.dumps(words))
+    accepted(*words)
+    assert "password or token" in refusal("data=mnist", f"data.mirrors=['http:{where.format('abc987')}']")

@@ -176,7 +176,7 @@ def _refuse_saved_secrets(overrides: Sequence[str], texts: Sequence[str]) -> Non
     for i, override in enumerate([*overrides, *texts]):
         key, _, value = override.partition("=")
         name = next((name for name, secret in named.items() if i < len(overrides) and secret in override), None)
-        plain = re.sub(r"\$\{[^}]*\}", "", override)
+        plain = re.sub(r"\$\{[^}]*\}", "#", override)  # which no password and no token of an address holds
         is_named = SECRET_KEY.search(key) or (".env_set." in key and is_secret_name(key.rpartition(".")[2]))
         given = is_named and "${" not in value and not is_plain(value)
         if name or given or PASSWORD.search(plain) or TOKEN.search(override) or QUERY.search(plain):
