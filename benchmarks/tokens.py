@@ -23,7 +23,6 @@ import numpy as np
 import pytorch_lightning as pl
 from numpy.typing import NDArray
 
-from lab.data.token_file import map_tokens
 from lab.data.tokens import Tokens
 from lab.engine.config.compose import compose
 from lab.engine.training.build import build
@@ -106,8 +105,7 @@ class Resident(Tokens):
     """Holds the same tokens in memory."""
 
     def read(self) -> NDArray[Any]:
-        super().read()
-        return np.array(map_tokens(self.source))
+        return np.array(super().read())
 
 
 def speed(folder: Path, size: int, steps: int, pairs: int) -> None:

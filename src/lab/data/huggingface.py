@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lab.data.huggingface_schema import check_column, dims, names
+from lab.data.image_index import SUFFIXES
 from lab.data.images import normalise, read_image
-from lab.data.loaders import LoaderDataModule, Splits
-from lab.data.prepare import stratified_split
-from lab.data.tensors import IGNORED, generator
+from lab.data.loaders import LoaderDataModule, Splits, hold_out
+from lab.data.tensors import IGNORED
 from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.machine import has_package
 from lab.engine.utils.names import nearest
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 Reader = Callable[[dict[str, Any], int], Any]
 
-PICTURES, TABLES = (".png", ".jpg", ".jpeg"), (".arrow", ".parquet")
+TABLES = (".arrow", ".parquet")
 
 
 class HuggingFace(LoaderDataModule):
@@ -104,7 +104,7 @@ class HuggingFace(LoaderDataModule):
         self.seed = seed
         self.classes: list[str] | None = None
         self.dims: dict[str, Any] = {}
-        self.predict_suffixes = PICTURES + TABLES if image_shape else TABLES
+        self.predict_suffixes = SUFFIXES + TABLES if image_shape else TABLES
 
     @property
     def preparation(self) -> dict[str, Any]:
@@ -130,14 +130,9 @@ class HuggingFace(LoaderDataModule):
                 )
         self._check_features(tables["train"].features)
         tables = {name: self._check_rows(table, f"{name} split") for name, table in tables.items()}
-        if shares := {name: share for name, share in self.held_out.items() if name not in tables}:
-            whole = tables["train"]
-            targets = (
-                torch.zeros(len(whole)) if self.target is None else torch.tensor(_column(whole, self.target).to_numpy())
-            )
-            dealt = stratified_split(targets, shares, generator(self.seed))
-            tables |= {name: whole.select(rows.numpy()) for name, rows in dealt.items()}
-        return {name: self._samples(table, self.target) for name, table in tables.items()}
+        targets = None if self.target is None else torch.tensor(_column(tables["train"], self.target).to_numpy())
+        parts: Splits = {name: self._samples(table, self.target) for name, table in tables.items()}
+        return hold_out(parts, self.held_out, targets, self.seed)
 
     def read(self) -> "Mapping[str, Table]":
         """Returns the splits of the dataset, from the disk, or from the Hub and its cache."""
@@ -161,7 +156,7 @@ class HuggingFace(LoaderDataModule):
         """Returns a loader of image files, or of the rows of Arrow and Parquet files, with targets if all have some."""
         from datasets import concatenate_datasets
 
-        rows: Any = [{names(self.input)[0]: {"path": str(path)}} for path in paths if path.suffix.lower() in PICTURES]
+        rows: Any = [{names(self.input)[0]: {"path": str(path)}} for path in paths if path.suffix.lower() in SUFFIXES]
         tables = [_read_table(path, names(self.input)) for path in paths if path.suffix in TABLES]
         if rows and tables:
             raise UserError(f"in={paths[0]} and others: give images or tables, not both at once")

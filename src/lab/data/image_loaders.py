@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
+from lab.data.image_index import SUFFIXES
 from lab.data.images import Resize, file_loader, read_image
-from lab.data.loaders import LoaderDataModule, Splits
-from lab.data.prepare import stratified_split
+from lab.data.loaders import LoaderDataModule, Splits, hold_out
 from lab.data.tensors import Key, generator
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.ranges import Fraction, ImageShape, NonNegativeInt, PositiveFloat, Seed
@@ -41,7 +41,7 @@ class ImageLoaderDataModule(LoaderDataModule):
         classes: their names, where the data has such; None before `setup`.
     """
 
-    predict_suffixes = (".png", ".jpg", ".jpeg")
+    predict_suffixes = SUFFIXES
 
     def __init__(
         self,
@@ -95,15 +95,10 @@ class ImageLoaderDataModule(LoaderDataModule):
             parts: datasets by their names.
             labels: of those of `train`; None where they are not known, to take from all alike.
         """
-        held_out = {name: share for name, share in self.held_out.items() if share and name not in parts}
-        if "train" not in parts or not held_out:
-            return parts
-        whole = parts["train"]
-        if held_out == {"test": 1.0}:  # pictures to evaluate a run on
-            return {name: part for name, part in parts.items() if name != "train"} | {"test": whole}
-        known = torch.zeros(len(whole)) if labels is None else torch.tensor(labels)  # type: ignore[arg-type]
-        rows = stratified_split(known, held_out, generator(self.seed))
-        return parts | {name: Subset(whole, index.tolist()) for name, index in rows.items()}
+        shares = {name: share for name, share in self.held_out.items() if share and name not in parts}
+        if "train" in parts and shares == {"test": 1.0}:  # pictures to evaluate a run on
+            return {name: part for name, part in parts.items() if name != "train"} | {"test": parts["train"]}
+        return hold_out(parts, shares, None if labels is None else torch.tensor(labels), self.seed)
 
     def train_transform(self, batch: Any, key: Key) -> Any:
         images, *rest = batch

@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from lab.data.preparation import PreparedDataModule
+from lab.data.prepare import stratified_split
 from lab.data.tensors import Batches, Key, epoch_counter, generator
 from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.machine import memory_limit
@@ -270,6 +271,25 @@ def _checked(made: Made) -> Made:
 
 def _unchanged(batch: Any) -> Any:
     return batch
+
+
+def hold_out(parts: Splits, shares: Mapping[str, float], targets: Tensor | None, seed: int) -> Splits:
+    """Adds the parts that are not there, taken from `train` at random.
+
+    Args:
+        parts: datasets by their names.
+        shares: of the samples of `train`, for each part to be there besides it.
+        targets: of the samples of `train`: labels, of which each part gets its share, or values. None where they are
+            not known.
+        seed: of the draw.
+    """
+    missing = {name: share for name, share in shares.items() if name not in parts}
+    if "train" not in parts or not missing:
+        return parts
+    whole = parts["train"]
+    dealt = torch.zeros(len(whole)) if targets is None else targets  # type: ignore[arg-type]
+    rows = stratified_split(dealt, missing, generator(seed))
+    return parts | {name: Subset(whole, index.tolist()) for name, index in rows.items()}
 
 
 class LoaderDataModule(PreparedDataModule):

@@ -62,9 +62,8 @@ class TorchVision(ImageLoaderDataModule):
 
     def prepare_data(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(
-            self.data_dir / f".{self.set_name}.lock"
-        ):  # a second process waits here, and then finds the files
+        # A second process waits here, and then finds the files
+        with FileLock(self.data_dir / f".{self.set_name}.lock"):
             try:
                 self._parts(self.data_dir, download=False)
             except (OSError, RuntimeError) as error:
