@@ -117,6 +117,20 @@ CASES = {
         [*CLASSIFIER, "scheduler=plateau", "scheduler.scheduler.patience=0", "+scheduler.scheduler.threshold=0.9"],
         [10, 20],
     ),
+    "plateau, validation within an epoch": ([*CLASSIFIER, *PLATEAU, "trainer.val_check_interval=4"], [5, 19]),
+    "early stopping, validation within an epoch": (
+        [
+            *CLASSIFIER,
+            *IMPATIENT,
+            "+callbacks.early_stopping.check_on_train_epoch_end=true",
+            "trainer.val_check_interval=4",
+        ],
+        [9, 19],
+    ),
+    **{
+        f"precision {precision}": ([*CLASSIFIER, "callbacks=ema", f"trainer.precision={precision}"], [13])
+        for precision in ("64-true", "bf16-mixed", "bf16-true")
+    },
     "ema": ([*CLASSIFIER, "callbacks=ema", "callbacks.ema.decay=0.8"], [10, 14]),
     "layers that learn later": (
         [*BASE, "model=cnn", "callbacks=[ema,finetune]", "callbacks.ema.decay=0.8"],

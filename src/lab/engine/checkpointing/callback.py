@@ -59,7 +59,6 @@ class Checkpoint(callbacks.Checkpoint):
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self._is_periodic = bool(every_n_epochs or every_n_steps or every_n_minutes)
-        self.metrics: dict[str, float] = {}  # at the checkpoint that the run resumed from
         self.best_scores: dict[str, float] = {}  # of the best checkpoints, by file name; the best one first
         self._validated = False  # whether there is a validation that is not compared with the best yet
         self._score: float | None = None  # of weights that are among the best and not saved yet
@@ -108,18 +107,15 @@ class Checkpoint(callbacks.Checkpoint):
 
     def _compare_with_best(self, trainer: pl.Trainer, end_of_epoch: bool) -> None:
         """Sets `_score` if the last validation is among the best `top_k`."""
-        logged = self._logged(trainer)
+        logged = trainer.callback_metrics
         assert self.monitor is not None
         if not check_logged("callbacks.checkpoint.monitor", self.monitor, logged, end_of_epoch):
             return
         self._validated = False
-        score = trainer.strategy.broadcast(logged[self.monitor])  # every rank must decide the same
+        score = trainer.strategy.broadcast(float(logged[self.monitor]))  # every rank must decide the same
         worst = list(self.best_scores.values())[-1] if 0 < self.top_k <= len(self.best_scores) else None
         if math.isfinite(score) and (worst is None or self.sign * score < self.sign * worst):
             self._score = score
-
-    def _logged(self, trainer: pl.Trainer) -> dict[str, float]:
-        return self.metrics | {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def save(self, trainer: pl.Trainer) -> None:
         """Writes `last.ckpt`, and links it if it is one of the best. All ranks must call it together."""
@@ -152,13 +148,11 @@ class Checkpoint(callbacks.Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["random"] = gather_objects(trainer.fit_loop.random_state(), trainer)  # type: ignore[attr-defined]
-        checkpoint["metrics"] = self._logged(trainer)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if trainer.state.fn == "fit":
-            self.metrics = checkpoint.get("metrics", {})
             state = checkpoint["callbacks"].get(self.state_key, {})
             if (state.get("monitor"), state.get("sign")) == (self.monitor, self.sign):  # else the scores are of another
                 self.best_scores = state["best_scores"]

@@ -15,6 +15,8 @@ from lab.engine.distributed.session import cluster_plugins
 from lab.engine.training.metrics import LoggedMetrics
 from lab.engine.training.model import compile_layers
 
+DOUBLE = ("64", "64-true")  # names of a precision
+
 
 def objective_metric(cfg: DictConfig) -> str | None:
     """Returns the metric that says which checkpoint is best; None where none does."""
@@ -34,6 +36,8 @@ def build(
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = instantiate(cfg.data)
     model = build_model(cfg)
+    if str(cfg.trainer.get("precision")) in DOUBLE:  # Lightning would convert it after a checkpoint was read into it
+        model.double()
     if cfg.weights.path is not None and not cfg.resume:
         load_weights(model, Path(cfg.weights.path), cfg.weights.map, cfg.weights.strict)
     if cfg.compile:

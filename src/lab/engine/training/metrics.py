@@ -94,7 +94,9 @@ class TrainMetrics(pl.Callback):
 
 
 class LoggedMetrics(pl.Callback):
-    """Saves the metrics in every checkpoint, and ends a run whose objective is not among them; every run has it.
+    """Keeps the metrics in every checkpoint, and ends a run whose objective is not among them; every run has it.
+
+    A resumed run has those that were logged before, for schedules and callbacks that read them at the end of an epoch.
 
     Args:
         objective: the metric that says which checkpoint is best; None where none does.
@@ -105,7 +107,12 @@ class LoggedMetrics(pl.Callback):
 
     def __init__(self, objective: str | None = None) -> None:
         self.objective = objective  # None once it was logged
+        self._saved: dict[str, float] = {}  # at the checkpoint that the run resumes from
         self._validated = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        saved = {name: torch.tensor(value, dtype=torch.float64) for name, value in self._saved.items()}
+        trainer.callback_metrics.update(saved)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validated |= ends_validation(trainer)
@@ -124,8 +131,9 @@ class LoggedMetrics(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self.objective in checkpoint.get("metrics", {}):
-            self.objective = None
+        if trainer.state.fn == "fit":
+            self._saved = checkpoint.get("metrics", {})
+            self.objective = None if self.objective in self._saved else self.objective
 
 
 def _check(trainer: pl.Trainer, values: dict[str, float]) -> None:
