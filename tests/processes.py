@@ -1,16 +1,21 @@
 """Runs as processes that can be waited for, told to stop and looked at."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab.engine.runs.run import Run
 from lab.engine.utils.paths import ROOT
 
 ENOUGH = 15  # seconds in which all ranks must have left
+
+Forked = Callable[..., tuple[int, str]]
 
 
 def begin(
@@ -71,3 +76,40 @@ def await_end(tmp_path: Path, process: "subprocess.Popen[str]", seconds: float =
 def the_run(tmp_path: Path) -> Run:
     [directory] = (tmp_path / "logs" / "runs").glob("*/*")
     return Run(directory)
+
+
+@contextmanager
+def forked(checkout: Path, folder: Path | None = None) -> Iterator[Forked]:
+    """Runs scripts of a checkout by `zygote.py`: takes a script and its words, returns its status and what it says.
+
+    With `seconds` it and its processes are killed after them.
+
+    Args:
+        checkout: where its scripts begin.
+        folder: where they run; the checkout by default.
+    """
+    folder = folder or checkout
+    said = folder / "said"
+    environment = {"PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    with subprocess.Popen(
+        [sys.executable, "-P", str(ROOT / "tests" / "zygote.py")],  # whose folder holds the text of `guests`
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+        cwd=checkout,
+    ) as zygote:
+        assert zygote.stdin is not None
+        assert zygote.stdout is not None
+        stdin, stdout = zygote.stdin, zygote.stdout
+
+        def run(script: str, *words: str, seconds: float | None = None) -> tuple[int, str]:
+            said.unlink(missing_ok=True)
+            job = {"script": str(checkout / script), "words": words, "out": str(said), "cwd": str(folder)}
+            print(json.dumps(job | {"seconds": seconds}), file=stdin, flush=True)
+            status = int(stdout.readline())
+            return status, said.read_text()
+
+        yield run
+        stdin.close()
+        assert zygote.wait(30) == 0

@@ -6,10 +6,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +22,7 @@ from lab.engine.analysis.run_record import find_runs
 from lab.engine.checkpointing.files import read_checkpoint
 from lab.engine.utils.paths import ROOT
 from tests.conftest import copy_checkout, save_pictures
+from tests.processes import Forked, forked
 
 BORING = "pytorch_lightning.demos.boring_classes"
 MODELS = {
@@ -233,42 +232,17 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Run = Callable[..., tuple[int, str]]
-
-
 @pytest.fixture(scope="module")
-def run(checkout: Path) -> Iterator[Run]:
+def run(checkout: Path) -> Iterator[Forked]:
     """Runs a script of the checkout, in a process of its own that need not import torch first."""
-    environment = {"PYTHONPATH": str(checkout / "src"), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
-    with subprocess.Popen(
-        [sys.executable, "-P", str(ROOT / "tests" / "zygote.py")],  # whose folder holds the text of `guests`
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-        cwd=checkout,
-    ) as zygote:
-        assert zygote.stdin is not None
-        assert zygote.stdout is not None
-        stdin, stdout = zygote.stdin, zygote.stdout
-
-        def ask(script: str, *words: str) -> tuple[int, str]:
-            said = checkout / "said"
-            said.unlink(missing_ok=True)
-            job = {"script": str(checkout / script), "words": words, "out": str(said), "cwd": str(checkout)}
-            print(json.dumps(job), file=stdin, flush=True)
-            status = int(stdout.readline())
-            return status, said.read_text()
-
-        yield ask
-        stdin.close()
-        assert zygote.wait(30) == 0
+    with forked(checkout) as run:
+        yield run
 
 
 class Row:
     """The verbs of one guest."""
 
-    def __init__(self, guest: Guest, folder: Path, run: Run) -> None:
+    def __init__(self, guest: Guest, folder: Path, run: Forked) -> None:
         self.guest, self.folder, self.run = guest, folder, run
 
     @property
@@ -310,7 +284,7 @@ def weights(directory: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=[pytest.param(n, marks=[pytest.mark.slow] * (n != "boring")) for n in GUESTS])
-def row(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, run: Run, checkout: Path) -> Row:
+def row(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, run: Forked, checkout: Path) -> Row:
     guest = GUESTS[request.param]
     if guest.needs:
         pytest.importorskip(guest.needs)

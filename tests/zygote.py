@@ -1,7 +1,7 @@
 """Runs scripts of a checkout, each in a fork of this process, which has imported torch and Lightning once.
 
 Each line of stdin is a job in JSON: `script`, its `words`, the file `out` of what it says, and the working directory
-`cwd`. The answer is its exit status, or minus the signal that ended it.
+`cwd`; `seconds` after which it is killed, or null. The answer is its exit status, or minus the signal that ended it.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import runpy
 import signal
 import sys
+from threading import Timer
 from typing import Any
 
 import pytorch_lightning as _  # noqa: F401
@@ -19,7 +20,10 @@ SECONDS = 120  # that a script may take
 
 
 def run(job: dict[str, Any]) -> None:
-    signal.alarm(SECONDS)
+    if job["seconds"] is None:
+        signal.alarm(SECONDS)
+    else:
+        os.setsid()
     out = os.open(job["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):
         os.dup2(out, number)
@@ -29,7 +33,12 @@ def run(job: dict[str, Any]) -> None:
 
 
 for line in sys.stdin:
+    job = json.loads(line)
     if (child := os.fork()) == 0:
-        run(json.loads(line))
+        run(job)
         break
+    killer = Timer(job["seconds"] or 0, os.killpg, [child, signal.SIGKILL])
+    if job["seconds"] is not None:
+        killer.start()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    killer.cancel()

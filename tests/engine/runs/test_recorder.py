@@ -12,7 +12,7 @@ from lab.engine.config.compose import compose
 from lab.engine.runs.recorder import Recorder
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.formats import FORMAT
-from tests.conftest import SMALL, Command, accepted
+from tests.conftest import SMALL, Command, accepted, refusal, run_script
 from tests.recorded import record
 
 
@@ -53,6 +53,17 @@ def test_resume_auto_begins_anew_where_nothing_was_saved_yet(tmp_path: Path) -> 
     words = ["resume=auto", f"hydra.run.dir={run}", *SMALL]
     assert hydra_arguments(words, {}) == [*words[1:], "resume=auto"]
     accepted(*words)
-    record(tmp_path / "1", metrics={"val/acc": 0.5})
-    with pytest.raises(UserError, match="holds a run already"):
-        accepted("resume=auto", f"hydra.run.dir={tmp_path}/1", *SMALL)
+
+
+def test_resume_auto_has_nothing_to_do_for_a_run_that_has_ended(runs: dict[str, Path], data_dir: Path) -> None:
+    run = runs["digits"]
+    words = [*SMALL, "model=lenet", "trainer.max_epochs=1", "trainer=cpu", "logger=none", f"paths.data_dir={data_dir}"]
+    words += [f"paths.log_dir={run.parent}", "resume=auto", f"hydra.run.dir={run}"]
+    before = files(run)
+    answer = run_script("src/train.py", *words)
+    assert answer.returncode == 0, answer.stderr
+    assert f"{run} has completed: nothing is left to do" in answer.stdout
+    log = f"{run}/train.log"
+    assert files(run) | {log: b""} == before | {log: b""}
+    assert "seed was 0 in this run, and would be 5" in refusal(*words, "seed=5")
+    assert f"resume={run} trains it for longer" in refusal(*words, "trainer.max_epochs=2")

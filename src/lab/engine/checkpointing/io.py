@@ -1,4 +1,4 @@
-"""Makes Lightning write checkpoints atomically: a plugin that configs/trainer names."""
+"""Makes Lightning write checkpoints atomically, and not amid a full disk."""
 
 from pathlib import Path
 from typing import Any

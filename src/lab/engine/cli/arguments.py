@@ -55,8 +55,8 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
     if run == "auto":
         directory = last_value(rest, "hydra.run.dir")
         again, run = again or _resumable(directory), None
-        if again is None and directory is not None and Run(Path(directory)).status in UNFINISHED:
-            rest.append("resume=auto")  # it was stopped before its first checkpoint, and begins anew
+        if again is None and directory is not None and _has_begun(Run(Path(directory))):
+            rest.append("resume=auto")  # it has ended; or it was stopped before its first checkpoint, and begins anew
     if again:  # by the command that began it: what was the latest run then, it has in its config
         rest = [argument for argument in rest if argument not in ("weights=latest", "weights.path=latest")]
     run, rest = again or run, _find_weights(rest)
@@ -139,6 +139,10 @@ def _resumable(directory: str | None) -> str | None:
     if directory is None or not (run := Run(Path(directory).resolve())).metadata:
         return None
     return str(run.dir) if run.status not in FINISHED and any(run.dir.glob("checkpoints/*.ckpt")) else None
+
+
+def _has_begun(run: Run) -> bool:
+    return run.status in UNFINISHED or (run.status in FINISHED and (run.dir / ".hydra" / "config.yaml").is_file())
 
 
 def _interrupted_by_slurm(arguments: Sequence[str], environ: Mapping[str, str]) -> str | None:

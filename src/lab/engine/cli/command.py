@@ -5,6 +5,7 @@ import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab.engine.cli.flags import parse_flags
 from lab.engine.config.compose import compose, options, parse, with_search_path
 from lab.engine.config.composition_errors import check_config_name, composition_errors, quoted_advice
+from lab.engine.config.identity import check_fixed
 from lab.engine.config.locations import make_absolute
 from lab.engine.config.override_rules import check_groups, check_overrides
 from lab.engine.config.overrides import raw_overrides
@@ -21,6 +23,7 @@ from lab.engine.config.security import resolve_hydra
 from lab.engine.config.validate import validate
 from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import resumed_config
+from lab.engine.runs.run import FINISHED
 from lab.engine.sweeps.validate import validate_sweep
 from lab.engine.utils.console import mask_handlers
 from lab.engine.utils.errors import UserError
@@ -97,6 +100,8 @@ def check_run(config: DictConfig) -> DictConfig:
     directory = Path(resolve_hydra(config, "hydra.run.dir"))
     if not exists and global_rank() == 0:
         Recorder(directory).check_new()
+    if job.resume == "auto" and Recorder(directory).status in FINISHED:
+        _check_same(Recorder(directory), run)
     _check_directories(directory, run.paths.log_dir)
     return run
 
@@ -105,6 +110,13 @@ def check_sweep(config: DictConfig) -> None:
     """Checks the config of a sweep and of its jobs, before the first job is trained. See `check_run`."""
     validate_sweep(config)
     _check_directories(Path(resolve_hydra(config, "hydra.sweep.dir")), config.paths.log_dir)
+
+
+def _check_same(ended: Recorder, config: DictConfig) -> None:
+    """Refuses to take a run that has ended for the run of another config."""
+    check_fixed(ended.saved, config)
+    if ended.status == "completed" and not ended.is_trained(config):
+        raise UserError(f"{ended.dir} has completed: resume={quote(str(ended.dir))} trains it for longer")
 
 
 def _config_directory(flags: Namespace) -> Path:

@@ -17,10 +17,21 @@ SCHEDULER = "scheduler.scheduler"
 # Of loggers
 PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml", "NeptuneLogger": "neptune"}
 VALIDATION = ("val/", "val_")  # how metrics of validation begin, ours and most people's
+# Of values of the trainer, by how they begin; Lightning would look for them after the data are loaded
+TRAINER_PACKAGES = {
+    ("strategy", "deepspeed"): "deepspeed",
+    **{("strategy", name): "torch_xla" for name in ("xla", "single_xla", "single_tpu")},
+    ("profiler", "xla"): "torch_xla",
+    ("precision", "transformer-engine"): "transformer_engine",
+}
+FORKING = ("spawn", "fork", "notebook")  # strategies whose ranks Lightning forks or spawns
 
 
 def extras(cfg: DictConfig) -> None:
-    """Refuses a logger whose package is not installed."""
+    """Refuses a logger or a choice of the trainer whose package is not installed."""
+    for (field, start), needed in TRAINER_PACKAGES.items():
+        if str(value := get(cfg, f"trainer.{field}")).startswith(start) and not machine.has_package(needed):
+            raise UserError(f"trainer.{field}={value}: the package {needed} is not installed: pip install {needed}")
     for key, node in _named(cfg, "logger"):
         package = PACKAGES.get(str(node.get("_target_")).rpartition(".")[2])
         if package and not machine.has_package(package):
@@ -55,12 +66,22 @@ def cpu_devices(cfg: DictConfig) -> None:
 
 
 def precision(cfg: DictConfig) -> None:
-    """Refuses trainer.precision=16-mixed on a CPU: Lightning would take bfloat16 in its place and go on."""
+    """Refuses 16 bits on a CPU: Lightning would take bfloat16 for 16-mixed, and 16-true soon ends in NaN."""
     wanted = str(get(cfg, "trainer.precision"))
-    if wanted in ("16", "16-mixed") and on_cpu(cfg):
+    if wanted in ("16", "16-mixed", "16-true") and on_cpu(cfg):
         raise UserError(
             f"trainer.precision={wanted} needs a GPU, and this run is on the CPU: use bf16-mixed or 32-true"
         )
+
+
+def strategy(cfg: DictConfig) -> None:
+    """Refuses ranks that are forked or spawned, which keep the best weights to themselves, and FSDP on a CPU."""
+    node = get(cfg, "trainer.strategy")
+    wanted = f"{get(node, '_target_')} {get(node, 'start_method')}" if isinstance(node, DictConfig) else str(node)
+    if any(word in wanted for word in FORKING):
+        raise UserError(f"trainer.strategy={wanted}: its processes return neither weights nor figures: use ddp")
+    if "fsdp" in wanted.lower() and on_cpu(cfg):
+        raise UserError(f"trainer.strategy={wanted} needs GPUs, and this run is on the CPU: use trainer=ddp_cpu")
 
 
 def shared_batch(cfg: DictConfig) -> None:
@@ -91,6 +112,9 @@ def limits(cfg: DictConfig) -> None:
         least, most = _int(cfg, low), _int(cfg, high)
         if least is not None and most is not None and least + gap > most >= 0:
             raise UserError(f"{low}={least}: expected {'less than' if gap else 'at most'} {high}={most}")
+    for key in ("max_epochs", "max_steps") if is_trained else ():
+        if get(cfg, f"trainer.{key}") == 0:
+            raise UserError(f"trainer.{key}=0 leaves nothing to train: use fit=false")
     overfit = is_trained and get(cfg, "trainer.overfit_batches")
     for key in ("limit_train_batches", "limit_val_batches") if overfit else ():
         if (limit := get(cfg, f"trainer.{key}")) is not None:
@@ -149,6 +173,14 @@ def validation(cfg: DictConfig) -> None:
             f"scheduler.frequency={looks}: the scheduler asks for {monitor} every {looks} epochs, and"
             f" trainer.check_val_every_n_epoch={every} leaves out some: use scheduler.{remedy}"
         )
+    batches = _num_batches(cfg)
+    by_step = by_validation and not by_epoch and get(cfg, "scheduler.strict") is not False
+    between = interval if type(interval) is int else batches and int(batches * (interval or 1.0))
+    if by_step and limit != 0 and (looks % between if between else looks == 1):
+        raise UserError(
+            f"scheduler.frequency={looks}: the scheduler asks for {monitor} every {looks} batches, and validations are"
+            f" {between or 'more'} batches apart: use scheduler.interval=epoch, or a frequency that is a multiple"
+        )
     cause = f"trainer.limit_val_batches={limit}" if limit == 0 else ""
     if not cause and isinstance(every, int) and isinstance(epochs, int) and 0 < epochs < every:
         cause = f"trainer.check_val_every_n_epoch={every}, max_epochs={epochs}"
@@ -157,7 +189,6 @@ def validation(cfg: DictConfig) -> None:
         if "Checkpoint" not in str(node.get("_target_")) and str(get(node, "monitor")).startswith(VALIDATION):
             drop = "scheduler=none" if key == "scheduler" else f"{key}=null"
             raise UserError(f"{key} monitors {get(node, 'monitor')}, and {cause} leaves out validation: {drop}")
-    batches = _num_batches(cfg)
     if type(interval) is int and every is not None and limit != 0 and batches and interval > batches:
         raise UserError(
             f"trainer.val_check_interval={interval}: an epoch has {batches} batches; give at most as many, or"
@@ -176,6 +207,11 @@ def outlets(cfg: DictConfig) -> None:
     for group in ("callbacks", "logger"):
         if group in cfg.trainer:
             raise UserError(f"trainer.{group}: they are a group of their own, {group}.NAME")
+    if get(cfg, "trainer.barebones"):
+        raise UserError("trainer.barebones=true leaves out logging and checkpoints: use logger=none callbacks=none")
+    plugins = [str(get(node, "_target_")).rpartition(".")[2] for node in get(cfg, "trainer.plugins") or ()]
+    if any(name.endswith("CheckpointIO") and name != "AtomicCheckpointIO" for name in plugins):
+        raise UserError("trainer.plugins: checkpoints are written by lab itself, whole or not at all: leave it out")
     for name, node in _named(cfg, "callbacks"):
         target = str(node.get("_target_")).rpartition(".")[2]
         if target == "LearningRateMonitor" and not _named(cfg, "logger") and cfg.fit:
@@ -191,7 +227,10 @@ def work(cfg: DictConfig) -> None:
         raise UserError("fit=false test=false: nothing is left to do")
 
 
-RULES = (extras, devices, precision, shared_batch, limits, schedule, monitors, validation, weights, outlets, work)
+RULES = (
+    *(extras, devices, precision, strategy, shared_batch, limits),
+    *(schedule, monitors, validation, weights, outlets, work),
+)
 
 
 def processes(cfg: DictConfig) -> int | None:

@@ -1,16 +1,16 @@
 """Starts the ranks of a run, watches them, and ends them together."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment  # type: ignore[attr-defined]
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from torch import distributed
 
-from lab.engine.distributed.environment import RankEnvironment, cluster_environment
+from lab.engine.distributed.environment import RankEnvironment
 from lab.engine.distributed.launcher import start_ranks
 from lab.engine.distributed.rendezvous import announce_run_dir, open_store
 from lab.engine.distributed.watchdog import Watchdog
@@ -18,25 +18,12 @@ from lab.engine.distributed.watchdog import Watchdog
 FORKING = ("spawn", "fork", "notebook")  # start methods of strategies whose ranks Lightning forks or spawns
 
 
-def cluster_plugins(trainer: Mapping[str, Any]) -> list[ClusterEnvironment]:
-    """Returns the plugins that a trainer needs for `ranks`.
-
-    Args:
-        trainer: its config.
-    """
-    strategy = trainer.get("strategy")
-    method = strategy.get("start_method", "popen") if isinstance(strategy, Mapping) else str(strategy)
-    if any(word in method for word in FORKING):
-        return []
-    return [cluster_environment(trainer.get("num_nodes") or 1)]
-
-
 @contextmanager
 def supervised_ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str, str], Any]) -> Iterator[None]:
     """Starts the other ranks of a run, ends all ranks together, and raises the error of the rank that failed first.
 
     Args:
-        trainer: built with `cluster_plugins`; nothing has been fitted with it yet.
+        trainer: built with `environment.cluster_environment`; nothing has been fitted with it yet.
         run_dir: of the run; its config must be saved there.
         on_abort: called with the run's status and the cause, in rank 0, before the watchdog ends the process.
 

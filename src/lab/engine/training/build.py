@@ -7,11 +7,12 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig
 
+from lab.engine.checkpointing.io import AtomicCheckpointIO
 from lab.engine.checkpointing.weights import load_weights
 from lab.engine.compat.lightning import FitLoop
 from lab.engine.config.instantiate import build_model, instantiate, instantiate_each
+from lab.engine.distributed.environment import cluster_environment
 from lab.engine.distributed.preemption import SignalHandler
-from lab.engine.distributed.session import cluster_plugins
 from lab.engine.training.metrics import LoggedMetrics
 from lab.engine.training.model import compile_layers
 
@@ -45,11 +46,14 @@ def build(
     callbacks = [*instantiate_each(cfg.callbacks), LoggedMetrics(objective_metric(cfg)), *callbacks]
     if signals is not None:  # Lightning installs handlers of its own before it tests
         callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: signals.install()))
+    plugins = [*(instantiate(cfg.trainer.get("plugins")) or []), cluster_environment(cfg.trainer.get("num_nodes") or 1)]
+    if not any(isinstance(plugin, AtomicCheckpointIO) for plugin in plugins):  # older runs name it
+        plugins.append(AtomicCheckpointIO())
     trainer = instantiate(
         cfg.trainer,
         callbacks=callbacks,
         logger=instantiate_each(cfg.logger),
-        plugins=[*(instantiate(cfg.trainer.get("plugins")) or []), *cluster_plugins(cfg.trainer)],
+        plugins=plugins,
         enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),  # else Lightning adds one
     )
     trainer.fit_loop = FitLoop(trainer, signals or SignalHandler(), fast=cfg.fast_loop)

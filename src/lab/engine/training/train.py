@@ -33,6 +33,7 @@ def train(cfg: DictConfig) -> float | None:
     objective = objective_metric(cfg)
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if run.is_finished(cfg):
+        log.info("%s has %s: nothing is left to do", run.dir, "been pruned" if run.status == "pruned" else "completed")
         return run.metrics.get(str(objective))
     drop_unused_factories(cfg)
     with preemption(run.dir) as signals, run.recording(cfg) if is_first else nullcontext():

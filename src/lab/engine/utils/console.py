@@ -117,6 +117,8 @@ def ignore_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=r"The `srun` command is available on your system but is not used")
     # TrainMetrics logs epochs that are shorter than the interval too
     warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than the logging interval")
+    # trainer.profiler=pytorch reports the last cycle, which is what Lightning's documentation says
+    warnings.filterwarnings("ignore", message=r"Warning: Profiler clears events at the end of each cycle")
 
 
 def quiet() -> None:
