@@ -37,6 +37,19 @@ WRONG: list[tuple[str, str, str]] = [
     ("optimizer=3", "optimizer", ""),
     ("model=lenet model=mlp", "model", "mlp"),
     ("optimizer=sgd seed=1 optimizer=adam", "optimizer", "adam"),
+    # what Lightning would find out after the data are there, or never
+    ("trainer=cpu trainer.strategy=ddp_spawn", "trainer.strategy", "use ddp"),
+    ("trainer=cpu trainer.strategy=fsdp", "trainer.strategy", "ddp_cpu"),
+    ("trainer=cpu trainer.strategy={_target_:pytorch_lightning.strategies.FSDPStrategy}", "trainer.strategy", "GPU"),
+    ("trainer.strategy=deepspeed_stage_2", "trainer.strategy", "pip install deepspeed"),
+    ("trainer=cpu trainer.precision=16-true", "trainer.precision", "bf16-mixed"),
+    ("trainer.profiler=xla", "trainer.profiler", "pip install torch_xla"),
+    ("trainer.barebones=true", "trainer.barebones", "callbacks=none"),
+    ("trainer.max_steps=0", "trainer.max_steps", "fit=false"),
+    ("trainer.plugins=[{_target_:pytorch_lightning.plugins.io.AsyncCheckpointIO}]", "trainer.plugins", "leave it out"),
+    ("scheduler=plateau scheduler.interval=step", "scheduler.frequency", "scheduler.interval=epoch"),
+    ("scheduler=plateau scheduler.interval=step scheduler.frequency=6 trainer.val_check_interval=4",
+     "scheduler.frequency", "multiple"),
     # keys
     ("lr=0.1", "lr", "optimizer.lr"),
     ("optimizer.lrr=1", "optimizer.lrr", "optimizer.lr"),
@@ -431,3 +444,22 @@ def test_what_contradicts_itself_is_refused_by_the_constructor(
     with pytest.raises(UserError) as told:
         instantiate(cfg(*words).model)
     assert_tells(str(told.value), key, offer)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "offer"),
+    [
+        ("model: {dropout: 0.3}\n", "experiment", "# @package _global_"),
+        ("- model\n- data\n", "experiment", "# @package _global_"),
+        ("model mlp\n", "experiment", "# @package _global_"),
+        ("# @package _global_\n- model\n", "experiment/mine", "ListConfig"),
+        ("# @package _global_\nmodle: {dropout: 0.3}\n", "modle", "model"),
+        ("# @package _global_\noptimiser: {lr: 0.3}\n", "optimiser", "optimizer"),
+    ],
+)
+def test_an_experiment_that_nothing_would_read_is_refused(
+    text: str, key: str, offer: str, places: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(text)
+    assert_tells(refusal("--config-dir", f"{tmp_path}/own", "experiment=mine", *places), key, offer)

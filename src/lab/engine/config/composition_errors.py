@@ -85,8 +85,14 @@ def composition_errors(known_keys: Callable[[], Mapping[str, Any]] = dict) -> It
         key = cause.full_key if isinstance(cause, OmegaConfBaseException) else None
         quoted = re.findall(r"'([\w.]+)'", str(error)) if cause is None else []  # no attribute has the key
         near = nearest(quoted[0], known_keys()) if quoted else ""
-        lines = [key or "", *(str(one).strip().partition("\n")[0] for one in (error, cause) if one is not None)]
+        lines = [key or "", *(_summary(one) for one in (error, cause) if one is not None)]
         raise UserError(": ".join(dict.fromkeys(filter(None, lines))) + near) from error
+
+
+def _summary(error: BaseException) -> str:
+    """Returns the first line of an error, and the second where the first announces it."""
+    first, _, rest = str(error).strip().partition("\n")
+    return f"{first} {rest.partition(chr(10))[0]}" if first.endswith(":") else first
 
 
 def behind(error: BaseException, kind: type[E]) -> E | None:

@@ -1,5 +1,6 @@
 """Checks a composed config without building anything; torch is loaded only for classes that have changed."""
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -13,7 +14,7 @@ from lab.engine.config.compose import get, leaves
 from lab.engine.config.composition_errors import behind, causes
 from lab.engine.config.instantiate import authorize_names, locate
 from lab.engine.config.rules import RULES, cpu_devices
-from lab.engine.config.run_config import NODES
+from lab.engine.config.run_config import NODES, run
 from lab.engine.config.schema_cache import cached_schema, full_name, is_outdated, renew
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import read_yaml
@@ -35,6 +36,7 @@ def validate(cfg: DictConfig) -> None:
     authorize_names(cfg)
     if missing := [key for key, value in leaves(cfg) if value == "???"]:
         raise UserError(f"{missing[0]} has no value: give one, {missing[0]}=…")
+    check_own_keys(cfg)
     check_targets(cfg)
     check_interpolations(cfg)
     cpu_devices(cfg)  # before the schema, which would recommend what only GPUs can be
@@ -124,6 +126,22 @@ def resolved(node: DictConfig, name: Any, key: str) -> Any:
         if "HydraConfig" in str(root):  # which has no value before the job begins
             return UNKNOWN
         raise UserError(f"{key}: {str(root).partition(chr(10))[0]}") from error
+
+
+def check_own_keys(cfg: DictConfig) -> None:
+    """Refuses a key of one's own that nothing reads and that looks like a slip: an experiment's, or a misspelt one."""
+    known = [*inspect.signature(run).parameters]
+    texts = [value for _, value in leaves(cfg) if isinstance(value, str) and "${" in value]
+    for key in map(str, cfg):
+        if key in known or any(re.search(rf"\$\{{.*\b{re.escape(key)}\b", text) for text in texts):
+            continue
+        if key in ("experiment", "debug"):
+            raise UserError(
+                f"{key}: nothing reads what its file says, which must be keys of the whole config: let the file begin"
+                " with the line `# @package _global_`"
+            )
+        if near := nearest(key, known, cutoff=0.8):
+            raise UserError(f"{key}: no such key{near}")
 
 
 def check_targets(cfg: DictConfig) -> None:
