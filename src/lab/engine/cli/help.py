@@ -50,7 +50,10 @@ BUILT_IN = {"hydra/launcher": "basic"}  # Hydra's own choice, the default
 def answer_help(arguments: Sequence[str]) -> None:
     """Prints the help and ends the process, if the arguments contain --help."""
     if {"-h", "--help"} & {*arguments}:
-        print(printable(help_text(shutil.get_terminal_size().columns, _config_dir(arguments))))
+        try:
+            print(printable(help_text(shutil.get_terminal_size().columns, _config_dir(arguments))), flush=True)
+        except OSError as error:  # of a full disk
+            sys.exit(f"error: {error.filename}: {error.strerror}")
         sys.exit()
 
 
