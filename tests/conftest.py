@@ -140,6 +140,11 @@ def draw_pictures(folder: Path, number: int, classes: Sequence[str] = ("a", "b",
 
 
 @pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)  # what a test draws does not depend on those before it
+
+
+@pytest.fixture(autouse=True)
 def _fresh_hydra() -> Iterator[None]:
     GlobalHydra.instance().clear()
     yield

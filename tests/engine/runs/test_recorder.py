@@ -55,6 +55,7 @@ def test_resume_auto_begins_anew_where_nothing_was_saved_yet(tmp_path: Path) -> 
     accepted(*words)
 
 
+@pytest.mark.slow
 def test_resume_auto_has_nothing_to_do_for_a_run_that_has_ended(runs: dict[str, Path], data_dir: Path) -> None:
     run = runs["digits"]
     words = [*SMALL, "model=lenet", "trainer.max_epochs=1", "trainer=cpu", "logger=none", f"paths.data_dir={data_dir}"]
