@@ -106,7 +106,7 @@ CELLS = cells()
 # What the line says, by a pattern of the cells
 REFUSED = {
     r"trainer.accelerator=gpu": "this machine has 0 GPUs",
-    r"trainer.strategy=ddp_(fork|notebook|spawn).*": "its processes return neither weights nor figures",
+    r"trainer.strategy=ddp_(fork|notebook|spawn).*": "forked processes return neither weights nor figures",
     r"trainer.strategy=deepspeed.*": "the package deepspeed is not installed",
     r"trainer.strategy=fsdp.*": "needs GPUs",
     r"trainer.(strategy|profiler)=(single_)?(tpu|xla).*": "the package torch_xla is not installed",

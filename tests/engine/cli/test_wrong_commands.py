@@ -14,6 +14,7 @@ from tests.conftest import Compose, refusal, run_script
 
 OPTUNA = "-m hydra/sweeper=optuna"
 CALLBACK = "+callbacks.mine._target_"
+STRATEGIES = "pytorch_lightning.strategies"
 
 # What is typed, the key that the answer names, and what it offers: the nearest right name, a choice, a remedy
 WRONG: list[tuple[str, str, str]] = [
@@ -40,7 +41,8 @@ WRONG: list[tuple[str, str, str]] = [
     # what Lightning would find out after the data are there, or never
     ("trainer=cpu trainer.strategy=ddp_spawn", "trainer.strategy", "use ddp"),
     ("trainer=cpu trainer.strategy=fsdp", "trainer.strategy", "ddp_cpu"),
-    ("trainer=cpu trainer.strategy={_target_:pytorch_lightning.strategies.FSDPStrategy}", "trainer.strategy", "GPU"),
+    (f"trainer=cpu trainer.strategy={{_target_:{STRATEGIES}.FSDPStrategy}}", "trainer.strategy", "ddp_cpu"),
+    (f"trainer.strategy={{_target_:{STRATEGIES}.DDPStrategy,start_method:fork}}", "trainer.strategy", "use ddp"),
     ("trainer.strategy=deepspeed_stage_2", "trainer.strategy", "pip install deepspeed"),
     ("trainer=cpu trainer.precision=16-true", "trainer.precision", "bf16-mixed"),
     ("trainer.profiler=xla", "trainer.profiler", "pip install torch_xla"),

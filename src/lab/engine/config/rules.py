@@ -77,11 +77,12 @@ def precision(cfg: DictConfig) -> None:
 def strategy(cfg: DictConfig) -> None:
     """Refuses ranks that are forked or spawned, which keep the best weights to themselves, and FSDP on a CPU."""
     node = get(cfg, "trainer.strategy")
-    wanted = f"{get(node, '_target_')} {get(node, 'start_method')}" if isinstance(node, DictConfig) else str(node)
-    if any(word in wanted for word in FORKING):
-        raise UserError(f"trainer.strategy={wanted}: its processes return neither weights nor figures: use ddp")
-    if "fsdp" in wanted.lower() and on_cpu(cfg):
-        raise UserError(f"trainer.strategy={wanted} needs GPUs, and this run is on the CPU: use trainer=ddp_cpu")
+    name = str(get(node, "_target_")) if isinstance(node, DictConfig) else str(node)
+    method = str(get(node, "start_method")) if isinstance(node, DictConfig) else name
+    if any(word in method for word in FORKING):
+        raise UserError(f"trainer.strategy={name}: forked processes return neither weights nor figures: use ddp")
+    if "fsdp" in name.lower() and on_cpu(cfg):
+        raise UserError(f"trainer.strategy={name} needs GPUs, and this run is on the CPU: use trainer=ddp_cpu")
 
 
 def shared_batch(cfg: DictConfig) -> None:

@@ -15,8 +15,6 @@ from lab.engine.distributed.launcher import start_ranks
 from lab.engine.distributed.rendezvous import announce_run_dir, open_store
 from lab.engine.distributed.watchdog import Watchdog
 
-FORKING = ("spawn", "fork", "notebook")  # start methods of strategies whose ranks Lightning forks or spawns
-
 
 @contextmanager
 def supervised_ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str, str], Any]) -> Iterator[None]:
