@@ -176,7 +176,8 @@ def validation(cfg: DictConfig) -> None:
         )
     batches = _num_batches(cfg)
     by_step = by_validation and not by_epoch and get(cfg, "scheduler.strict") is not False
-    between = interval if type(interval) is int else batches and int(batches * (interval or 1.0))
+    by_time = not isinstance(interval, int | float | None)
+    between = interval if type(interval) is int else None if by_time or not batches else int(batches * (interval or 1))
     if by_step and limit != 0 and (looks % between if between else looks == 1):
         raise UserError(
             f"scheduler.frequency={looks}: the scheduler asks for {monitor} every {looks} batches, and validations are"
