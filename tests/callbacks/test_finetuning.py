@@ -120,6 +120,7 @@ def test_somebodys_model_under_a_schedule_of_its_own() -> None:
     trainer.fit(model)
     assert watcher.changed == ["...x", "..xx", ".xxx", "xxxx"]
     assert torch.equal(model.backbone[0].bias, bias), "what did not learn before does not learn after"
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["backbone.0.bias"]
 
 
 def test_a_name_that_no_module_has_is_refused() -> None:

@@ -71,6 +71,11 @@ class Finetuning(pl.Callback):
             self._log_frozen(trainer.current_epoch)
         self.freeze(trainer.current_epoch)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for _, parameters in self.parts.values():  # as the model was given, also where nothing was left to train
+            for p in parameters:
+                p.requires_grad_(True)
+
     def num_frozen(self, epoch: int) -> int:
         """Returns how many of the modules are frozen in an epoch."""
         if self.unfreeze_at_epoch is None or epoch < self.unfreeze_at_epoch:
