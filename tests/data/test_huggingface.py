@@ -148,9 +148,8 @@ def test_workers_make_the_same_batches(kind: str, folder: Path) -> None:
     assert_equal([list(batch) for batch in alone], [list(batch) for batch in helped])
 
 
-@pytest.mark.parametrize(
-    "kind", [kind if kind == "images" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_stopped_amid_an_epoch_resumes_to_the_bit(
     kind: str, folder: Path, cfg: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

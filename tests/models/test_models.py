@@ -93,10 +93,10 @@ def test_every_other_pair_is_refused_by_name(model: str, data_nodes: dict[str, t
         assert named >= {d for d in known if fits(model, d)} | {m for m in MODELS if fits(m, data)}
 
 
-@pytest.mark.parametrize(
-    "model",
-    [pytest.param(m, marks=[pytest.mark.slow] if m in ("vit", "resnet", "rnn_regressor") else []) for m in SUPERVISED],
-)
+SLOW = ("vit", "resnet", "rnn_regressor", "gpt")
+
+
+@pytest.mark.parametrize("model", [pytest.param(m, marks=[pytest.mark.slow] * (m in SLOW)) for m in SUPERVISED])
 def test_every_model_learns_one_batch_by_heart(model: str, cfg: Compose) -> None:
     data = next(d for d in DATA if fits(model, d) and d not in OFFERS)
     composed = cfg(*small(model, data), "callbacks=none", "logger=none")

@@ -54,7 +54,7 @@ def fit(cfg: Compose, tmp_path: Path, *overrides: str) -> dict[str, Any]:
         ["trainer.max_steps=17"],
         ["trainer.check_val_every_n_epoch=2"],
         ["trainer.limit_train_batches=7"],
-        ["optimizer=lbfgs", "scheduler=none", "trainer.max_epochs=1"],
+        pytest.param(["optimizer=lbfgs", "scheduler=none", "trainer.max_epochs=1"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
