@@ -26,6 +26,7 @@ from lab.engine.cli.errors import report
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import CONFIGS, ROOT
+from tests.processes import Forked, forked
 
 SMALL = ["data.num_samples=600", "data.num_val=100"]  # of digits: drawn in a blink
 GENERATED = [*SMALL, "data.num_test=100"]  # of every other dataset that has such keys
@@ -204,6 +205,13 @@ def train_command(tmp_path: Path, data_dir: Path) -> Command:
         return run_script("src/train.py", *overrides, *added, timeout=timeout)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def run_forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """`run_script` in a fork of a process that has imported torch: its status and what it says; see `forked`."""
+    with forked(ROOT, tmp_path_factory.mktemp("cwd")) as run:
+        yield run
 
 
 def accepted(*words: str) -> None:

@@ -1,15 +1,13 @@
 """Every valid option that a command line can choose: a run with it trains, or is refused in one line that is true."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pytorch_lightning.strategies import StrategyRegistry
 
-from lab.engine.utils.paths import ROOT
 from tests.conftest import choices, fits, refusal, small
-from tests.processes import Forked, forked
+from tests.processes import Forked
 
 pytestmark = pytest.mark.slow
 
@@ -92,13 +90,8 @@ def cells() -> dict[str, list[str]]:
             table[" ".join(words)] = [*MLP, "trainer.max_epochs=2", *words]
     for group, (names, words) in HYDRA.items():
         for name in names:
-            table[f"hydra/{group}={name}"] = [
-                *words,
-                *MLP,
-                "trainer.max_epochs=1",
-                "logger=none",
-                f"hydra/{group}={name}",
-            ]
+            cell = f"hydra/{group}={name}"
+            table[cell] = [*words, *MLP, "trainer.max_epochs=1", "logger=none", cell]
     return table
 
 
@@ -136,14 +129,8 @@ LATE = (
 )
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
-    with forked(ROOT, tmp_path_factory.mktemp("cwd")) as run:
-        yield run
-
-
 @pytest.mark.parametrize("cell", CELLS)
-def test_an_option(cell: str, run: Forked, tmp_path: Path, data_dir: Path) -> None:
+def test_an_option(cell: str, run_forked: Forked, tmp_path: Path, data_dir: Path) -> None:
     given = {word.partition("=")[0] for word in CELLS[cell]}
     device = [word for word in ("trainer.accelerator=cpu", "trainer.devices=1") if word.partition("=")[0] not in given]
     paths = [f"paths.log_dir={tmp_path}/logs", f"paths.data_dir={data_dir}"]
@@ -152,7 +139,7 @@ def test_an_option(cell: str, run: Forked, tmp_path: Path, data_dir: Path) -> No
     if expected and cell not in LATE:
         assert expected[0] in refusal(*words)
         return
-    status, said = run("src/train.py", *words)
+    status, said = run_forked("src/train.py", *words)
     of_torch = ("reducer.cpp", "collection.cpp")  # warnings of C++ that nothing can filter
     lines = [line for line in said.splitlines() if not any(file in line for file in of_torch)]
     assert not [line for line in lines if "Traceback" in line or "Warning" in line], said

@@ -106,7 +106,7 @@ def test_a_disk_that_is_full_is_no_success(script: str) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: stdout: No space left on device\n")
-    assert len(done.stderr.splitlines()) <= 2
+    assert len(done.stderr.splitlines()) == 2
 
 
 def test_a_file_of_a_run_never_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:

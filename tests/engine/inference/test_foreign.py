@@ -94,8 +94,7 @@ def test_a_run_of_lightning_s_demo_is_exported(to: str, suffix: str, boring: Pat
     with torch.no_grad():
         if to == "onnx":
             session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
-            found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
-            torch.testing.assert_close(found, model(x), rtol=1e-4, atol=1e-4)  # sums of large terms, in another order
+            torch.testing.assert_close(torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), model(x))
         elif to == "torch_export":
             torch.testing.assert_close(torch.export.load(out).module()(x), model(x))
 

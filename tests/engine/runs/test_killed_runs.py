@@ -3,15 +3,13 @@
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.engine.runs.run import Run
-from lab.engine.utils.paths import ROOT
 from tests.engine.runs.test_resume import assert_equal, result
-from tests.processes import Forked, forked, members
+from tests.processes import Forked, members
 
 KILLS = 3  # of each setting
 
@@ -48,20 +46,14 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
-    with forked(ROOT, tmp_path_factory.mktemp("cwd")) as run:
-        yield run
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_kills_change_nothing(setting: str, run: Forked, tmp_path: Path, data_dir: Path) -> None:
+def test_kills_change_nothing(setting: str, run_forked: Forked, tmp_path: Path, data_dir: Path) -> None:
     places = [f"paths.log_dir={tmp_path}/logs", f"paths.data_dir={data_dir}"]
     words = [*SETTINGS[setting], *places, "trainer.log_every_n_steps=4", "callbacks.checkpoint.every_n_steps=3"]
     words += [] if setting == "two ranks" else ["trainer=cpu"]
     began = time.monotonic()
-    status, said = run("src/train.py", *words, f"hydra.run.dir={tmp_path}/logs/straight")
+    status, said = run_forked("src/train.py", *words, f"hydra.run.dir={tmp_path}/logs/straight")
     whole = time.monotonic() - began
     assert status == 0, said
     straight, chance = result(Run(tmp_path / "logs" / "straight")), random.Random(setting)
@@ -71,12 +63,12 @@ def test_kills_change_nothing(setting: str, run: Forked, tmp_path: Path, data_di
             directory = tmp_path / "logs" / f"{i}-{seconds}"
             again = [*words, f"hydra.run.dir={directory}", "resume=auto"]
             seconds *= chance.uniform(0.4, 0.95)
-            status, said = run("src/train.py", *again, seconds=seconds)
+            status, said = run_forked("src/train.py", *again, seconds=seconds)
         assert status == -signal.SIGKILL, said
         over = time.monotonic() + 15
         while members(tmp_path):  # the other rank
             assert time.monotonic() < over
             time.sleep(0.05)
-        status, said = run("src/train.py", *again)
+        status, said = run_forked("src/train.py", *again)
         assert status == 0, said
         assert_equal(straight, result(Run(directory)), f"{i}, killed after {seconds:.2f} of {whole:.2f} s")

@@ -23,7 +23,6 @@ from lab.engine.config.security import resolve_hydra
 from lab.engine.config.validate import validate
 from lab.engine.runs.recorder import Recorder
 from lab.engine.runs.resume import resumed_config
-from lab.engine.runs.run import FINISHED
 from lab.engine.sweeps.validate import validate_sweep
 from lab.engine.utils.console import mask_handlers
 from lab.engine.utils.errors import UserError
@@ -98,10 +97,11 @@ def check_run(config: DictConfig) -> DictConfig:
     check_overrides(overrides, run)
     validate(run)
     directory = Path(resolve_hydra(config, "hydra.run.dir"))
+    recorder = Recorder(directory)
     if not exists and global_rank() == 0:
-        Recorder(directory).check_new()
-    if job.resume == "auto" and Recorder(directory).status in FINISHED:
-        _check_same(Recorder(directory), run)
+        recorder.check_new()
+    if recorder.is_finished(job):
+        _check_same(recorder, run)
     _check_directories(directory, run.paths.log_dir)
     return run
 

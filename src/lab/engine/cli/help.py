@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from textwrap import TextWrapper
 
+from lab.engine.utils.errors import machine_failure
 from lab.engine.utils.escape import printable
 from lab.engine.utils.files import read_yaml
 from lab.engine.utils.paths import CONFIGS, ROOT
@@ -53,7 +54,7 @@ def answer_help(arguments: Sequence[str]) -> None:
         try:
             print(printable(help_text(shutil.get_terminal_size().columns, _config_dir(arguments))), flush=True)
         except OSError as error:  # of a full disk
-            sys.exit(f"error: {error.filename}: {error.strerror}")
+            sys.exit(f"error: {machine_failure(error) or error}")
         sys.exit()
 
 

@@ -176,8 +176,7 @@ def validation(cfg: DictConfig) -> None:
         )
     batches = _num_batches(cfg)
     by_step = by_validation and not by_epoch and get(cfg, "scheduler.strict") is not False
-    by_time = not isinstance(interval, int | float | None)
-    between = interval if type(interval) is int else None if by_time or not batches else int(batches * (interval or 1))
+    between = _between_validations(interval, batches)
     if by_step and limit != 0 and (looks % between if between else looks == 1):
         raise UserError(
             f"scheduler.frequency={looks}: the scheduler asks for {monitor} every {looks} batches, and validations are"
@@ -277,6 +276,14 @@ def _num_batches(cfg: DictConfig) -> int | None:
     if isinstance(limit, float):
         return int(batches * limit)
     return min(batches, limit) if isinstance(limit, int) else batches
+
+
+def _between_validations(interval: Any, batches: int | None) -> int | None:
+    """Returns how many of an epoch's `batches` lie between two validations; None where it is not known."""
+    if type(interval) is int:
+        return interval
+    is_share = interval is None or isinstance(interval, float)  # else a time
+    return int(batches * (interval or 1)) if batches and is_share else None
 
 
 def _int(cfg: DictConfig, key: str) -> int | None:
