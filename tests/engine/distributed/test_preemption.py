@@ -115,7 +115,8 @@ def test_what_several_send_at_once_is_one_signal(tmp_path: Path, data_dir: Path)
     await_epoch(tmp_path, process)
     for signum in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
         os.kill(process.pid, signum)
-    assert await_end(tmp_path, process) == 129, (tmp_path / "err").read_text()
+    # The kernel hands each to any thread that is free: SIGTERM may be the first to be heard
+    assert await_end(tmp_path, process) in (129, 143), (tmp_path / "err").read_text()
     assert the_run(tmp_path).status == "preempted"
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

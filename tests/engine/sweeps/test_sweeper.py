@@ -30,8 +30,9 @@ def the_sweep(tmp_path: Path) -> Sweep:
     return Sweep.open("latest", tmp_path / "logs")
 
 
-def train(folder: Path, data_dir: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return run_script("src/train.py", *words, f"paths.data_dir={data_dir}", f"paths.log_dir={folder}/logs", timeout=300)
+def train(folder: Path, data_dir: Path, *words: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={folder}/logs"]
+    return run_script("src/train.py", *words, *paths, timeout=timeout)
 
 
 def changed(sweep: Sweep) -> dict[int, int]:
@@ -158,7 +159,7 @@ def test_a_job_that_fails_does_not_end_the_others(tmp_path: Path, train_command:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("sweeper", ["grid", "optuna"])
 def test_a_sweep_is_killed_ten_times(sweeper: str, tmp_path: Path, data_dir: Path) -> None:
     """Twelve trials, each trained once, whenever the parent is killed."""
@@ -190,7 +191,7 @@ def test_a_sweep_is_killed_ten_times(sweeper: str, tmp_path: Path, data_dir: Pat
             before, finished = now, len(now)
             words = ["sweep.resume=latest"]
     assert finished < 12
-    done = train(tmp_path, data_dir, *words)
+    done = train(tmp_path, data_dir, *words, timeout=600)  # ten trials or so
     assert done.returncode == 0, done.stderr
     assert list(sweep.jobs) == list(range(12))
     assert before.items() <= changed(sweep).items()

@@ -120,6 +120,16 @@ def test_so_have_those_of_a_loader_without_a_length() -> None:
     assert trainer.callback_metrics["train/loss"] > 0
 
 
+def test_a_step_of_several_batches_is_drawn_once(cfg: Compose, tmp_path: Path) -> None:
+    """Under manual optimization Lightning logs at each of them, what was logged last if there is nothing new."""
+    gan = ["model=gan", "callbacks.generative_metrics=null", "objective=null", "trainer.max_epochs=1", "optimizer=adam"]
+    train(cfg(*RUN, *gan, "trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=2"))
+    with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss_d"]]
+    assert steps == [1, 3]
+    assert "train/loss_d" in Run(tmp_path / "run").metrics
+
+
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize("steps", [2, 0])
 def test_batches_are_averaged_whatever_number_of_steps_they_take(steps: int, tmp_path: Path) -> None:

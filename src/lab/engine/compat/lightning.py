@@ -12,6 +12,7 @@ a fit, and signal handlers that can be turned off.
 import logging
 import time
 import warnings
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -80,6 +81,18 @@ def steps_of_loggers(trainer: pl.Trainer) -> int:
     `trainer.global_step` counts the steps of each optimizer, of which a batch may have several, or none.
     """
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def forget_logged(trainer: pl.Trainer, names: Collection[str]) -> None:
+    """Makes Lightning forget what was logged at a step.
+
+    Else it logs these values once more at every batch of a step that logs, until there are new ones: under manual
+    optimization a step may have several batches.
+    """
+    _ = trainer.callback_metrics  # takes them over, for whoever asks later
+    for metric in (trainer._results or {}).values():
+        if metric.meta.on_step and metric.meta.name in names:
+            metric.reset()
 
 
 def find_unused_parameters(trainer: pl.Trainer) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lab.engine.checkpointing.callback import best_checkpoint, check_logged, ends_validation
-from lab.engine.compat.lightning import steps_of_loggers
+from lab.engine.compat.lightning import forget_logged, steps_of_loggers
 from lab.engine.utils.errors import RunFailed
 from lab.engine.utils.processes import gather_objects
 
@@ -29,6 +29,7 @@ class TrainMetrics(pl.Callback):
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+        self._logged: dict[str, float] = {}  # at the last step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._reset()
@@ -48,6 +49,13 @@ class TrainMetrics(pl.Callback):
             self._sums = {name: value.to(trainer.strategy.root_device) for name, value in state["sums"].items()}
             self._counts = dict(state["counts"])
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._logged:
+            forget_logged(trainer, self._logged)
+            self._logged = {}
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -61,7 +69,8 @@ class TrainMetrics(pl.Callback):
                 self._sums[name], self._counts[name] = value.detach().clone(), 1
         has_stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if self._sums and has_stepped and (steps_of_loggers(trainer) + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            pl_module.log_dict(self._means(trainer))
+            self._logged = self._means(trainer)
+            pl_module.log_dict(self._logged)
             self._reset()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
