@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from lab.engine.cli.arguments import hydra_arguments
 from lab.engine.cli.command import check_command, resolve
 from lab.engine.cli.errors import user_errors
+from lab.engine.distributed.refusal import refused_together
 from lab.engine.sweeps.workers import outlive_job
 
 
@@ -33,6 +34,7 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     with user_errors():
-        sys.argv[1:] = hydra_arguments(sys.argv[1:], os.environ)
-        check_command(sys.argv[1:])
+        with refused_together():
+            sys.argv[1:] = hydra_arguments(sys.argv[1:], os.environ)
+            check_command(sys.argv[1:])
         main()

@@ -54,7 +54,7 @@ def members(tmp_path: Path) -> dict[int, int]:
             continue
         trains = any(f"={tmp_path}/logs" in word for word in words)  # by its log_dir, or the run that it attaches to
         if trains and not any(word.endswith("torchrun.py") for word in words):
-            found[int(variables.get("LOCAL_RANK") or 0)] = int(folder.name)
+            found[int(variables.get("RANK") or variables.get("LOCAL_RANK") or 0)] = int(folder.name)
     return found
 
 

@@ -1,6 +1,10 @@
-"""`torchrun --nproc-per-node 2 src/train.py …`: not a test, but what one of them starts."""
+"""`torchrun --nproc-per-node 2 src/train.py …`: not a test, but what some of them start.
+
+TORCHRUN holds other options, SCRIPT the path of another script.
+"""
 
 import os
+import shlex
 import sys
 
 from torch.distributed.run import main
@@ -8,5 +12,6 @@ from torch.distributed.run import main
 from lab.engine.utils.paths import ROOT
 
 if __name__ == "__main__":
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    main(["--nproc-per-node", "2", "--master-port", "0", "--standalone", str(ROOT / "src" / "train.py"), *sys.argv[1:]])
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    options = os.environ.get("TORCHRUN", "--nproc-per-node 2 --master-port 0 --standalone")
+    main([*shlex.split(options), str(ROOT / os.environ.get("SCRIPT", "src/train.py")), *sys.argv[1:]])

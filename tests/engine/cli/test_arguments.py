@@ -149,15 +149,32 @@ def test_what_an_older_version_wrote_is_refused_with_the_commit_that_reads_it(ru
 
 def test_a_command_that_slurm_starts_again_goes_on_with_what_it_had_begun(run: Path) -> None:
     words = ["model=mlp", f"paths.log_dir={run.parents[2]}"]
-    begun = {"slurm_job": "7", "argv": ["-u", "src/train.py", *words], "status": "preempted"}
-    put(run / "run.json", **begun)
+    begun = {"argv": ["-u", "src/train.py", *words], "status": "preempted"}
+    put(run / "run.json", **begun, jobs={"slurm": {"id": "7", "restarts": 0}})
     again = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
     assert values(hydra_arguments(words, again))["resume"] == str(run)
     for other in ({"SLURM_JOB_ID": "8"}, {"SLURM_RESTART_COUNT": "0"}):
         assert "resume" not in values(hydra_arguments(words, again | other))
     assert "resume" not in values(hydra_arguments([*words, "seed=1"], again))
-    put(run / "run.json", **begun | {"slurm_restart": 1})
-    assert "resume" not in values(hydra_arguments(words, again)), "another rank has begun it this time"
+    put(run / "run.json", **begun, jobs={"slurm": {"id": "7", "restarts": 1}})
+    assert "resume" not in values(hydra_arguments(words, again)), "the job has begun it this time"
+    put(run / "run.json", **begun | {"status": "completed"}, jobs={"slurm": {"id": "7", "restarts": 0}})
+    seen = values(hydra_arguments(words, again))
+    assert (seen["resume"], seen["hydra.run.dir"]) == ("auto", str(run)), "it is not trained twice"
+
+
+def test_a_command_that_torchrun_starts_again_goes_on_with_what_it_had_begun(run: Path) -> None:
+    words = ["model=mlp", f"paths.log_dir={run.parents[2]}"]
+    begun = {"argv": ["src/train.py", *words], "jobs": {"torchrun": {"id": "mine", "restarts": 0}}}
+    again = {"TORCHELASTIC_RUN_ID": "mine", "TORCHELASTIC_RESTART_COUNT": "1", "RANK": "0"}
+    put(run / "run.json", **begun, status="failed")
+    assert values(hydra_arguments(words, again))["resume"] == str(run)
+    joined = again | {"TORCHELASTIC_RESTART_COUNT": "0"}  # a node has come or gone
+    assert values(hydra_arguments(words, joined))["resume"] == str(run)
+    assert "resume" not in values(hydra_arguments(words, again | {"TORCHELASTIC_RUN_ID": "other"}))
+    put(run / "run.json", **begun, status="completed")
+    assert "resume" not in values(hydra_arguments(words, joined)), "the same name, used again"
+    assert values(hydra_arguments(words, again))["resume"] == "auto"
 
 
 def test_weights_are_the_file_that_is_meant_when_the_command_is_typed(
@@ -195,7 +212,7 @@ def test_weights_are_the_file_that_is_meant_when_the_command_is_typed(
 def test_a_command_that_goes_on_by_itself_had_its_latest_weights_before(run: Path) -> None:
     words = ["weights=latest", f"paths.log_dir={run.parents[2]}"]
     (run.parents[2] / "latest").symlink_to(run)
-    put(run / "run.json", slurm_job="7", argv=["src/train.py", *words], status="preempted")
+    put(run / "run.json", jobs={"slurm": {"id": "7", "restarts": 0}}, argv=["src/train.py", *words], status="preempted")
     here = f"hydra.run.dir={to_override(str(run))}"
     for arguments, environ in (
         (words, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}),

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from lab.engine.distributed.heartbeat import Heartbeat, Pulse, detect_failure
 from tests.conftest import SMALL
 from tests.processes import ENOUGH, await_end, await_epoch, begin, members, the_run
 
+HOST = socket.gethostname()
 LONG = [*SMALL, "model=mlp", "data.batch_size=10", "trainer.max_epochs=2000", "trainer=ddp_cpu", "logger=none"]
 
 
@@ -43,10 +45,10 @@ def test_a_signal_to_any_rank_stops_all_with_one_checkpoint(
     ("fault", "said"),
     [
         ("raise:0:3", "KeyError: 'the fault'"),
-        ("raise:1:3", "rank 1 failed first: KeyError: 'the fault'"),
-        ("kill:1:3", "rank 1 failed first: killed by SIGKILL"),
-        ("sleep:1:3", "rank 1 failed first: it has made no progress for 4 s"),
-        ("sleep:0:3", "rank 0 failed first: it has made no progress for 4 s"),
+        ("raise:1:3", f"rank 1 on {HOST} failed first: KeyError: 'the fault'"),
+        ("kill:1:3", f"rank 1 on {HOST} failed first: killed by SIGKILL"),
+        ("sleep:1:3", f"rank 1 on {HOST} failed first: it has made no progress for 4 s"),
+        ("sleep:0:3", f"rank 0 on {HOST} failed first: it has made no progress for 4 s"),
     ],
 )
 def test_a_rank_that_fails_ends_all_and_is_named(fault: str, said: str, tmp_path: Path, data_dir: Path) -> None:
@@ -85,19 +87,21 @@ def test_a_signal_amid_the_test_stops_all(told: int, tmp_path: Path, data_dir: P
 def test_only_ranks_at_work_are_expected_to_be_heard() -> None:
     """Rank 0 may have things to do at the end that take it longer than the silence of one that is done."""
     now = 100.0
-    well, silent = Pulse(Heartbeat(9, 3), now, now), Pulse(Heartbeat(5, 3), now - 99, now)
-    assert detect_failure({0: well, 1: Pulse(Heartbeat(-1, 3, done=True), now - 99, now)}, now, 600) is None
-    assert detect_failure({0: well, 1: silent}, now, 600) == "rank 1 failed first: no heartbeat for 15 s"
+    well, silent = Pulse(Heartbeat(9, "far", batches=3), now, now), Pulse(Heartbeat(5, "far", batches=3), now - 99, now)
+    assert (
+        detect_failure({0: well, 1: Pulse(Heartbeat(-1, "far", batches=3, done=True), now - 99, now)}, now, 600) is None
+    )
+    assert detect_failure({0: well, 1: silent}, now, 600) == "rank 1 on far failed first: no heartbeat for 15 s"
 
 
 def test_of_ranks_that_do_not_come_further_the_one_that_waits_for_nobody_is_to_blame() -> None:
     now = 100.0
-    waits = Pulse(Heartbeat(9, 3, "a.py:1 in f", waiting=True), now, now - 5)
-    works = Pulse(Heartbeat(9, 3, "b.py:2 in g"), now, now - 5)
+    waits = Pulse(Heartbeat(9, "far", batches=3, position="a.py:1 in f", waiting=True), now, now - 5)
+    works = Pulse(Heartbeat(9, "far", batches=3, position="b.py:2 in g"), now, now - 5)
     assert detect_failure({0: waits, 1: works}, now, 6) is None
     told = detect_failure({0: waits, 1: works}, now, 4)
-    assert told == "rank 1 failed first: it has made no progress for 4 s (rank 1 at b.py:2 in g)"
-    not_begun = Pulse(Heartbeat(9, 0), now, now - 5)
+    assert told == "rank 1 on far failed first: it has made no progress for 4 s (rank 1 at b.py:2 in g)"
+    not_begun = Pulse(Heartbeat(9, "far"), now, now - 5)
     assert detect_failure({0: not_begun, 1: not_begun}, now, 4) is None, "before the first batch data may be prepared"
 
 
@@ -107,6 +111,6 @@ def test_rank_0_killed_leaves_no_other(tmp_path: Path, data_dir: Path) -> None:
     await_epoch(tmp_path, process)
     os.kill(members(tmp_path)[0], signal.SIGKILL)
     assert await_end(tmp_path, process) == -signal.SIGKILL
-    assert the_run(tmp_path).status == "running", "nobody was left to say otherwise"
+    assert the_run(tmp_path).status == "failed"
     record = json.loads((the_run(tmp_path).dir / "run.json").read_text())
     assert record["pid"] == process.pid

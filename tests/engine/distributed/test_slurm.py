@@ -64,7 +64,7 @@ def test_a_warned_job_goes_on_with_its_run(
     run = the_run(tmp_path)
     assert run.status == "completed"
     began = [run.metadata, *run.metadata["resumed"]]
-    assert [(each["slurm_job"], each["slurm_restart"]) for each in began] == [(job, i) for i in range(len(began))]
+    assert [each["jobs"]["slurm"] for each in began] == [{"id": job, "restarts": i} for i in range(len(began))]
     assert len(began) == 1 + len(signals)
     assert_equal(result(straight), result(run))
     assert "Traceback" not in (tmp_path / "err").read_text()
@@ -119,7 +119,7 @@ def test_a_job_warned_before_its_first_checkpoint_begins_anew(slurm: Slurm, tmp_
     await_that(lambda: list(tmp_path.glob("logs/runs/*/*/run.json")))
     warn(slurm, job, "exec", "USR1")
     slurm.await_state(job, "COMPLETED")
-    assert [run.status for run in Run.list(tmp_path / "logs")] == ["completed", "preempted"]
+    assert [run.status for run in Run.list(tmp_path / "logs")] == ["completed"], "in its directory"
 
 
 def test_each_task_of_an_array_has_a_run_of_its_own(slurm: Slurm, tmp_path: Path, data_dir: Path) -> None:
@@ -132,7 +132,7 @@ def test_each_task_of_an_array_has_a_run_of_its_own(slurm: Slurm, tmp_path: Path
     runs = Run.list(tmp_path / "logs")
     assert [run.status for run in runs] == ["completed", "completed"]
     assert ["resumed" in run.metadata for run in runs] == [False, True]
-    assert runs[0].metadata["slurm_job"] != runs[1].metadata["slurm_job"]
+    assert runs[0].metadata["jobs"] != runs[1].metadata["jobs"]
 
 
 def test_of_a_job_with_two_commands_each_goes_on_with_its_own(slurm: Slurm, tmp_path: Path, data_dir: Path) -> None:
@@ -142,7 +142,7 @@ def test_of_a_job_with_two_commands_each_goes_on_with_its_own(slurm: Slurm, tmp_
     warn(slurm, job, "srun", "USR1")
     slurm.await_state(job, "COMPLETED")
     seeds = [(run.metadata["seed"], len(run.metadata.get("resumed", []))) for run in Run.list(tmp_path / "logs")]
-    assert seeds == [(2, 0), (20, 1), (2, 0)]
+    assert seeds == [(20, 1), (2, 0)], "what has completed is not trained again"
 
 
 def jobs_of(slurm: Slurm) -> set[str]:
@@ -184,7 +184,7 @@ def test_jobs_of_a_sweep_are_put_back_and_cancelled(
     jobs = sweep().jobs
     assert [jobs[n].status for n in range(4)] == ["completed", "completed", "preempted", "completed"]
     assert [len(jobs[n].metadata.get("resumed", [])) for n in range(4)] == [1, 1, 0, 0]
-    assert [jobs[n].metadata["slurm_job"] == jobs[0].metadata["slurm_job"] for n in (1, 2, 3)] == [False] * 3
+    assert [jobs[n].metadata["jobs"] == jobs[0].metadata["jobs"] for n in (1, 2, 3)] == [False] * 3
     assert_equal(result(straight), result(jobs[0]))
 
     done = begin(tmp_path, data_dir, "sweep.resume=latest", **slurm.environment)

@@ -19,7 +19,7 @@ from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import check_file, undamaged
 from lab.engine.utils.formats import check_format
 from lab.engine.utils.paths import CONFIGS
-from lab.engine.utils.processes import global_rank
+from lab.engine.utils.processes import global_rank, scheduled_jobs
 from lab.engine.utils.redaction import redact
 
 MULTIRUN = ("-m", "--multirun")
@@ -32,7 +32,7 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
 
     Args:
         arguments: of `src/train.py`.
-        environ: environment variables, which hold the rank and the number of Slurm's restarts.
+        environ: environment variables, which hold the rank, and the jobs of Slurm and torchrun with their restarts.
 
     Raises:
         UserError: when there is no such run or sweep, or the other arguments do not fit it.
@@ -51,15 +51,17 @@ def hydra_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> lis
         if run is not None:
             raise UserError(f"resume={run} resumes one run: leave out -m")
         return _find_weights(rest)
-    again = _interrupted_by_slurm(typed, environ)
+    if (begun := _begun_before(typed, environ)) is not None:
+        rest = [argument for argument in rest if override_key(argument) != "hydra.run.dir"]
+        run, rest = "auto", [*rest, f"hydra.run.dir={to_override(str(begun))}"]
     if run == "auto":
         directory = last_value(rest, "hydra.run.dir")
-        again, run = again or _resumable(directory), None
-        if again is None and directory is not None and _has_begun(Run(Path(directory))):
+        run = _resumable(directory)
+        if run is not None:  # by the command that began it: what was the latest run then, it has in its config
+            rest = [argument for argument in rest if argument not in ("weights=latest", "weights.path=latest")]
+        elif directory is not None and _has_begun(Run(Path(directory))):
             rest.append("resume=auto")  # it has ended; or it was stopped before its first checkpoint, and begins anew
-    if again:  # by the command that began it: what was the latest run then, it has in its config
-        rest = [argument for argument in rest if argument not in ("weights=latest", "weights.path=latest")]
-    run, rest = again or run, _find_weights(rest)
+    rest = _find_weights(rest)
     return rest if run is None else _resumed_run(run, rest)
 
 
@@ -145,28 +147,28 @@ def _has_begun(run: Run) -> bool:
     return run.status in UNFINISHED or (run.status in FINISHED and (run.dir / ".hydra" / "config.yaml").is_file())
 
 
-def _interrupted_by_slurm(arguments: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    """Returns the path of the run that this command was training when Slurm requeued the job; None if there is none.
+def _begun_before(arguments: Sequence[str], environ: Mapping[str, str]) -> Path | None:
+    """Returns the directory of the run that this command began before Slurm or torchrun started it again, or None.
 
-    A job may hold several commands: only a run with the same arguments is resumed, if it has a checkpoint. Runs that
-    the present restart of the job has started do not count: they belong to a faster rank.
+    A job may hold several commands: only a run with the same arguments is meant, the newest one. torchrun does not
+    count as a restart that a node came or went.
     """
-    restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
-    if restart == 0:
+    jobs = {kind: job for kind, job in scheduled_jobs(environ).items() if job["restarts"] or kind == "torchrun"}
+    if not jobs:
         return None
     run_dir = last_value(arguments, "hydra.run.dir")
     paths = sorted(_log_dir(arguments).glob("runs/*/*/run.json"), reverse=True)
     runs = [Run(path.parent) for path in [*([Path(run_dir, "run.json")] if run_dir else []), *paths]]
     for run, record in undamaged(lambda run: (run, run.metadata), runs):
         start = [record, *record.get("resumed", [])][-1]
-        if (
-            start.get("slurm_job") == environ.get("SLURM_JOB_ID")
-            and start.get("slurm_restart", 0) < restart
-            and _script_arguments(start.get("argv", [])) == redact([*arguments])
-            and run.status not in FINISHED
-            and any(run.dir.glob("checkpoints/*.ckpt"))
-        ):
-            return str(run.dir)
+        if _script_arguments(start.get("argv", [])) != redact([*arguments]):
+            continue
+        for kind, before in start.get("jobs", {}).items():
+            job = jobs.get(kind)
+            if job is None or job["id"] != before.get("id"):
+                continue
+            if before.get("restarts", 0) < job["restarts"] or (kind == "torchrun" and run.status not in FINISHED):
+                return run.dir.resolve()
     return None
 
 

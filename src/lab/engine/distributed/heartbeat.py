@@ -1,11 +1,16 @@
 """Describes the progress of each rank, and detects from it which rank failed."""
 
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lab.engine.utils.processes import is_alive, pid_namespace
+
 SILENCE = 15.0  # seconds without a heartbeat after which a rank counts as dead
+KILLED = "its process was killed"
+LAST_WORDS = 1.0  # seconds in which a rank that has left must have been heard to say so
 
 
 @dataclass(frozen=True)
@@ -14,6 +19,9 @@ class Heartbeat:
 
     Args:
         number: of this heartbeat, counted from the start.
+        host: name of the rank's machine.
+        namespace: that its process is numbered in.
+        pid: number of its process there.
         batches: finished by the rank, of any stage.
         position: file, line and function of our code that the rank's main thread is in.
         waiting: whether it waits there for other ranks.
@@ -21,6 +29,9 @@ class Heartbeat:
     """
 
     number: int
+    host: str = ""
+    namespace: int = 0
+    pid: int = 0
     batches: int = 0
     position: str = ""
     waiting: bool = False
@@ -37,7 +48,12 @@ class Heartbeat:
             if not position and "site-packages" not in file:
                 position = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
             frame = frame.f_back
-        return cls(number, batches, position, waiting, done)
+        return cls(number, socket.gethostname(), pid_namespace(), os.getpid(), batches, position, waiting, done)
+
+    def is_gone(self) -> bool:
+        """Returns whether the rank's process has ended on this machine; of a rank elsewhere that is not known."""
+        is_here = (self.host, self.namespace) == (socket.gethostname(), pid_namespace())
+        return is_here and not is_alive(self.pid)
 
 
 @dataclass(frozen=True)
@@ -53,21 +69,30 @@ class Pulse:
         arrived = now if beat.number != self.beat.number else self.arrived
         return Pulse(beat, arrived, now if beat.batches != self.beat.batches else self.progressed)
 
+    def loss(self, now: float) -> str | None:
+        """Returns how the rank was lost; None while it is there."""
+        silent = now - self.arrived
+        if silent > LAST_WORDS and self.beat.is_gone():
+            return KILLED
+        return f"no heartbeat for {SILENCE:.0f} s" if silent > SILENCE else None
+
 
 def detect_failure(pulses: Mapping[int, Pulse], now: float, timeout: float) -> str | None:
     """Returns which rank has failed, and how; None while all are well.
 
-    A rank has failed when it sent no heartbeat for 15 s. When no rank has finished a batch for `timeout` seconds,
-    counted from the first batch on, the rank that does not wait for others has failed.
+    A rank has failed when its process is gone, or it sent no heartbeat for 15 s. When no rank has finished a batch for
+    `timeout` seconds, counted from the first batch on, the rank that does not wait for others has failed.
     """
     for rank, pulse in pulses.items():
-        if now - pulse.arrived > SILENCE and not pulse.beat.done:
-            return f"rank {rank} failed first: no heartbeat for {SILENCE:.0f} s"
+        if not pulse.beat.done and (how := pulse.loss(now)):
+            return f"rank {rank} on {pulse.beat.host} failed first: {how}"
     beats = {rank: pulse.beat for rank, pulse in sorted(pulses.items())}
     progressed = max((pulse.progressed for pulse in pulses.values()), default=now)
     if now - progressed <= timeout or not any(beat.batches for beat in beats.values()):
         return None
     stuck = [rank for rank, beat in beats.items() if not beat.waiting]
-    who = f"rank {stuck[0]} failed first: it" if stuck else "deadlock, the ranks wait for each other: none"
     positions = "; ".join(f"rank {rank} at {beats[rank].position}" for rank in stuck or beats)
+    who = "deadlock, the ranks wait for each other: none"
+    if stuck:
+        who = f"rank {stuck[0]} on {beats[stuck[0]].host} failed first: it"
     return f"{who} has made no progress for {timeout:.0f} s ({positions})"

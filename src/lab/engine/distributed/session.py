@@ -14,6 +14,7 @@ from lab.engine.distributed.environment import RankEnvironment
 from lab.engine.distributed.launcher import start_ranks
 from lab.engine.distributed.rendezvous import announce_run_dir, open_store
 from lab.engine.distributed.watchdog import Watchdog
+from lab.engine.utils.errors import Preempted
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def supervised_ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str
     Args:
         trainer: built with `environment.cluster_environment`; nothing has been fitted with it yet.
         run_dir: of the run; its config must be saved there.
-        on_abort: called with the run's status and the cause, in rank 0, before the watchdog ends the process.
+        on_abort: called with the run's status and the cause, in the rank that tells the user why another one failed.
 
     Raises:
         RunFailed: in rank 0, when another rank failed first.
@@ -41,13 +42,16 @@ def supervised_ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str
     if trainer.is_global_zero:
         announce_run_dir(store, run_dir)
     watchdog = next((c for c in trainer.callbacks if isinstance(c, Watchdog)), Watchdog(float("inf")))  # type: ignore[attr-defined]
-    watchdog.start(store, trainer.global_rank, trainer.world_size, children, on_abort)
+    first = trainer.global_rank - trainer.local_rank
+    neighbours = range(first, first + trainer.num_devices)
+    watchdog.start(store, trainer.global_rank, neighbours, trainer.world_size, children, on_abort)
     completed = False
     try:
         yield
         completed = True
-    except Exception as error:
-        if (failure := watchdog.first_failure(error)) is not None:
+    except (Exception, Preempted) as error:
+        failure = watchdog.loss() if isinstance(error, Preempted) else watchdog.first_failure(error)
+        if failure is not None:
             raise failure from error
         raise
     finally:

@@ -24,6 +24,7 @@ from lab.engine.utils.files import atomic_write
 from lab.engine.utils.formats import FORMAT
 from lab.engine.utils.git import save_patch
 from lab.engine.utils.locks import directory_lock
+from lab.engine.utils.processes import scheduled_jobs
 
 START_KEYS = ("resume", "attach", "changes")  # they say how a process starts, and are not saved with the run
 
@@ -108,10 +109,7 @@ class Recorder(Run):
 
     def _start(self, config: DictConfig) -> None:
         """Marks the run as running and as the latest; a resumed run keeps the metadata of its earlier starts."""
-        origin = collect_metadata() | {"argv": sys.orig_argv[1:], "pid": os.getpid()}
-        if "SLURM_JOB_ID" in os.environ:
-            origin["slurm_job"] = os.environ["SLURM_JOB_ID"]
-            origin["slurm_restart"] = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        origin = collect_metadata() | {"argv": sys.orig_argv[1:], "pid": os.getpid(), "jobs": scheduled_jobs()}
         metadata: dict[str, Any] = {"format": FORMAT, "status": "running", "started": now()}
         patch = "code.patch"
         if config.get("resume"):

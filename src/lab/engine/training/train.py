@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from lab.engine.checkpointing.weights import origin
 from lab.engine.config.instantiate import drop_unused_factories
 from lab.engine.distributed.preemption import preemption
+from lab.engine.distributed.refusal import refused_together
 from lab.engine.distributed.session import supervised_ranks
 from lab.engine.runs.recorder import Recorder
 from lab.engine.training.build import build, objective_metric
@@ -37,7 +38,8 @@ def train(cfg: DictConfig) -> float | None:
         return run.metrics.get(str(objective))
     drop_unused_factories(cfg)
     with preemption(run.dir) as signals, run.recording(cfg) if is_first else nullcontext():
-        model, data, trainer = build(cfg, signals=signals)
+        with refused_together():
+            model, data, trainer = build(cfg, signals=signals)
         with ended_with_run(trainer.loggers):
             with (
                 supervised_ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),

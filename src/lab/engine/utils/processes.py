@@ -3,8 +3,11 @@
 import ctypes
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,14 +33,23 @@ def set_parent_death_signal(parent: int) -> Callable[[], None]:
 
 
 def is_alive(pid: int) -> bool:
-    """Returns whether a process of this machine is there."""
+    """Returns whether a process of this machine is there, and has not ended: its parent may not have asked yet."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # it is another user's
         pass
+    with suppress(OSError):  # no Linux
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
+
+
+def pid_namespace() -> int:
+    """Returns the number of the namespace that numbers this process: containers have their own. 0 outside of Linux."""
+    with suppress(OSError):
+        return os.stat("/proc/self/ns/pid").st_ino
+    return 0
 
 
 def global_rank(environ: Mapping[str, str] = os.environ) -> int:
@@ -47,6 +59,25 @@ def global_rank(environ: Mapping[str, str] = os.environ) -> int:
     # srun and jsrun set the first two, our launcher the third, also within a job of Slurm
     names = ("SLURM_PROCID", "JSM_NAMESPACE_RANK", "LOCAL_RANK")
     return next((int(environ[name]) for name in names if int(environ.get(name) or 0)), 0)
+
+
+def world_size(environ: Mapping[str, str] = os.environ) -> int:
+    """Returns how many ranks torchrun, srun or our launcher has started with this one; 1 where it was none of them."""
+    if not {"RANK", "SLURM_PROCID", "LOCAL_RANK"} & environ.keys():
+        return 1
+    return int(environ.get("WORLD_SIZE") or environ.get("SLURM_NTASKS") or 1)
+
+
+def scheduled_jobs(environ: Mapping[str, str] = os.environ) -> dict[str, dict[str, Any]]:
+    """Returns the jobs that this process belongs to, of `slurm` and of `torchrun`: `id` and number of `restarts`."""
+    jobs = {}
+    if "SLURM_JOB_ID" in environ:
+        jobs["slurm"] = {"id": environ["SLURM_JOB_ID"], "restarts": int(environ.get("SLURM_RESTART_COUNT") or 0)}
+    if "TORCHELASTIC_RUN_ID" in environ:
+        name = environ["TORCHELASTIC_RUN_ID"]
+        identity = f"{socket.gethostname()}:{os.getppid()}" if name == "none" else name  # where no --rdzv-id was given
+        jobs["torchrun"] = {"id": identity, "restarts": int(environ.get("TORCHELASTIC_RESTART_COUNT") or 0)}
+    return jobs
 
 
 def gather_objects(value: Any, trainer: "pl.Trainer") -> list[Any]:

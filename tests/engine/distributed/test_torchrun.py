@@ -1,0 +1,155 @@
+"""torchrun's ranks, on one machine and on two: named when they are lost, started again, refused together."""
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.engine.runs.run import Run
+from lab.engine.utils.paths import ROOT
+from tests.conftest import SMALL
+from tests.engine.runs.test_resume import assert_equal, result
+from tests.nodes import ADDRESSES, Nodes, nodes
+from tests.processes import await_end, await_epoch, begin, members, the_run
+
+__all__ = ["nodes"]
+
+pytestmark = pytest.mark.slow
+
+RUN = [*SMALL, "model=mlp", "data.batch_size=10", "trainer=ddp_cpu", "logger=tensorboard"]
+LONG = [*RUN, "trainer.max_epochs=2000"]
+ALL_END = 30  # seconds
+HOST = socket.gethostname()
+
+
+def errors(path: Path) -> list[str]:
+    """The lines that tell the user of an error."""
+    return [line for line in path.read_text().splitlines() if line.startswith("error:")]
+
+
+def lose(pid: int, how: str) -> float:
+    """Sends the signal that loses a rank; the time."""
+    os.kill(pid, signal.Signals[how])
+    return time.monotonic()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
+@pytest.mark.parametrize("launcher", ["lightning", "torchrun", "torchrun-store-of-rank-0"])
+def test_a_lost_rank_ends_all_and_is_named(launcher: str, how: str, rank: int, tmp_path: Path, data_dir: Path) -> None:
+    script = "src/train.py" if launcher == "lightning" else "tests/torchrun.py"
+    shared = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1" if launcher.endswith("0") else "0"}
+    process = begin(tmp_path, data_dir, *LONG, script=script, **shared)
+    await_epoch(tmp_path, process)
+    began = lose(members(tmp_path)[rank], how)
+    assert await_end(tmp_path, process, ALL_END) != 0
+    print(f"{launcher} {how} rank {rank}: {time.monotonic() - began:.1f} s")
+    told = errors(tmp_path / "err")
+    assert len(told) == 1, (tmp_path / "err").read_text()
+    assert told[0].startswith(f"error: rank {rank} on {HOST} failed first: ")
+    assert the_run(tmp_path).status == "failed"
+    assert f"rank {rank} on {HOST}" in the_run(tmp_path).metadata["error"]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Run:
+    folder = tmp_path_factory.mktemp("straight")
+    process = begin(folder, data_dir, *RUN, "trainer.max_epochs=20", script="tests/torchrun.py")
+    assert await_end(folder, process, 250) == 0, (folder / "err").read_text()
+    return the_run(folder)
+
+
+@pytest.mark.parametrize("is_named", [False, True], ids=["directory of its own", "named directory"])
+@pytest.mark.parametrize("attempt", range(int(os.environ.get("TRIES", 2))))
+def test_a_job_that_torchrun_starts_again_goes_on_to_the_same_weights(
+    attempt: int, is_named: bool, straight: Run, tmp_path: Path, data_dir: Path
+) -> None:
+    place = [f"hydra.run.dir={tmp_path}/logs/runs/named/run"] if is_named else []
+    options = "--nproc-per-node 2 --master-port 0 --standalone --max-restarts 2"
+    words = [*RUN, "trainer.max_epochs=20", *place]
+    process = begin(tmp_path, data_dir, *words, script="tests/torchrun.py", TORCHRUN=options)
+    draw = random.Random(attempt)
+    await_epoch(tmp_path, process, draw.randint(1, 10))
+    time.sleep(draw.random())
+    os.kill(members(tmp_path)[draw.randint(0, 1)], signal.SIGKILL)
+    assert await_end(tmp_path, process, 200) == 0, (tmp_path / "err").read_text()
+    run = the_run(tmp_path)
+    assert run.status == "completed"
+    assert len(run.metadata["resumed"]) == 1
+    assert [each["jobs"]["torchrun"]["restarts"] for each in (run.metadata, *run.metadata["resumed"])] == [0, 1]
+    assert_equal(result(straight), result(run))
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "torchrun-store-of-rank-0"])
+@pytest.mark.parametrize("fault", ["word", "directory"])
+def test_a_refusal_ends_all_ranks_with_one_message(fault: str, launcher: str, tmp_path: Path, data_dir: Path) -> None:
+    words = {"word": ["model=mpl"], "directory": [f"hydra.run.dir={tmp_path}/taken"]}[fault]
+    if fault == "directory":
+        (tmp_path / "taken").mkdir()
+        (tmp_path / "taken" / "run.json").write_text("{}")
+    shared = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1" if launcher.endswith("0") else "0"}
+    process = begin(tmp_path, data_dir, *RUN, *words, script="tests/torchrun.py", **shared)
+    assert await_end(tmp_path, process, 60) == 1
+    assert len(errors(tmp_path / "err")) == 1, (tmp_path / "err").read_text()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("how", ["SIGKILL 0", "SIGKILL 1", "SIGSTOP 0", "SIGSTOP 1", "cut"])
+def test_two_nodes_end_together_and_say_which_rank_was_lost(
+    how: str, nodes: Nodes, tmp_path: Path, data_dir: Path
+) -> None:
+    started, folders = [], []
+    for node, name in enumerate(nodes.names):
+        folder = tmp_path / name
+        folder.mkdir()
+        folders.append(folder)
+        options = f"--nnodes 2 --node-rank {node} --nproc-per-node 1 --master-addr {ADDRESSES[0]} --master-port 29500"
+        variables = {
+            "PYTHONPATH": str(ROOT / "src"),
+            "OMP_NUM_THREADS": "1",
+            "GLOO_SOCKET_IFNAME": "cable",
+            "TORCHRUN": options,
+        }
+        paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs"]
+        words = [*LONG, "trainer.num_nodes=2", "trainer.devices=1", *paths]
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            command = nodes.command(node, sys.executable, str(ROOT / "tests" / "torchrun.py"), *words)
+            started.append(
+                subprocess.Popen(command, stdout=out, stderr=err, env=os.environ | variables, start_new_session=True)
+            )
+    try:
+        await_epoch(folders[0], started[0])
+        began = time.monotonic()
+        if how == "cut":
+            nodes.cut()
+        else:
+            signum, rank = how.split()
+            lose(members(tmp_path)[int(rank)], signum)
+        for process in started:
+            assert process.wait(ALL_END) != 0
+        while members(tmp_path):
+            assert time.monotonic() < began + ALL_END, members(tmp_path)
+            time.sleep(0.1)
+        print(f"two nodes, {how}: {time.monotonic() - began:.1f} s")
+    finally:
+        for number in members(tmp_path).values():
+            os.kill(number, signal.SIGKILL)
+        for process in started:
+            process.kill()
+            process.wait()
+    told = [errors(folder / "err") for folder in folders]
+    if how == "cut":
+        assert re.match(f"error: rank 1 on {nodes.names[1]} failed first: ", told[0][0])
+        assert re.match(f"error: rank 0 on {nodes.names[0]} failed first: ", told[1][0])
+    else:
+        said = [line for lines in told for line in lines]
+        assert len(said) == 1, said
+        assert re.match(f"error: rank {rank} on {nodes.names[int(rank)]} failed first: ", said[0])
+    assert the_run(tmp_path).status == "failed"
