@@ -31,7 +31,7 @@ class Nodes:
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
     """Two nodes; the test is skipped where this user may not make any."""
-    if os.geteuid() or missing():
+    if os.geteuid() or not (shutil.which("ip") and shutil.which("unshare")):
         pytest.skip("needs root, and ip and unshare: apt-get install iproute2 util-linux")
     names = (f"node0-{os.getpid()}", f"node1-{os.getpid()}")
     try:
@@ -47,10 +47,6 @@ def nodes() -> Iterator[Nodes]:
         pytest.skip(f"no network namespaces: {error.stderr}")
     yield Nodes(names)
     _remove(names)
-
-
-def missing() -> list[str]:
-    return [name for name in ("ip", "unshare") if shutil.which(name) is None]
 
 
 def _remove(names: tuple[str, str]) -> None:

@@ -1,6 +1,6 @@
 """`torchrun --nproc-per-node 2 src/train.py …`: not a test, but what some of them start.
 
-TORCHRUN holds other options, SCRIPT the path of another script.
+TORCHRUN holds other options.
 """
 
 import os
@@ -14,4 +14,4 @@ from lab.engine.utils.paths import ROOT
 if __name__ == "__main__":
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     options = os.environ.get("TORCHRUN", "--nproc-per-node 2 --master-port 0 --standalone")
-    main([*shlex.split(options), str(ROOT / os.environ.get("SCRIPT", "src/train.py")), *sys.argv[1:]])
+    main([*shlex.split(options), str(ROOT / "src" / "train.py"), *sys.argv[1:]])

@@ -13,6 +13,11 @@ KILLED = "its process was killed"
 LAST_WORDS = 1.0  # seconds in which a rank that has left must have been heard to say so
 
 
+def failed_first(rank: int, how: str, host: str = "") -> str:
+    """Returns why a run ends: the rank that failed, its host (by default this machine), and how."""
+    return f"rank {rank} on {host or socket.gethostname()} failed first: {how}"
+
+
 @dataclass(frozen=True)
 class Heartbeat:
     """Holds the progress that a rank reports.
@@ -38,7 +43,7 @@ class Heartbeat:
     done: bool = False
 
     @classmethod
-    def of(cls, thread: int, number: int, batches: int, done: bool = False) -> "Heartbeat":
+    def of(cls, thread: int, number: int, batches: int) -> "Heartbeat":
         """Returns the heartbeat of this process, which trains in `thread`."""
         frame = sys._current_frames().get(thread)
         position, waiting = "", False
@@ -48,7 +53,7 @@ class Heartbeat:
             if not position and "site-packages" not in file:
                 position = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
             frame = frame.f_back
-        return cls(number, socket.gethostname(), pid_namespace(), os.getpid(), batches, position, waiting, done)
+        return cls(number, socket.gethostname(), pid_namespace(), os.getpid(), batches, position, waiting)
 
     def is_gone(self) -> bool:
         """Returns whether the rank's process has ended on this machine; of a rank elsewhere that is not known."""
@@ -85,14 +90,14 @@ def detect_failure(pulses: Mapping[int, Pulse], now: float, timeout: float) -> s
     """
     for rank, pulse in pulses.items():
         if not pulse.beat.done and (how := pulse.loss(now)):
-            return f"rank {rank} on {pulse.beat.host} failed first: {how}"
+            return failed_first(rank, how, pulse.beat.host)
     beats = {rank: pulse.beat for rank, pulse in sorted(pulses.items())}
     progressed = max((pulse.progressed for pulse in pulses.values()), default=now)
     if now - progressed <= timeout or not any(beat.batches for beat in beats.values()):
         return None
     stuck = [rank for rank, beat in beats.items() if not beat.waiting]
     positions = "; ".join(f"rank {rank} at {beats[rank].position}" for rank in stuck or beats)
-    who = "deadlock, the ranks wait for each other: none"
-    if stuck:
-        who = f"rank {stuck[0]} on {beats[stuck[0]].host} failed first: it"
-    return f"{who} has made no progress for {timeout:.0f} s ({positions})"
+    how = f"has made no progress for {timeout:.0f} s ({positions})"
+    if not stuck:
+        return f"deadlock, the ranks wait for each other: none {how}"
+    return failed_first(stuck[0], f"it {how}", beats[stuck[0]].host)

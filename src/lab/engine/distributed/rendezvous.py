@@ -13,6 +13,7 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment  # type: i
 from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from lab.engine.distributed.environment import cluster_environment
+from lab.engine.distributed.heartbeat import failed_first
 from lab.engine.utils.errors import RunFailed
 
 # Keys in the store
@@ -94,8 +95,7 @@ def end_together(error: Exception, world_size: int) -> bool:
     rank = environment.global_rank()
     try:
         store = open_store(environment, wait=LAST_WORDS)
-        cause = f"rank {rank} on {socket.gethostname()} failed first: {type(error).__name__}: {error}"
-        store.compare_set(CAUSE, "", cause)
+        store.compare_set(CAUSE, "", failed_first(rank, f"{type(error).__name__}: {error}"))
         if rank == 0:
             store.set(TOLD, "")
         deadline = time.monotonic() + LAST_WORDS.total_seconds()

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -17,7 +16,7 @@ import pytorch_lightning as pl
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
 from lab.engine.distributed.deadline import Deadline
-from lab.engine.distributed.heartbeat import KILLED, SILENCE, Heartbeat, Pulse, detect_failure
+from lab.engine.distributed.heartbeat import KILLED, SILENCE, Heartbeat, Pulse, detect_failure, failed_first
 from lab.engine.distributed.launcher import Process
 from lab.engine.distributed.rendezvous import CAUSE, TOLD
 from lab.engine.utils.console import shown
@@ -69,7 +68,6 @@ class Watchdog(pl.Callback):
         """
         self._store, self._rank, self._neighbours, self._world_size = store, rank, neighbours, world_size
         self._children, self._on_abort = children, on_abort
-        self._name = f"rank {rank} on {socket.gethostname()}"
         self._deadline = Deadline(LIFETIME)
         self._stopped = threading.Event()
         self._answered = time.monotonic()
@@ -106,8 +104,8 @@ class Watchdog(pl.Callback):
         # It may be a connection that another rank broke, whose silence is not over yet
         patience = GRACE_PERIOD if isinstance(error, RuntimeError) else 0
         self._await_cause(SILENCE + patience if _is_lost_connection(error) else patience)
-        cause = self.record_cause(f"{self._name} failed first: {type(error).__name__}: {error}")
-        return None if cause.startswith(f"{self._name} failed first:") else self._end(cause)
+        cause = self.record_cause(failed_first(self._rank, f"{type(error).__name__}: {error}"))
+        return None if cause.startswith(failed_first(self._rank, "")) else self._end(cause)
 
     def loss(self) -> BaseException | None:
         """Returns what to raise in a rank that torchrun stops: it does so when another rank was lost."""
@@ -130,7 +128,7 @@ class Watchdog(pl.Callback):
             status = child.poll()
             if status not in (None, 0):
                 how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-                return f"rank {rank + self._rank} on {socket.gethostname()} failed first: {how}"
+                return failed_first(rank + self._rank, how)
         return None
 
     def collect_heartbeats(self) -> None:

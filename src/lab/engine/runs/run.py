@@ -40,8 +40,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 FINISHED = ("completed", "pruned")
 JOB = {"id": str, "restarts": int}
-START: dict[str, Any] = {"started": str, "argv": [str], "changed": [str], "versions": dict, "git": (dict, type(None))}
-START["jobs"] = {"slurm": JOB, "torchrun": JOB}
+START: dict[str, Any] = {
+    **{"started": str, "argv": [str], "changed": [str], "versions": dict, "git": (dict, type(None))},
+    "jobs": {"slurm": JOB, "torchrun": JOB},
+}
 RECORD = START | {"status": str, "error": str, "seed": (int, type(None)), "resumed": [START]}  # kinds in run.json
 
 
