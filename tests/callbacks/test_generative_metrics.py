@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lab.callbacks import generative_metrics
 from lab.callbacks.generative_metrics import GenerativeMetrics, frechet, modes, score
+from lab.data.draws import Draws
 from lab.engine.config.instantiate import instantiate
 from tests.conftest import Compose
 
@@ -83,7 +84,7 @@ def measure(cfg: Compose, folder: Path, pick: Any, stage: str = "test", **option
     data = instantiate(cfg(*DATA).data)
     data.prepare_data()
     images, labels = data.load()["train"]
-    images, labels = data.eval_transform((images, labels), (0, 0, 0, 0))
+    images, labels = data.eval_transform((images, labels), Draws(torch.arange(len(images))))
     callback = GenerativeMetrics(str(folder), **options)
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, callbacks=[callback], enable_checkpointing=False,

@@ -12,11 +12,11 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from lab.data.draws import Draws
 from lab.data.image_folder import ImageFolder
 from lab.data.image_index import class_names, dims, find_pictures
 from lab.data.image_loaders import crop_and_flip
 from lab.data.images import read_image
-from lab.data.tensors import generator
 from lab.engine.utils.errors import RunFailed, UserError
 from tests.conftest import draw_pictures, refusal, run_script, train_each
 
@@ -125,7 +125,7 @@ def test_a_picture_is_resized_as_torchvision_does(size: tuple[int, int], tmp_pat
 
 def test_each_image_is_shifted_and_mirrored_by_itself() -> None:
     images = torch.randint(1, 256, (64, 3, 8, 9), dtype=torch.uint8)
-    found = crop_and_flip(images, generator(0), padding=2, flip=True)
+    found = crop_and_flip(images, Draws(torch.arange(64), 0), padding=2, flip=True)
     seen = set()
     for image, cut in zip(images, found, strict=True):
         padded = v2.functional.pad(image, [2])
@@ -139,8 +139,8 @@ def test_each_image_is_shifted_and_mirrored_by_itself() -> None:
         assert len(at) == 1
         seen.add(at[0])
     assert len(seen) > 30
-    assert torch.equal(crop_and_flip(images, generator(0), padding=2, flip=True), found)
-    assert torch.equal(crop_and_flip(images, generator(0), padding=0, flip=False), images)
+    assert torch.equal(crop_and_flip(images, Draws(torch.arange(64), 0), padding=2, flip=True), found)
+    assert torch.equal(crop_and_flip(images, Draws(torch.arange(64), 0), padding=0, flip=False), images)
 
 
 def test_training_pictures_are_augmented_and_no_others(tmp_path: Path) -> None:

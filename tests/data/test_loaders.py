@@ -17,8 +17,9 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from lab.data import loaders
+from lab.data.draws import Draws
 from lab.data.loaders import Loader, LoaderDataModule
-from lab.data.tensors import Key, generator
+from lab.data.tensors import generator
 from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.random_state import random_state
 
@@ -214,9 +215,9 @@ class Counted(Dataset[Any]):
 class Jittered(LoaderDataModule):
     """Augments whole batches."""
 
-    def train_transform(self, batch: Any, key: Key) -> Any:
+    def train_transform(self, batch: Any, draws: Draws) -> Any:
         x, i = batch
-        return x + torch.randn(x.shape, generator=generator(*key)), i
+        return x + draws.normal(*x.shape[1:]), i
 
 
 def epochs(found: Loader, number: int = 4) -> list[Any]:

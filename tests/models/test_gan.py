@@ -339,12 +339,10 @@ def test_two_processes_keep_one_game(train_command: Command, tmp_path: Path) -> 
 
 
 EVEN = '''
-"""A GAN whose ranks may share a batch: no batch norm, and latents by their place in the batch of all."""
+"""A GAN without batch norm."""
 
-import torch
 from torch import nn
 
-from lab.data.tensors import generator
 from lab.models.gan import GAN
 
 
@@ -356,12 +354,6 @@ class Even(GAN):
                 self.generator[i] = nn.Identity()
         for p in self.parameters():
             p.data *= 3  # without batch norm the gradients would all but vanish
-
-    def draw(self, n, *key):
-        ranks = self.trainer.world_size
-        by = generator(0, self.trainer.fit_loop.total_batch_idx, *key)
-        z, share = torch.randn(n * ranks, self.latent_dim, generator=by), torch.rand(n * ranks, 1, 1, 1, generator=by)
-        return [x.chunk(ranks)[self.global_rank].double() for x in (z, share)]
 '''
 
 

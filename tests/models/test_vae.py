@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from lab.data.digits import Digits
+from lab.data.draws import Draws
 from lab.data.tensors import Batches, generator
 from lab.engine.training.build import build
 from lab.models.vae import VAE, binarise
@@ -37,6 +38,10 @@ def images(count: int = 6, side: int = 4) -> Tensor:
     return (torch.rand(count, 1, side, side, generator=generator(1)) < 0.4).float()
 
 
+def draws(count: int, seed: int) -> Draws:
+    return Draws(torch.arange(count), seed)
+
+
 def every_image_of_four_pixels() -> Tensor:
     return torch.tensor([[i >> k & 1 for k in range(4)] for i in range(16)]).float().view(16, 1, 2, 2)
 
@@ -56,7 +61,7 @@ def joint(model: VAE, x: Tensor, num_samples: int, seed: int) -> tuple[Tensor, T
     """log p(x|z) and the log importance weight, each (B, K), and q(z|x) as a distribution, of seeded draws."""
     mean, log_var = model.encode(x)
     posterior = Normal(mean.unsqueeze(1), log_var.exp().sqrt().unsqueeze(1))  # (B, 1, L)
-    noise = torch.randn(len(x), num_samples, model.latent_dim, generator=generator(seed))
+    noise = draws(len(x), seed).normal(num_samples, model.latent_dim).float()
     z = posterior.loc + posterior.scale * noise
     logits = model.decoder(z.flatten(0, 1)).view(len(x), num_samples, -1)
     log_likelihood = Bernoulli(logits=logits).log_prob(x.flatten(1).unsqueeze(1)).sum(2)
@@ -67,7 +72,7 @@ def joint(model: VAE, x: Tensor, num_samples: int, seed: int) -> tuple[Tensor, T
 @pytest.mark.parametrize("num_samples", [1, 3])
 def test_kl_and_likelihood_are_those_of_the_distributions(num_samples: int) -> None:
     model, x = make(scale=2), images()
-    found = model.bounds(x, num_samples, generator(5))
+    found = model.bounds(x, num_samples, draws(len(x), 5))
     log_likelihood, _, posterior = joint(model, x, num_samples, 5)
     kl = kl_divergence(posterior, Normal(0, 1)).sum((1, 2))
     torch.testing.assert_close(found["kl"], kl)
@@ -79,21 +84,21 @@ def test_bound_of_several_samples_is_the_log_of_the_mean_weight() -> None:
     model, x = make(scale=2), images()
     _, log_weight, _ = joint(model, x, 7, 5)
     direct = log_weight.double().exp().mean(1).log().float()
-    torch.testing.assert_close(model.bounds(x, 7, generator(5))["bound"], direct)
+    torch.testing.assert_close(model.bounds(x, 7, draws(len(x), 5))["bound"], direct)
 
 
 def test_bound_of_one_sample_is_the_elbo_and_a_mean_log_weight_in_expectation() -> None:
     model, x = make(scale=2), images()
-    found = model.bounds(x, 1, generator(5))
+    found = model.bounds(x, 1, draws(len(x), 5))
     assert torch.equal(found["bound"], found["elbo"])
     _, log_weight, _ = joint(model, x, 20_000, 6)
-    elbo = model.bounds(x, 20_000, generator(6))["elbo"]
+    elbo = model.bounds(x, 20_000, draws(len(x), 6))["elbo"]
     torch.testing.assert_close(elbo, log_weight.mean(1), atol=0.05, rtol=0)
 
 
 def test_beta_weighs_the_divergence() -> None:
     x = images()
-    plain, weighed = (make(beta=beta).bounds(x, 1, generator(5)) for beta in (1.0, 4.0))
+    plain, weighed = (make(beta=beta).bounds(x, 1, draws(len(x), 5)) for beta in (1.0, 4.0))
     torch.testing.assert_close(weighed["elbo"], plain["elbo"])
     torch.testing.assert_close(weighed["bound"], plain["elbo"] - 3 * plain["kl"])
 
@@ -104,16 +109,16 @@ def test_importance_sampling_finds_the_integral(hidden_sizes: list[int]) -> None
     x = every_image_of_four_pixels()
     log_p = exact(model, x)
     assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-6)  # the integral itself is right
-    found = model.log_likelihood(x, 20_000, generator(2))
+    found = model.log_likelihood(x, 20_000, draws(len(x), 2))
     torch.testing.assert_close(found.double(), log_p, atol=0.03, rtol=0)
 
 
 def test_bounds_are_ordered() -> None:
     model = make(scale=3, image_shape=[1, 2, 2], hidden_sizes=[], latent_dim=1)
     x = every_image_of_four_pixels()
-    elbo = model.bounds(x, 4000, generator(3))["elbo"]
+    elbo = model.bounds(x, 4000, draws(len(x), 3))["elbo"]
     many = x.repeat_interleave(1000, 0)  # each image's bound is averaged over a thousand draws
-    five, fifty = (model.bounds(many, k, generator(4))["bound"].view(16, 1000).mean(1) for k in (5, 50))
+    five, fifty = (model.bounds(many, k, draws(len(many), 4))["bound"].view(16, 1000).mean(1) for k in (5, 50))
     log_p = exact(model, x).float()
     gaps = torch.stack([five - elbo, fifty - five, log_p - fifty])
     assert (gaps.mean(1) > 0.001).all()
@@ -122,22 +127,22 @@ def test_bounds_are_ordered() -> None:
 
 def test_log_likelihood_does_not_hang_on_the_chunks() -> None:
     x = images()
-    whole = make(chunk_size=10_000).log_likelihood(x, 50, generator(2))
+    whole = make(chunk_size=10_000).log_likelihood(x, 50, draws(len(x), 2))
     for chunk_size in (1, 7, 50, 120):
-        found = make(chunk_size=chunk_size).log_likelihood(x, 50, generator(2))
+        found = make(chunk_size=chunk_size).log_likelihood(x, 50, draws(len(x), 2))
         torch.testing.assert_close(found, whole, atol=1e-4, rtol=0)
 
 
 def test_log_likelihood_is_not_rounded_by_mixed_precision() -> None:
     model, x = make(scale=2), images()
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = model.log_likelihood(x, 50, generator(2))
-    assert torch.equal(mixed, model.log_likelihood(x, 50, generator(2)))
+        mixed = model.log_likelihood(x, 50, draws(len(x), 2))
+    assert torch.equal(mixed, model.log_likelihood(x, 50, draws(len(x), 2)))
 
 
 def test_log_likelihood_survives_weights_beyond_a_floats_range() -> None:
     model = make(image_shape=[1, 28, 28], scale=30, chunk_size=10)
-    found = model.log_likelihood(images(2, 28), 50, generator(2))
+    found = model.log_likelihood(images(2, 28), 50, draws(2, 2))
     assert found.isfinite().all()
     assert (found < -1000).all()  # exp of it is zero
 
@@ -154,11 +159,10 @@ def test_intensities_are_the_bytes_of_the_data(data_dir: Path) -> None:
 
 def test_pixels_are_ones_as_often_as_they_are_bright() -> None:
     intensities = torch.tensor([0.0, 0.1, 0.5, 1.0]).expand(20_000, 4)
-    drawn = binarise(intensities, generator(0))
+    drawn = binarise(intensities, draws(20_000, 0))
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(drawn.mean(0), intensities[0], atol=0.015, rtol=0)
     assert torch.equal(drawn[:, 3], torch.ones(20_000))
-    assert not torch.equal(binarise(intensities), binarise(intensities))  # anew at every step of training
 
 
 def test_forward_reconstructs_and_samples_look_like_the_data() -> None:
@@ -180,9 +184,11 @@ def test_forward_reconstructs_and_samples_look_like_the_data() -> None:
 def test_learns_a_batch_by_heart(options: dict[str, Any]) -> None:
     model = make(image_shape=[1, 8, 8], hidden_sizes=[32], **options)
     x = images(8, 8)
+    step = SimpleNamespace(total_batch_idx=0)
+    model.trainer = SimpleNamespace(fit_loop=step, global_rank=0)  # type: ignore[assignment]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
-    for _ in range(200):
+    for step.total_batch_idx in range(200):
         optimizer.zero_grad()
         found = model.training_step((x, torch.zeros(8)), 0)
         found["loss"].backward()
@@ -229,8 +235,9 @@ def test_nll_counts_the_first_images_alone(cfg: Compose) -> None:
     found = []
     batches = iter(datamodule.test_dataloader())
     for i, count in enumerate([20, 10]):
-        x = binarise(module.intensities(next(batches)[0]), generator(0, 0, i))[:count]
-        found.append(-module.log_likelihood(x, 20, generator(0, 0, i, 1)))
+        numbers = torch.arange(20 * i, 20 * i + count)
+        x = binarise(module.intensities(next(batches)[0][:count]), Draws(numbers, 0))
+        found.append(-module.log_likelihood(x, 20, Draws(numbers, 0, 1)))
     assert metrics["test/nll"] == pytest.approx(float(torch.cat(found).mean()), rel=1e-5)
 
 
@@ -243,7 +250,7 @@ class Listing(VAE):
 
     def log(self, *args: Any, **kwargs: Any) -> None: ...
 
-    def log_likelihood(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def log_likelihood(self, x: Tensor, num_samples: int, draws: Draws) -> Tensor:
         self.counted += (x.flatten(1) @ 2.0 ** torch.arange(16)).int().tolist()
         return torch.zeros(len(x))
 

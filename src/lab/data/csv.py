@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from lab.data.draws import Draws
 from lab.data.prepare import NONE_LEFT, UNCHANGED, Preprocessor, stratified_split
 from lab.data.table_file import SHARE, Resident, find_unusable, infer_large, is_large, map_rows, remembered
 from lab.data.table_schema import (
@@ -25,7 +26,7 @@ from lab.data.table_schema import (
     read_csv,
 )
 from lab.data.tables import TableDataModule
-from lab.data.tensors import Batch, Key, generator
+from lab.data.tensors import Batch, generator
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.machine import memory_limit
 from lab.engine.utils.ranges import FilePath, InnerFraction, PositiveInt
@@ -178,7 +179,7 @@ class CSV(TableDataModule):
         kept = remembered(fit, self.data_dir, self.source, self.target, self.schema, self.classes, *choices)
         return Preprocessor(*(torch.tensor(statistic, dtype=torch.float64) for statistic in kept))
 
-    def eval_transform(self, batch: Batch, key: Key) -> Batch:
+    def eval_transform(self, batch: Batch, draws: Draws) -> Batch:
         if self._features is None:
             return batch
         rows, targets = batch

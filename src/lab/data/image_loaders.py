@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from lab.data.draws import Draws
 from lab.data.image_index import SUFFIXES
 from lab.data.images import Resize, file_loader, read_image
 from lab.data.loaders import LoaderDataModule, Splits, hold_out
-from lab.data.tensors import Key, generator
+from lab.data.tensors import generator
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.ranges import Fraction, ImageShape, NonNegativeInt, PositiveFloat, Seed
 
@@ -100,12 +101,12 @@ class ImageLoaderDataModule(LoaderDataModule):
             return {name: part for name, part in parts.items() if name != "train"} | {"test": parts["train"]}
         return hold_out(parts, shares, None if labels is None else torch.tensor(labels), self.seed)
 
-    def train_transform(self, batch: Any, key: Key) -> Any:
+    def train_transform(self, batch: Any, draws: Draws) -> Any:
         images, *rest = batch
-        images = crop_and_flip(images, generator(*key), self.crop_padding, self.flip)
-        return self.eval_transform((images, *rest), key)
+        images = crop_and_flip(images, draws, self.crop_padding, self.flip)
+        return self.eval_transform((images, *rest), draws)
 
-    def eval_transform(self, batch: Any, key: Key) -> Any:
+    def eval_transform(self, batch: Any, draws: Draws) -> Any:
         images, *rest = batch
         images = images.to(self.trainer.strategy.root_device) if self.trainer else images
         mean, std = (torch.tensor(x, device=images.device).view(-1, 1, 1) for x in (self.mean, self.std))
@@ -116,7 +117,7 @@ class ImageLoaderDataModule(LoaderDataModule):
 
         def read(batch: Sequence[Path]) -> tuple[Tensor, None]:
             images = torch.stack([read_image(path, self.image_shape, self.resize) for path in batch])  # (B, C, H, W)
-            return self.eval_transform((images,), ())[0], None
+            return self.eval_transform((images,), Draws(torch.arange(len(images))))[0], None
 
         return file_loader(paths, read)
 
@@ -129,14 +130,15 @@ def measure(dataset: Dataset[Any], seed: int) -> tuple[list[float], list[float]]
     return mean.tolist(), [deviation or 1.0 for deviation in std.tolist()]  # of pixels that are all the same
 
 
-def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int, flip: bool) -> Tensor:
+def crop_and_flip(images: Tensor, draws: Draws, padding: int, flip: bool) -> Tensor:
     """Shifts each of the images (B, C, H, W) by up to `padding` pixels, zeros coming in, and mirrors half of them.
 
     One image after the other: on a CPU that is several times as fast as one index operation for all.
     """
-    number, _, height, width = images.shape
-    y, x = torch.randint(2 * padding + 1, (2, number), generator=generator)
-    is_mirrored = (torch.rand(number, generator=generator) < 0.5) & flip
+    height, width = images.shape[2:]
+    y, x, mirror = draws.uniform(3).T  # (B,) each
+    y, x = ((place * (2 * padding + 1)).long() for place in (y, x))
+    is_mirrored = (mirror < 0.5) & flip
     padded, cut = F.pad(images, [padding] * 4), torch.empty_like(images)
     for i, (top, left, mirrored) in enumerate(zip(y.tolist(), x.tolist(), is_mirrored.tolist(), strict=True)):
         window = padded[i, :, top : top + height, left : left + width]

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lab.data.tensors import Batch, Key, TensorDataModule, generator, held_out
+from lab.data.draws import Draws
+from lab.data.tensors import Batch, TensorDataModule, generator, held_out
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.ranges import AtLeastTwo, CountOrShare, Seed
 
@@ -23,7 +24,7 @@ Resize = Literal["crop", "stretch"]
 
 def random_affine(
     images: Tensor,
-    generator: torch.Generator,
+    draws: Draws,
     degrees: float = 10.0,
     scale: float = 0.1,
     shear: float = 0.2,
@@ -33,7 +34,7 @@ def random_affine(
 
     Args:
         images: (B, C, H, W), any float type; what comes into the frame is zero.
-        generator: on the CPU, so that every device sees the same draw.
+        draws: for each image.
         degrees: largest turn either way.
         scale: sides grow or shrink by up to this share.
         shear: largest horizontal shift for each unit of height.
@@ -42,8 +43,8 @@ def random_affine(
     Returns:
         (B, C, H, W)
     """
-    batch, _, height, width = images.shape
-    draw = torch.rand(6, batch, generator=generator) * 2 - 1  # (6, B) in [-1, 1)
+    height, width = images.shape[2:]
+    draw = draws.uniform(6).T * 2 - 1  # (6, B) in (-1, 1)
     angle = draw[0] * math.radians(degrees)
     sx, sy = 1 + scale * draw[1], 1 + scale * draw[2]
     slant = shear * draw[3]
@@ -102,13 +103,13 @@ class ImageDataModule(TensorDataModule):
         val, train = order.tensor_split([held_out(self.num_val, len(order))])
         return {"train": (images[train], labels[train]), "val": (images[val], labels[val])}
 
-    def train_transform(self, batch: Batch, key: Key) -> Batch:
+    def train_transform(self, batch: Batch, draws: Draws) -> Batch:
         images, labels = batch
         if self.augment:
-            images = random_affine(images.float(), generator(*key))
-        return self.eval_transform((images, labels), key)
+            images = random_affine(images.float(), draws)
+        return self.eval_transform((images, labels), draws)
 
-    def eval_transform(self, batch: Batch, key: Key) -> Batch:
+    def eval_transform(self, batch: Batch, draws: Draws) -> Batch:
         images, labels = batch
         return normalise(images, self.mean, self.std), labels
 
@@ -120,7 +121,7 @@ class ImageDataModule(TensorDataModule):
 
         def read(batch: Sequence[Path]) -> tuple[Tensor, None]:
             images = torch.stack([read_image(path, shape) for path in batch])  # (B, C, H, W)
-            return self.eval_transform((images, torch.zeros(len(images))), (0,))[0], None
+            return self.eval_transform((images, torch.zeros(len(images))), Draws(torch.arange(len(images))))[0], None
 
         return file_loader(paths, read)
 

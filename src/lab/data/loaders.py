@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
+from lab.data.draws import Draws
 from lab.data.preparation import PreparedDataModule
 from lab.data.prepare import stratified_split
-from lab.data.tensors import Batches, Key, epoch_counter, generator
+from lab.data.tensors import Batches, epoch_counter, generator
 from lab.engine.utils.errors import RunFailed, UserError
 from lab.engine.utils.machine import memory_limit
 from lab.engine.utils.random_state import random_state, restore_random_state, seed_random_state
 from lab.engine.utils.ranges import NonNegativeInt, PositiveInt
 
 Splits = dict[str, Dataset[Any]]
+Key = tuple[int, int, int]  # of a batch: seed, epoch, number of the batch after it
 Collate = Callable[[list[Any]], Any]
 
 RESIDENT_SHARE = 0.25  # of the memory, for samples that are kept
@@ -180,11 +182,11 @@ class Loader:
 
     Args:
         samples: makes the batches.
-        order: gives the rows of each batch with its key: seed, epoch, rank, index of the batch.
+        order: gives the rows of each batch.
         num_workers: processes that make batches ahead, 0 for none. Whatever it is, the batches are the same.
         pin_memory: whether batches lie where a GPU can fetch them faster.
         resident: keeps samples, which are then not made again.
-        transform: called with each batch and its key, in this process and in one thread.
+        transform: called with each batch and random numbers for its samples, in this process and in one thread.
     """
 
     def __init__(
@@ -194,7 +196,7 @@ class Loader:
         num_workers: int = 0,
         pin_memory: bool = False,
         resident: Resident | None = None,
-        transform: Callable[[Any, Key], Any] = lambda batch, key: batch,
+        transform: Callable[[Any, Draws], Any] = lambda batch, draws: batch,
     ) -> None:
         self.samples, self.order, self.transform = samples, order, transform
         self.resident = resident or Resident(len(samples.dataset), reason="it is asked to")  # type: ignore[arg-type]
@@ -210,33 +212,39 @@ class Loader:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch, key in self._batches():
-            _, epoch, _, number = key
-            self._position = {"epoch": epoch, "batch": number + 1}
+        for batch, rows, (seed, epoch, number) in self._batches():
+            self._position = {"epoch": epoch, "batch": number}
             with one_thread():
-                batch = self.transform(batch, key)
+                batch = self.transform(batch, Draws(rows, seed, epoch))
             yield batch
 
-    def _batches(self) -> Iterator[tuple[Any, Key]]:
+    def keyed(self) -> Iterator[tuple[Tensor, Key]]:
+        """Iterates over the rows of each batch and its key."""
+        for (rows,) in self.order:
+            position = self.order.state_dict()
+            yield rows, (self.order.shuffle_seed or 0, position["epoch"], position["batch"])
+
+    def _batches(self) -> Iterator[tuple[Any, Tensor, Key]]:
+        """Iterates over the batches, with their rows and keys."""
         if self.resident.is_known.all():
             self.loader = None  # its workers end
         if self.loader is None:
-            for rows, key in self.order:
-                yield self.resident.take(rows), key  # type: ignore[arg-type,misc]
+            for rows, key in self.keyed():
+                yield self.resident.take(rows), rows, key
             return
         self.ahead.clear()
         for made in self.loader:
             self.resident.add(_checked(made))
             while (asked := self.ahead.popleft())[1] != made.key:
                 yield self._complete(*asked)
-            yield (made.batch, made.key) if len(made.rows) == len(asked[0]) else self._complete(*asked)
+            yield (made.batch, *asked) if len(made.rows) == len(asked[0]) else self._complete(*asked)
         while self.ahead:
             yield self._complete(*self.ahead.popleft())
 
-    def _complete(self, rows: Tensor, key: Key) -> tuple[Any, Key]:
+    def _complete(self, rows: Tensor, key: Key) -> tuple[Any, Tensor, Key]:
         """Returns a batch of samples that are kept, or were until a moment ago."""
         is_kept = len(self.resident.missing(rows)) == 0
-        return self.resident.take(rows) if is_kept else _checked(self.samples[rows, key]).batch, key
+        return self.resident.take(rows) if is_kept else _checked(self.samples[rows, key]).batch, rows, key
 
     def state_dict(self) -> dict[str, int]:
         return self._position
@@ -257,10 +265,10 @@ class _Missing:
         return len(self.of.order)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Key]]:
-        for rows, key in self.of.order:
-            self.of.ahead.append((rows, key))  # type: ignore[arg-type]
+        for rows, key in self.of.keyed():
+            self.of.ahead.append((rows, key))
             if len(missing := self.of.resident.missing(rows)):
-                yield missing, key  # type: ignore[misc]
+                yield missing, key
 
 
 def _checked(made: Made) -> Made:
@@ -345,11 +353,11 @@ class LoaderDataModule(PreparedDataModule):
             self.checksum = self.source_checksum()
             self.datasets = self.load()
 
-    def train_transform(self, batch: Any, key: Key) -> Any:
-        """Transforms a training batch, in this process; draws from `generator(*key)` alone."""
-        return self.eval_transform(batch, key)
+    def train_transform(self, batch: Any, draws: Draws) -> Any:
+        """Transforms a training batch, in this process, with no other random numbers than `draws`."""
+        return self.eval_transform(batch, draws)
 
-    def eval_transform(self, batch: Any, key: Key) -> Any:
+    def eval_transform(self, batch: Any, draws: Draws) -> Any:
         """Transforms a batch of validation or test, in this process."""
         return batch
 
@@ -376,8 +384,7 @@ class LoaderDataModule(PreparedDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         batches = Batches(
             (torch.arange(len(dataset)),),  # type: ignore[arg-type]
-            batch_size, transform=lambda rows, key: (rows[0], key),  # type: ignore[arg-type,return-value]
-            rank=rank, world_size=world_size, **order,
+            batch_size, rank=rank, world_size=world_size, **order,
         )  # fmt: skip
         if split not in self.kept:
             self.kept[split] = self._resident(split)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lab.data.draws import Draws
 from lab.data.preparation import PreparedDataModule
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.random_state import key_seed
@@ -20,8 +21,7 @@ from lab.engine.utils.ranges import CountOrShare, NonNegativeInt, PositiveInt, S
 IGNORED = -100  # a target that no loss or metric counts, as torch's cross-entropy has it
 
 Batch = tuple[Tensor, ...]
-Key = tuple[int, ...]
-Transform = Callable[[Batch, Key], Batch]
+Transform = Callable[[Batch, Draws], Batch]
 
 
 def generator(*key: int) -> torch.Generator:
@@ -80,7 +80,7 @@ class Batches:
         tensors: of equal length N; a batch holds the rows of each.
         batch_size: more than N means N.
         shuffle_seed: None for evaluation.
-        transform: called with each batch and the key of its random numbers: seed, epoch, rank, index of the batch.
+        transform: called with each batch and random numbers for its samples, whose key is the seed and the epoch.
         rank: of this process.
         world_size: number of processes.
         epoch: asked at the start of each iteration.
@@ -169,7 +169,11 @@ class _Epoch(Dataset[Batch]):
     def __getitem__(self, i: int) -> Batch:
         rows, of = self.index[i], self.of
         batch = tuple(t[rows].contiguous() if isinstance(rows, slice) else t.index_select(0, rows) for t in of.tensors)
-        return batch if of.transform is None else of.transform(batch, (of.shuffle_seed or 0, self.epoch, of.rank, i))
+        if of.transform is None:
+            return batch
+        if isinstance(rows, slice):
+            rows = torch.arange(rows.start, rows.stop, rows.step, device=of.tensors[0].device)
+        return of.transform(batch, Draws(rows, of.shuffle_seed or 0, self.epoch))
 
 
 class TensorDataModule(PreparedDataModule):
@@ -206,11 +210,11 @@ class TensorDataModule(PreparedDataModule):
     def load(self) -> dict[str, Batch]:
         """Returns the tensors of `train`, `val` and `test`, on the CPU."""
 
-    def train_transform(self, batch: Batch, key: Key) -> Batch:
-        """Transforms a training batch, on its device; draws from `generator(*key)` alone."""
-        return self.eval_transform(batch, key)
+    def train_transform(self, batch: Batch, draws: Draws) -> Batch:
+        """Transforms a training batch, on its device, with no other random numbers than `draws`."""
+        return self.eval_transform(batch, draws)
 
-    def eval_transform(self, batch: Batch, key: Key) -> Batch:
+    def eval_transform(self, batch: Batch, draws: Draws) -> Batch:
         """Transforms a batch of validation or test, on its device."""
         return batch
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from lab.data.tensors import Batch, Key, TensorDataModule, generator
+from lab.data.draws import Draws
+from lab.data.tensors import Batch, TensorDataModule, generator
 from lab.data.token_file import MEANING, SPLITS, map_tokens, read_meaning
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.ranges import FilePath, PositiveInt
@@ -59,12 +60,11 @@ class TokenWindows(TensorDataModule):
             windows[name] = (self.tokens[start:end].unfold(0, length, step),)  # (windows, length)
         return windows
 
-    def train_transform(self, batch: Batch, key: Key) -> Batch:
-        seed, epoch, *_ = key
-        shift = int(torch.randint(self.context_length, (), generator=generator(seed, epoch)))
-        return self.eval_transform((batch[0][:, shift : shift + self.context_length + 1],), key)
+    def train_transform(self, batch: Batch, draws: Draws) -> Batch:
+        shift = int(torch.randint(self.context_length, (), generator=generator(*draws.key)))  # of all: seed and epoch
+        return self.eval_transform((batch[0][:, shift : shift + self.context_length + 1],), draws)
 
-    def eval_transform(self, batch: Batch, key: Key) -> Batch:
+    def eval_transform(self, batch: Batch, draws: Draws) -> Batch:
         windows = batch[0].long()  # (B, T + 1)
         return windows[:, :-1], windows[:, 1:]
 

@@ -232,13 +232,12 @@ class GAN(ManualTask):
         return losses
 
     def draw(self, n: int, *key: int) -> tuple[Tensor, Tensor]:
-        """Draws latents (n, Z) and positions between real and made-up images (n, 1, 1, 1) in [0, 1).
+        """Draws latents (n, Z) and positions between real and made-up images (n, 1, 1, 1) in (0, 1).
 
-        They depend on the seed, the batch, the rank and `key` alone: ranks share the seed and must not share latents,
-        nor must batches whose gradients are accumulated, and a resumed run must continue with the next ones.
+        Batches whose gradients are accumulated do not share them, nor do those of different `key`; see `Task.draws`.
         """
-        by = generator(torch.initial_seed(), self.trainer.fit_loop.total_batch_idx, self.global_rank, *key)
-        z, share = torch.randn(n, self.latent_dim, generator=by), torch.rand(n, 1, 1, 1, generator=by)
+        draws = self.draws(n, *key)
+        z, share = draws.normal(self.latent_dim), draws.uniform(1, 1, 1)
         return z.to(self.device, self.dtype), share.to(self.device, self.dtype)  # type: ignore[arg-type]
 
     def loss_d(self, real: Tensor, z: Tensor, share: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ Shapes: B images, K samples of each, L latents, D = C * H * W pixels.
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchvision.utils import make_grid
 
+from lab.data.draws import Draws
 from lab.data.tensors import Batch, generator
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.export_spec import ExportSpec
@@ -44,7 +44,7 @@ class VAE(Task):
         beta: weight of the KL divergence; 1 makes a bound (Higgins et al. 2017, equation 4).
         num_samples: K of the importance-weighted bound that is trained on; 1 makes the ELBO.
         nll_samples: importance samples of each test image for `test/nll`.
-        nll_images: at most so many test images, the first, count for `test/nll`, over all ranks; None for all.
+        nll_images: at most so many test images, the first, count for `test/nll`; None for all.
         chunk_size: latent codes that are decoded at once for `test/nll`, which bounds its memory.
         **task: see `Task`.
 
@@ -93,6 +93,7 @@ class VAE(Task):
             self.encoder, self.decoder = _convolutions(self.image_shape, channels, latent_dim)
         self.val_loss, self.val_elbo = MeanMetric(), MeanMetric()
         self.test_loss, self.test_elbo, self.test_nll = MeanMetric(), MeanMetric(), MeanMetric()
+        self._seen = 0  # images of an evaluation, on this rank
         self._shown: Tensor | None = None  # validation images for the pictures
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,20 +109,20 @@ class VAE(Task):
     def decode(self, z: Tensor) -> Tensor:
         return self.decoder(z.flatten(0, 1)).unflatten(0, z.shape[:2])  # (B, K, L) -> (B, K, D), logits of the pixels
 
-    def bounds(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def bounds(self, x: Tensor, num_samples: int, draws: Draws) -> dict[str, Tensor]:
         """Returns bounds on log p(x), and their terms, in nats, for each binary image.
 
         Args:
             x: (B, C, H, W), zeros and ones.
             num_samples: K.
-            generator: of the samples; None for the global one.
+            draws: for each image.
 
         Returns:
             Each (B,): `reconstruction`, the mean of -log p(x|z); `kl`, the divergence of q(z|x) from p(z); `elbo`;
             `bound`, the importance-weighted one where K > 1, else the ELBO with the KL divergence weighed by `beta`.
         """
         mean, log_var = self.encode(x)
-        noise = self._normal(len(x), num_samples, self.latent_dim, generator=generator)  # (B, K, L)
+        noise = draws.normal(num_samples, self.latent_dim).to(mean)  # (B, K, L)
         z = reparameterize(mean, log_var, noise)
         log_p_x_z = log_bernoulli(x, self.decode(z))  # (B, K)
         reconstruction, kl = -log_p_x_z.mean(1), kl_divergence(mean, log_var)  # (B), (B)
@@ -133,7 +134,7 @@ class VAE(Task):
         return {"reconstruction": reconstruction, "kl": kl, "elbo": -reconstruction - kl, "bound": bound}
 
     @torch.inference_mode()
-    def log_likelihood(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def log_likelihood(self, x: Tensor, num_samples: int, draws: Draws) -> Tensor:
         """Estimates log p(x), in nats, of binary images (B, C, H, W) by importance sampling from q(z|x): (B,).
 
         Memory holds `chunk_size` decoded images at a time; the result depends on it by rounding alone.
@@ -141,14 +142,14 @@ class VAE(Task):
         found = []
         # Not in bfloat16, under mixed precision: its rounding made log p(x) on MNIST 0.13 nats too high
         with torch.autocast(self.device.type, enabled=False):
-            for part in x.split(max(1, self.chunk_size // num_samples)):
+            images = max(1, self.chunk_size // num_samples)
+            for part, of_part in zip(x.split(images), draws.split(images), strict=True):
                 mean, log_var = self.encode(part)
-                # Drawn image by image, so that the draws are the same whatever the chunks
-                noise = torch.stack([self._normal(num_samples, self.latent_dim, generator=generator) for _ in part])
                 total = mean.new_full((len(part),), -math.inf)
-                for chunk in noise.split(max(1, self.chunk_size // len(part)), dim=1):  # (b, k, L)
-                    z = reparameterize(mean, log_var, chunk)
-                    log_weights = log_bernoulli(part, self.decode(z)) + log_prior_ratio(z, log_var, chunk)  # (b, k)
+                for chunk in torch.arange(num_samples).split(max(1, self.chunk_size // len(part))):
+                    noise = of_part.normal(len(chunk), self.latent_dim).to(mean)  # (b, k, L)
+                    z = reparameterize(mean, log_var, noise)
+                    log_weights = log_bernoulli(part, self.decode(z)) + log_prior_ratio(z, log_var, noise)  # (b, k)
                     total = torch.logaddexp(total, log_weights.logsumexp(1))
                 found.append(total - math.log(num_samples))
         return torch.cat(found)
@@ -156,7 +157,8 @@ class VAE(Task):
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws `n` images (n, C, H, W) from the prior: Bernoulli means, normalised as the data; CPU `generator`."""
-        return (self._means(self._normal(n, self.latent_dim, generator=generator)) - self.mean) / self.std
+        z = torch.randn(n, self.latent_dim, generator=generator).to(self.device, self.dtype)  # type: ignore[arg-type]
+        return (self._means(z) - self.mean) / self.std
 
     def sample_images(self, n: int, seed: int = 0) -> Tensor:
         """Draws `n` images (n, C, H, W) from the prior, pixels in [0, 1]."""
@@ -165,7 +167,7 @@ class VAE(Task):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Returns the ELBO of each image and its two terms, in nats."""
         images = batch if isinstance(batch, Tensor) else batch[0]
-        draws = generator(0)
+        draws = Draws(torch.arange(len(images), device=self.device), SEED)
         found = self.bounds(binarise(self.intensities(images), draws), 1, draws)  # each (B)
         return {name: found[name] for name in ("elbo", "reconstruction", "kl")}
 
@@ -184,41 +186,47 @@ class VAE(Task):
         return (x * self.std + self.mean).clamp(0, 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        found = self.bounds(binarise(self.intensities(batch[0])), self.num_samples)
+        draws = self.draws(len(batch[0]))
+        found = self.bounds(binarise(self.intensities(batch[0]), draws), self.num_samples, draws)
         means = {name: found[name].mean() for name in ("reconstruction", "kl")}
         return {"loss": self.penalty() - found["bound"].mean(), **means}
 
+    def on_validation_epoch_start(self) -> None:
+        self._seen = 0
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        x = self._evaluate(batch, batch_idx, "val", self.val_loss, self.val_elbo)
+        x, _ = self._evaluate(batch, "val", self.val_loss, self.val_elbo)
         if batch_idx == 0:
             self._shown = x[:10]
 
     def on_test_epoch_start(self) -> None:
-        # Ranks take turns, image by image: the first images of all ranks together are those of a single process
-        turns = range(self.global_rank, self.nll_images or sys.maxsize, self.trainer.world_size)
-        self._nll_left = len(turns)
+        self._seen = 0
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        x = self._evaluate(batch, batch_idx, "test", self.test_loss, self.test_elbo)
-        x = x[: self._nll_left]
-        self._nll_left -= len(x)
-        if len(x):
-            draws = generator(SEED, self.global_rank, batch_idx, 1)  # others than the bounds', whatever K is
-            self.test_nll.update(-self.log_likelihood(x, self.nll_samples, draws))
+        x, numbers = self._evaluate(batch, "test", self.test_loss, self.test_elbo)
+        if self.nll_images is not None:
+            numbers = numbers[numbers < self.nll_images]
+        if len(numbers):
+            draws = Draws(numbers, SEED, 1)  # others than the bounds', whatever K is
+            self.test_nll.update(-self.log_likelihood(x[: len(numbers)], self.nll_samples, draws))
         self.log("test/nll", self.test_nll)
 
     def _evaluate(
-        self, batch: Batch, batch_idx: int, stage: str, mean_loss: MeanMetric, mean_elbo: MeanMetric
-    ) -> Tensor:
-        """Logs the bounds of a batch and returns its images, binarised."""
-        draws = generator(SEED, self.global_rank, batch_idx)
+        self, batch: Batch, stage: str, mean_loss: MeanMetric, mean_elbo: MeanMetric
+    ) -> tuple[Tensor, Tensor]:
+        """Logs the bounds of a batch, and returns its images, binarised, and their numbers (B,) in the data."""
+        end = self._seen + len(batch[0])
+        # Ranks take turns, image by image
+        numbers = torch.arange(self._seen, end, device=self.device) * self.trainer.world_size + self.global_rank
+        self._seen = end
+        draws = Draws(numbers, SEED)
         x = binarise(self.intensities(batch[0]), draws)
         found = self.bounds(x, self.num_samples, draws)
         mean_loss.update(-found["bound"])
         mean_elbo.update(found["elbo"])
         self.log(f"{stage}/loss", mean_loss)
         self.log(f"{stage}/elbo", mean_elbo)
-        return x
+        return x, numbers
 
     def on_validation_epoch_end(self) -> None:
         """Logs plots: reconstructions under their originals, samples of the prior, walks between two images' codes."""
@@ -237,12 +245,6 @@ class VAE(Task):
     def _means(self, z: Tensor) -> Tensor:
         """Returns the decoder's mean of each pixel: (B, L) -> (B, C, H, W) in [0, 1]."""
         return self.decoder(z).sigmoid().unflatten(1, self.image_shape)
-
-    def _normal(self, *shape: int, generator: torch.Generator | None) -> Tensor:
-        """Draws standard normals: by `generator` on the CPU, equal on every device, or else by the device's own."""
-        device = self.device if generator is None else "cpu"
-        noise = torch.randn(shape, generator=generator, device=device)
-        return noise.to(self.device, self.dtype)  # type: ignore[arg-type]
 
 
 def reparameterize(mean: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
@@ -269,10 +271,9 @@ def log_prior_ratio(z: Tensor, log_var: Tensor, noise: Tensor) -> Tensor:
     return 0.5 * ((noise.square() - z.square()).sum(2) + log_var.sum(1, keepdim=True))
 
 
-def binarise(intensities: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draws zeros and ones, a one with the intensity's probability; `generator` on the CPU, None for the global one."""
-    device = intensities.device if generator is None else "cpu"
-    uniform = torch.rand(intensities.shape, generator=generator, device=device).to(intensities)
+def binarise(intensities: Tensor, draws: Draws) -> Tensor:
+    """Draws zeros and ones (B, C, H, W), a one with the intensity's probability."""
+    uniform = draws.uniform(*intensities.shape[1:]).to(intensities.device)
     return (uniform < intensities).to(intensities)
 
 

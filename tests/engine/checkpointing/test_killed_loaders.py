@@ -31,7 +31,6 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from lab.data.loaders import LoaderDataModule
-from lab.data.tensors import generator
 
 
 class Net(pl.LightningModule):
@@ -97,8 +96,8 @@ class Kept(LoaderDataModule):
     def load(self):
         return {name: Noisy(False) for name in ("train", "val", "test")}
 
-    def train_transform(self, batch, key):
-        return batch[0] + torch.randn(batch[0].shape, generator=generator(*key)), batch[1]
+    def train_transform(self, batch, draws):
+        return batch[0] + draws.normal(*batch[0].shape[1:]).float(), batch[1]
 '''
 CONFIGS = {
     "model/net.yaml": "model: {_target_: mine.loaders.Net}\nobjective: {metric: val_loss, mode: min}\n",

@@ -11,6 +11,7 @@ from lab.engine.checkpointing.io import AtomicCheckpointIO
 from lab.engine.checkpointing.weights import load_weights
 from lab.engine.compat.lightning import FitLoop
 from lab.engine.config.instantiate import build_model, instantiate, instantiate_each
+from lab.engine.distributed.batch_norm import SyncBatchNorms
 from lab.engine.distributed.environment import cluster_environment
 from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.training.metrics import LoggedMetrics
@@ -49,6 +50,8 @@ def build(
     plugins = [*(instantiate(cfg.trainer.get("plugins")) or []), cluster_environment(cfg.trainer.get("num_nodes") or 1)]
     if not any(isinstance(plugin, AtomicCheckpointIO) for plugin in plugins):  # older runs name it
         plugins.append(AtomicCheckpointIO())
+    if cfg.trainer.get("sync_batchnorm"):
+        plugins.append(SyncBatchNorms())
     trainer = instantiate(
         cfg.trainer,
         callbacks=callbacks,

@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from lab.data.draws import Draws
 from lab.engine.utils.ranges import NonNegativeFloat
 from lab.optim.optimizers import OptimizerFactory, configure
 from lab.optim.regularization import penalty
@@ -38,10 +40,21 @@ class Task(pl.LightningModule):
         self.save_hyperparameters(ignore=list(self.factories), logger=False)
         self.l1, self.l2 = l1, l2
         self.optimizer, self.scheduler = optimizer, scheduler
+        self.seed = torch.initial_seed()  # the same on every rank: later each has one of its own, for dropout
 
     def penalty(self) -> Tensor | float:
         """Returns the L1 and L2 penalty that a training step adds to its loss."""
         return penalty(self, self.l1, self.l2)
+
+    def draws(self, count: int, *key: int) -> Draws:
+        """Returns random numbers for each of the `count` samples of this rank's training batch.
+
+        They depend on the run's seed, the number of the batch, the sample's place in the batch of all ranks and `key`
+        alone: ranks draw what one process would draw, and a resumed run goes on with the next ones.
+        """
+        first = self.global_rank * count
+        samples = torch.arange(first, first + count, device=self.device)
+        return Draws(samples, self.seed, self.trainer.fit_loop.total_batch_idx, *key)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return configure(self, self.optimizer, self.scheduler)

@@ -1,0 +1,54 @@
+"""Computes batch norm over the samples of all ranks, on CPUs as well."""
+
+import torch
+from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """Is torch's layer, which refuses to train on a CPU."""
+
+    @torch.compiler.disable
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        over = [0, *range(2, x.ndim)]  # all but the channels
+
+        def spread(of_channel: Tensor) -> Tensor:
+            return of_channel.view(-1, *[1] * (x.ndim - 2))  # (C, 1, ...)
+
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        sums = all_reduce(torch.cat([wide.sum(over), wide.new_tensor([x.numel() / x.shape[1]])]))
+        count = sums[-1].detach()
+        if count < 2:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(x.shape)}")
+        mean = sums[:-1] / count  # (C,)
+        centred = wide - spread(mean)
+        var = all_reduce(centred.square().sum(over)) / count
+        if self.track_running_stats:
+            self._remember(mean.detach(), var.detach() * count / (count - 1))
+        y = centred * spread((var + self.eps).rsqrt())
+        if self.affine:
+            y = y * spread(self.weight) + spread(self.bias)
+        return y.to(x.dtype)
+
+    def _remember(self, mean: Tensor, var: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean), share)
+        self.running_var.lerp_(var.to(self.running_var), share)
+
+
+class SyncBatchNorms(TorchSyncBatchNorm):
+    """Makes the batch norms of a model those of all ranks while it is trained: Lightning's, for CPUs as well."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        model = super().apply(model)
+        for module in model.modules():
+            if type(module) is nn.SyncBatchNorm:
+                module.__class__ = SyncBatchNorm
+        return model
