@@ -36,9 +36,10 @@ class Draws:
         """Returns numbers (B, *shape) between 0 and 1, in double precision; neither is among them."""
         start, self._drawn = self._drawn, self._drawn + math.prod(shape)
         counter = torch.arange(start, self._drawn, device=self.samples.device)
-        streams = _hash(self.samples * GAMMA + (key_seed(*self.key) - 2**63))
+        seed = key_seed(*self.key, 1) - 2**63  # 1 ends the key: zeros at an end do not count
+        streams = _hash(self.samples * GAMMA + seed)
         bits = _hash(streams.unsqueeze(1) + counter * GAMMA)  # (B, numbers)
-        return ((_shift(bits, 64 - BITS) + 0.5) * 2.0**-BITS).view(-1, *shape)
+        return ((_shift(bits, 64 - BITS).double() + 0.5) * 2.0**-BITS).view(-1, *shape)
 
     def normal(self, *shape: int) -> Tensor:
         """Returns standard normal numbers (B, *shape), in double precision."""

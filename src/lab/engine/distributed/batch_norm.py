@@ -2,17 +2,24 @@
 
 import torch
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
-    """Is torch's layer, which refuses to train on a CPU."""
+class SyncBatchNorm(_BatchNorm):
+    """Does on CPUs what torch's layer of this name does on GPUs alone; an ordinary layer becomes one, and is one again.
+
+    Attributes:
+        kind: the ordinary layer's class.
+    """
+
+    kind: type[_BatchNorm]
 
     @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or x.device.type != "cpu":
-            return super().forward(x)
+        if not self.training:
+            return self.kind.forward(self, x)
         over = [0, *range(2, x.ndim)]  # all but the channels
 
         def spread(of_channel: Tensor) -> Tensor:
@@ -33,6 +40,8 @@ class SyncBatchNorm(nn.SyncBatchNorm):
             y = y * spread(self.weight) + spread(self.bias)
         return y.to(x.dtype)
 
+    def _check_input_dim(self, x: Tensor) -> None: ...
+
     def _remember(self, mean: Tensor, var: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -47,8 +56,15 @@ class SyncBatchNorms(TorchSyncBatchNorm):
     """Makes the batch norms of a model those of all ranks while it is trained: Lightning's, for CPUs as well."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        model = super().apply(model)
-        for module in model.modules():
-            if type(module) is nn.SyncBatchNorm:
-                module.__class__ = SyncBatchNorm
+        layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        if any(layer.weight.device.type != "cpu" for layer in layers if layer.affine):
+            return super().apply(model)
+        for layer in layers:
+            layer.kind, layer.__class__ = type(layer), SyncBatchNorm
         return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            if type(module) is SyncBatchNorm:
+                module.__class__ = module.kind
+        return super().revert(model)
