@@ -44,6 +44,7 @@ MODELS = {
     "augmented": [*IMAGES, "model=lenet", "data.augment=true"],
     "gan": [*IMAGES, "model=gan", "objective=null", "callbacks.generative_metrics=null", "trainer.max_steps=10"],
 }
+STEPS = ["trainer.max_steps=50", "trainer.max_epochs=-1"]
 RANKS = ("trainer=cpu", "trainer=ddp_cpu", "trainer=ddp_cpu trainer.devices=3")
 
 
@@ -73,15 +74,9 @@ def weights(run: Run) -> dict[str, Tensor]:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("precision", ["64-true", "32-true"])
 def test_ranks_train_as_one(precision: str, model: str, train: Forked, tmp_path: Path, data_dir: Path) -> None:
-    words = [
-        "trainer.max_steps=50",
-        "trainer.max_epochs=-1",
-        "test=false",
-        *MODELS[model],
-        f"trainer.precision={precision}",
-    ]
+    words = [*STEPS, "test=false", *MODELS[model], f"trainer.precision={precision}"]
     if precision == "32-true":
-        words += [f"optimizer={'sgd'}", "optimizer.lr=0.01"]
+        words += ["optimizer=sgd", "optimizer.lr=0.01"]
     of_loss, of_weights = (1e-9, 1e-8) if precision == "64-true" else (1e-6, 1e-5)
     (alone, losses), *others = (
         trained(train, tmp_path / str(i), data_dir, *words, *ranks.split()) for i, ranks in enumerate(RANKS)
@@ -98,22 +93,13 @@ def test_ranks_train_as_one(precision: str, model: str, train: Forked, tmp_path:
 @pytest.mark.parametrize("model", ["lenet", "vae", "gpt"])
 def test_ranks_test_as_one(model: str, train: Forked, tmp_path: Path, data_dir: Path) -> None:
     """One checkpoint, tested by one, two and three ranks, which cannot share its samples evenly."""
-    words = [*MODELS[model], "trainer.max_steps=20", "trainer.max_epochs=-1"]
-    run, _ = trained(train, tmp_path / "run", data_dir, *words, "trainer=cpu")
+    run, _ = trained(train, tmp_path / "run", data_dir, *STEPS, *MODELS[model], "trainer=cpu")
     found = []
     for i, ranks in enumerate(RANKS):
         folder = tmp_path / str(i)
         paths = [f"hydra.run.dir={folder}", f"paths.data_dir={data_dir}", f"paths.log_dir={folder}-logs"]
-        status, said = train(
-            "src/train.py",
-            *MODELS[model],
-            *ranks.split(),
-            "fit=false",
-            f"weights={run.dir}",
-            "logger=none",
-            *paths,
-            seconds=200,
-        )
+        words = [*MODELS[model], *ranks.split(), "fit=false", f"weights={run.dir}", "logger=none"]
+        status, said = train("src/train.py", *words, *paths, seconds=200)
         assert status == 0, said
         found.append(Run(folder).metrics)
     alone, *others = found
