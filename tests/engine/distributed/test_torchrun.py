@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,56 @@ def test_a_job_that_torchrun_starts_again_goes_on_to_the_same_weights(
     assert_equal(result(straight), result(run))
 
 
+@pytest.mark.timeout(600)
+def test_an_elastic_job_goes_on_with_fewer_ranks_and_with_more(tmp_path: Path, data_dir: Path) -> None:
+    """Two agents of a rank each: one is killed, and started again after a while; figures are those of one process."""
+    words = [*RUN, "trainer.max_epochs=60", "seed=3"]
+    (tmp_path / "alone").mkdir()
+    alone = begin(tmp_path / "alone", data_dir, *words, "trainer=cpu", f"hydra.run.dir={tmp_path}/alone/run")
+    assert await_end(tmp_path / "alone", alone, 200) == 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    options = (
+        f"--nnodes 1:2 --nproc-per-node 1 --max-restarts 3 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{port}"
+        " --rdzv-id elastic --rdzv-conf last_call_timeout=5"
+    )
+    place = f"hydra.run.dir={tmp_path}/run"
+
+    def agent(name: str) -> "subprocess.Popen[str]":
+        (tmp_path / name).mkdir()
+        return begin(tmp_path / name, data_dir, *words, place, script="tests/torchrun.py", TORCHRUN=options)
+
+    def starts() -> int:
+        return 1 + len(Run(tmp_path / "run").metadata.get("resumed", []))
+
+    def until(condition: Callable[[], bool]) -> None:
+        over = time.monotonic() + 120
+        while not condition():
+            assert first.poll() is None, (tmp_path / "first" / "err").read_text()
+            assert time.monotonic() < over, f"epoch {epoch()}, {starts()} starts"
+            time.sleep(0.1)
+
+    def epoch() -> int:
+        said = "".join(path.read_text() for path in tmp_path.glob("*/out") if path.parent.name != "alone")
+        return max(map(int, re.findall(r"epoch (\d+)/", said)), default=0)
+
+    first = agent("first")
+    second = agent("second")
+    until(lambda: epoch() >= 5)
+    os.killpg(second.pid, signal.SIGKILL)
+    second.wait()
+    until(lambda: starts() == 2 and epoch() >= 15)
+    assert Run(tmp_path / "run").metadata["devices"] == "1 x cpu"
+    third = agent("third")
+    assert await_end(tmp_path / "first", first, 300) == 0, (tmp_path / "first" / "err").read_text()
+    assert await_end(tmp_path / "third", third, 60) == 0, (tmp_path / "third" / "err").read_text()
+    run = Run(tmp_path / "run")
+    assert (run.status, starts(), run.metadata["devices"]) == ("completed", 3, "2 x cpu")
+    expected = Run(tmp_path / "alone" / "run").metrics
+    for name in ("val/loss", "test/loss", "test/acc"):
+        assert run.metrics[name] == pytest.approx(expected[name], rel=1e-5)
+
+
 @pytest.mark.parametrize("launcher", ["torchrun", "torchrun-store-of-rank-0"])
 @pytest.mark.parametrize("fault", ["word", "directory"])
 def test_a_refusal_ends_all_ranks_with_one_message(fault: str, launcher: str, tmp_path: Path, data_dir: Path) -> None:
@@ -118,7 +169,7 @@ def test_two_nodes_end_together_and_say_which_rank_was_lost(
             "TORCHRUN": options,
         }
         paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs"]
-        words = [*LONG, "trainer.num_nodes=2", "trainer.devices=1", *paths]
+        words = [*LONG, *paths]
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
             command = nodes.command(node, sys.executable, str(ROOT / "tests" / "torchrun.py"), *words)
             started.append(

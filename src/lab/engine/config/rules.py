@@ -12,6 +12,7 @@ from lab.engine.config.schema_cache import cached_schema
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.files import check_file
+from lab.engine.utils.processes import torchrun_ranks, world_size
 
 SCHEDULER = "scheduler.scheduler"
 # Of loggers
@@ -99,7 +100,7 @@ def shared_batch(cfg: DictConfig) -> None:
         every_sample = "" if size == cfg.data.batch_size else f", which is all {size} samples,"
         raise UserError(
             f"data.batch_size={cfg.data.batch_size}{every_sample} cannot be shared by {ranks} processes"
-            f" (trainer.devices={_devices(cfg)[1]}, num_nodes={get(cfg, 'trainer.num_nodes') or 1})\n"
+            f" ({_whose(cfg)})\n"
             f"the nearest sizes that can: {f'{below} and ' if below else ''}{below + ranks}"
         )
 
@@ -236,6 +237,8 @@ RULES = (
 
 def processes(cfg: DictConfig) -> int | None:
     """Returns how many processes will train; None if that is not known before they start."""
+    if torchrun_ranks():
+        return world_size()
     (accelerator, wanted), nodes = _devices(cfg), get(cfg, "trainer.num_nodes") or 1
     if isinstance(wanted, ListConfig):
         return len(wanted) * nodes
@@ -244,6 +247,13 @@ def processes(cfg: DictConfig) -> int | None:
     if accelerator in ("gpu", "cuda", "auto") and wanted in (-1, "auto"):
         return max(1, machine.count_gpus()) * nodes
     return nodes if accelerator in ("cpu", "mps") and wanted == "auto" else None
+
+
+def _whose(cfg: DictConfig) -> str:
+    """Says where the number of processes comes from."""
+    if torchrun_ranks():
+        return "torchrun's"
+    return f"trainer.devices={_devices(cfg)[1]}, num_nodes={get(cfg, 'trainer.num_nodes') or 1}"
 
 
 def on_cpu(cfg: DictConfig) -> bool:

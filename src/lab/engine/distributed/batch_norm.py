@@ -16,7 +16,7 @@ class SyncBatchNorm(_BatchNorm):
 
     kind: type[_BatchNorm]
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return self.kind.forward(self, x)
@@ -60,11 +60,12 @@ class SyncBatchNorms(TorchSyncBatchNorm):
         if any(layer.weight.device.type != "cpu" for layer in layers if layer.affine):
             return super().apply(model)
         for layer in layers:
-            layer.kind, layer.__class__ = type(layer), SyncBatchNorm
+            vars(layer)["kind"] = type(layer)
+            layer.__class__ = SyncBatchNorm  # type: ignore[assignment]
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
         for module in model.modules():
             if type(module) is SyncBatchNorm:
-                module.__class__ = module.kind
+                module.__class__ = module.kind  # type: ignore[assignment]
         return super().revert(model)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from lab.engine.checkpointing.io import AtomicCheckpointIO
 from lab.engine.checkpointing.weights import load_weights
@@ -16,6 +16,7 @@ from lab.engine.distributed.environment import cluster_environment
 from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.training.metrics import LoggedMetrics
 from lab.engine.training.model import compile_layers
+from lab.engine.utils.processes import torchrun_ranks
 
 DOUBLE = ("64", "64-true")  # names of a precision
 
@@ -47,6 +48,9 @@ def build(
     callbacks = [*instantiate_each(cfg.callbacks), LoggedMetrics(objective_metric(cfg)), *callbacks]
     if signals is not None:  # Lightning installs handlers of its own before it tests
         callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: signals.install()))
+    ranks = torchrun_ranks()
+    if isinstance(cfg.trainer.get("devices"), ListConfig):  # which, not how many
+        ranks.pop("devices", None)
     plugins = [*(instantiate(cfg.trainer.get("plugins")) or []), cluster_environment(cfg.trainer.get("num_nodes") or 1)]
     if not any(isinstance(plugin, AtomicCheckpointIO) for plugin in plugins):  # older runs name it
         plugins.append(AtomicCheckpointIO())
@@ -54,6 +58,7 @@ def build(
         plugins.append(SyncBatchNorms())
     trainer = instantiate(
         cfg.trainer,
+        **ranks,
         callbacks=callbacks,
         logger=instantiate_each(cfg.logger),
         plugins=plugins,

@@ -68,6 +68,17 @@ def world_size(environ: Mapping[str, str] = os.environ) -> int:
     return int(environ.get("WORLD_SIZE") or environ.get("SLURM_NTASKS") or 1)
 
 
+def torchrun_ranks(environ: Mapping[str, str] = os.environ) -> dict[str, int]:
+    """Returns `devices` of each machine and `num_nodes` as torchrun has started ranks for them; nothing without it.
+
+    After a restart there may be others than before.
+    """
+    if "TORCHELASTIC_RUN_ID" not in environ:
+        return {}
+    devices = int(environ["LOCAL_WORLD_SIZE"])
+    return {"devices": devices, "num_nodes": int(environ["WORLD_SIZE"]) // devices}
+
+
 def scheduled_jobs(environ: Mapping[str, str] = os.environ) -> dict[str, dict[str, Any]]:
     """Returns the jobs that this process belongs to, of `slurm` and of `torchrun`: `id` and number of `restarts`."""
     jobs = {}
