@@ -1,10 +1,26 @@
 """Computes batch norm over the samples of all ranks, on CPUs as well."""
 
+from typing import Any
+
 import torch
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
-from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor, distributed, nn
+from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class SumOverRanks(Function):
+    """Sums a tensor over all ranks; its gradient is summed, too."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return SumOverRanks.forward(_, gradient)
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -26,13 +42,13 @@ class SyncBatchNorm(_BatchNorm):
             return of_channel.view(-1, *[1] * (x.ndim - 2))  # (C, 1, ...)
 
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        sums = all_reduce(torch.cat([wide.sum(over), wide.new_tensor([x.numel() / x.shape[1]])]))
+        sums = SumOverRanks.apply(torch.cat([wide.sum(over), wide.new_tensor([x.numel() / x.shape[1]])]))
         count = sums[-1].detach()
         if count < 2:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(x.shape)}")
         mean = sums[:-1] / count  # (C,)
         centred = wide - spread(mean)
-        var = all_reduce(centred.square().sum(over)) / count
+        var = SumOverRanks.apply(centred.square().sum(over)) / count
         if self.track_running_stats:
             self._remember(mean.detach(), var.detach() * count / (count - 1))
         y = centred * spread((var + self.eps).rsqrt())

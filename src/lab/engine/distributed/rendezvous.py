@@ -47,7 +47,9 @@ def open_store(environment: ClusterEnvironment, wait: timedelta = WAIT) -> Store
         timeout=wait,
         **(_listen(address, port) if is_master else {}),
     )
-    return PrefixStore(f"lab-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    # torchrun's store outlives a restart; each of its agents counts those that it has seen itself
+    attempt = os.environ["TORCHELASTIC_RESTART_COUNT"] if is_torchruns() else "0"
+    return PrefixStore(f"lab-{attempt}", store)
 
 
 def is_torchruns() -> bool:
