@@ -91,7 +91,7 @@ def test_a_job_that_torchrun_starts_again_goes_on_to_the_same_weights(
 @pytest.mark.timeout(600)
 def test_an_elastic_job_goes_on_with_fewer_ranks_and_with_more(tmp_path: Path, data_dir: Path) -> None:
     """Two agents of a rank each: one is killed, and started again after a while; figures are those of one process."""
-    words = [*RUN, "trainer.max_epochs=150", "seed=3"]
+    words = [*RUN, "trainer.max_epochs=150", "model=logistic_regression", "optimizer=sgd", "optimizer.lr=1e-2"]
     (tmp_path / "alone").mkdir()
     alone = begin(tmp_path / "alone", data_dir, *words, "trainer.devices=1", f"hydra.run.dir={tmp_path}/alone/run")
     assert await_end(tmp_path / "alone", alone, 200) == 0
