@@ -18,6 +18,7 @@ from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 from lab.engine.distributed.deadline import Deadline
 from lab.engine.distributed.heartbeat import KILLED, SILENCE, Heartbeat, Pulse, detect_failure, failed_first
 from lab.engine.distributed.launcher import Process
+from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.distributed.rendezvous import CAUSE, TOLD
 from lab.engine.utils.console import shown
 from lab.engine.utils.errors import STOP_SIGNALS, Preempted, RunFailed
@@ -54,6 +55,7 @@ class Watchdog(pl.Callback):
         neighbours: range,
         world_size: int,
         children: Sequence[Process],
+        signals: SignalHandler,
         on_abort: Callable[[str, str], Any],
     ) -> None:
         """Starts the thread.
@@ -64,10 +66,12 @@ class Watchdog(pl.Callback):
             neighbours: ranks of this machine.
             world_size: how many ranks there are.
             children: the ranks that this process started.
+            signals: of this process, for which all ranks stop.
             on_abort: called with the run's status and the cause, in the rank that tells the user of it.
         """
         self._store, self._rank, self._neighbours, self._world_size = store, rank, neighbours, world_size
-        self._children, self._on_abort = children, on_abort
+        self._children, self._signals, self._on_abort = children, signals, on_abort
+        signals.is_shared = True
         self._deadline = Deadline(LIFETIME)
         self._stopped = threading.Event()
         self._answered = time.monotonic()
@@ -75,11 +79,11 @@ class Watchdog(pl.Callback):
         self._thread.start()
         threading.Thread(target=self._watch_store, name="watchdog of the store", daemon=True).start()
 
-    def stop(self, completed: bool) -> None:
+    def stop(self, together: bool) -> None:
         """Stops the thread, waits for the ranks that this process started, and kills those that do not end.
 
         Args:
-            completed: whether the run is complete: then rank 0 must not end before the others.
+            together: whether all ranks end by themselves: then rank 0 must not end before the others.
         """
         assert self._store is not None
         self._stopped.set()
@@ -87,7 +91,7 @@ class Watchdog(pl.Callback):
         with suppress(RuntimeError):  # the store may be gone
             self._send(Heartbeat(-1, batches=self._batches, done=True))
             deadline = time.monotonic() + 10
-            while completed and self._rank == 0 and time.monotonic() < deadline:
+            while together and self._rank == 0 and time.monotonic() < deadline:
                 if all(beat.done for beat in self._receive(range(self._world_size)).values()):
                     break
                 time.sleep(0.05)
@@ -107,10 +111,16 @@ class Watchdog(pl.Callback):
         cause = self.record_cause(failed_first(self._rank, f"{type(error).__name__}: {error}"))
         return None if cause.startswith(failed_first(self._rank, "")) else self._end(cause)
 
-    def loss(self) -> BaseException | None:
-        """Returns what to raise in a rank that torchrun stops: it does so when another rank was lost."""
+    def loss(self, stopped: Preempted) -> BaseException | None:
+        """Returns what to raise in a rank that torchrun stops: it does so when another rank was lost.
+
+        Where the signal came outside of the training loop, the other ranks hear of it here.
+        """
         if "TORCHELASTIC_RUN_ID" in os.environ:
             self._await_cause(GRACE_PERIOD)
+        if self._cause is None and not self._signals.is_agreed:
+            self.record_cause(failed_first(self._rank, f"ended with exit status {stopped.code}"))
+            return None
         return None if self._cause is None else self._end(self._cause)
 
     def record_cause(self, cause: str) -> str:
@@ -166,6 +176,7 @@ class Watchdog(pl.Callback):
             self.first_failure(exception)  # at once: the others lose this rank while it is torn down
 
     def _run(self, main: int) -> None:
+        assert self._store is not None
         number = 0
         while not self._stopped.wait(INTERVAL):
             number += 1
@@ -173,6 +184,7 @@ class Watchdog(pl.Callback):
             try:
                 self._deadline.extend()
                 self._send(Heartbeat.of(main, number, self._batches))
+                self._signals.agree(self._store, self._rank, self._world_size)
                 failure = self.check_children()
                 if failure is None:
                     self.collect_heartbeats()
