@@ -69,7 +69,8 @@ class SignalHandler:
         self._previous: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
         self.is_shared = False  # with other ranks: a thread calls `agree`
-        self.is_agreed = False  # after which batch all ranks stop
+        self.has_stopped = False  # together with them
+        self._is_agreed = False
         self._asked = 0  # calls of `received`
         self._stop_at: int | None = None  # the call that returns the signal; until it is agreed, the one that waits
         self._changed = threading.Condition()
@@ -110,8 +111,9 @@ class SignalHandler:
             self._asked += 1
             if self._stop_at is None:
                 return 0
-            self._changed.wait_for(lambda: self.is_agreed)
-            return self.signum if self._asked >= self._stop_at else 0
+            self._changed.wait_for(lambda: self._is_agreed)
+            self.has_stopped = self._asked >= self._stop_at
+            return self.signum if self.has_stopped else 0
 
     def agree(self, store: Store, rank: int, world_size: int) -> None:
         """Agrees with the other ranks when to stop, once any of them has received a signal. A thread calls it often.
@@ -120,7 +122,7 @@ class SignalHandler:
         no deadlock: their threads post even while they wait for gradients of a rank that waits. All stop at the call
         with the largest number, as no rank has come further.
         """
-        if self.is_agreed or not (self.signum or store.check([STOP])):
+        if self._is_agreed or not (self.signum or store.check([STOP])):
             return
         if self._stop_at is None:
             self.signum = int(store.compare_set(STOP, "", str(self.signum)))
@@ -130,7 +132,7 @@ class SignalHandler:
         keys = [f"{STOP}-{each}" for each in range(world_size)]
         if store.check(keys):
             with self._changed:
-                self._stop_at, self.is_agreed = max(map(int, store.multi_get(keys))), True
+                self._stop_at, self._is_agreed = max(map(int, store.multi_get(keys))), True
                 self._changed.notify()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SignalHandler":

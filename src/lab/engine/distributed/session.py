@@ -11,11 +11,14 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from torch import distributed
 
 from lab.engine.distributed.environment import RankEnvironment
+from lab.engine.distributed.heartbeat import failed_first
 from lab.engine.distributed.launcher import start_ranks
 from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.distributed.rendezvous import announce_run_dir, open_store
 from lab.engine.distributed.watchdog import Watchdog
-from lab.engine.utils.errors import Preempted
+from lab.engine.utils.errors import Preempted, RunFailed, UserError
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -53,14 +56,23 @@ def supervised_ranks(
     try:
         yield
         completed = True
-    except (Exception, Preempted) as error:
-        failure = watchdog.loss(error) if isinstance(error, Preempted) else watchdog.first_failure(error)
-        if failure is not None:
+    except Preempted as stopped:
+        if failure := watchdog.loss(stopped):
+            raise failure from stopped
+        raise
+    except Exception as error:
+        if failure := watchdog.first_failure(error):
             raise failure from error
+        if trainer.is_global_zero:
+            error.add_note(failed_first(0))
+        elif not watchdog.is_first_left():  # rank 0 tells the user
+            if not isinstance(error, UserError | RunFailed):
+                log.error("the error of rank %d", trainer.global_rank, exc_info=error)
+            raise SystemExit(1) from error
         raise
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        watchdog.stop(completed or signals.is_agreed)
+        watchdog.stop(completed or signals.has_stopped)
         if isinstance(environment, RankEnvironment):
             environment.release()
