@@ -44,7 +44,7 @@ def await_epoch(tmp_path: Path, process: "subprocess.Popen[str]", epoch: int = 2
 
 
 def members(tmp_path: Path) -> dict[int, int]:
-    """The processes that train under `tmp_path`: process number by rank. torchrun's own is none of them."""
+    """The processes that train under `tmp_path`: process number by rank; without those of torchrun and srun."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -53,8 +53,9 @@ def members(tmp_path: Path) -> dict[int, int]:
         except (OSError, UnicodeDecodeError):
             continue
         trains = any(f"={tmp_path}/logs" in word for word in words)  # by its log_dir, or the run that it attaches to
-        if trains and not any(word.endswith("torchrun.py") for word in words):
-            found[int(variables.get("RANK") or variables.get("LOCAL_RANK") or 0)] = int(folder.name)
+        if trains and not any(word.endswith(("torchrun.py", "srun")) for word in words):
+            ranks = (variables.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+            found[int(next(filter(None, ranks), 0))] = int(folder.name)
     return found
 
 
@@ -71,6 +72,28 @@ def await_end(tmp_path: Path, process: "subprocess.Popen[str]", seconds: float =
         for number in [*members(tmp_path).values(), *([process.pid] if process.poll() is None else [])]:
             os.kill(number, signal.SIGKILL)
         process.wait()
+
+
+def errors(path: Path) -> list[str]:
+    """The lines that tell the user of an error."""
+    return [line for line in path.read_text().splitlines() if line.startswith("error:")]
+
+
+def named(rank: int, host: str, *paths: Path) -> list[str]:
+    """The lines that tell the user that a rank failed first."""
+    lines = [line for path in paths for line in path.read_text().splitlines()]
+    return [line for line in lines if f"rank {rank} on {host} failed first" in line]
+
+
+def fault_time(*paths: Path) -> float:
+    """When tests/faulty.py printed to one of the files that a rank fails."""
+    [line] = [line for path in paths for line in path.read_text().splitlines() if line.startswith("fault at")]
+    return float(line.split()[-1])
+
+
+def slowdown() -> float:
+    """By how much this machine is slower than when it has nothing else to do."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def the_run(tmp_path: Path) -> Run:

@@ -6,11 +6,14 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
+from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.runs.run import Run
 from lab.engine.utils.paths import ROOT
 from tests.conftest import SMALL, Command
@@ -94,6 +97,46 @@ def test_two_ranks_go_on_as_two_ranks(tmp_path: Path, data_dir: Path) -> None:
         process = begin(tmp_path / "stopped", data_dir, "resume=latest")
     assert await_end(tmp_path / "stopped", process, 120) == 0, (tmp_path / "stopped" / "err").read_text()
     assert_equal(result(the_run(tmp_path / "straight")), result(the_run(tmp_path / "stopped")))
+
+
+@pytest.mark.parametrize("is_in_step", [True, False], ids=["ranks wait for each other", "ranks are far apart"])
+@pytest.mark.parametrize("seed", range(10))
+def test_ranks_stop_at_the_same_question(seed: int, is_in_step: bool) -> None:
+    """Three ranks, as threads: with a barrier in each step, as gradients are one, or with none."""
+    draw, store, ranks = random.Random(seed), HashStore(), range(3)
+    handlers, barrier, over = [SignalHandler() for _ in ranks], threading.Barrier(len(ranks)), threading.Event()
+    asked = dict.fromkeys(ranks, 0)
+    for handler in handlers:
+        handler.is_shared = True
+
+    def watch(rank: int, pause: float) -> None:
+        while not over.wait(pause):
+            handlers[rank].agree(store, rank, len(ranks))
+
+    def train(rank: int, pause: float) -> None:
+        signum = 0
+        while not signum:
+            time.sleep(pause)
+            if is_in_step:
+                barrier.wait(10)
+            signum = handlers[rank].received()
+            asked[rank] += 1
+
+    watching = [threading.Thread(target=watch, args=(rank, draw.uniform(0.001, 0.02))) for rank in ranks]
+    training = [threading.Thread(target=train, args=(rank, draw.uniform(0.002, 0.01)), daemon=True) for rank in ranks]
+    for thread in (*watching, *training):
+        thread.start()
+    time.sleep(draw.uniform(0, 0.1))
+    for rank in draw.sample(ranks, draw.randint(1, 3)):
+        handlers[rank].signum = signal.SIGTERM
+    for thread in training:
+        thread.join(10)
+    over.set()
+    for thread in watching:
+        thread.join()
+    assert not any(thread.is_alive() for thread in training), "deadlock"
+    assert len(set(asked.values())) == 1, asked
+    assert {handler.signum for handler in handlers} == {signal.SIGTERM}
 
 
 @pytest.mark.slow

@@ -73,6 +73,14 @@ def test_a_rank_that_fails_ends_all_and_is_named(fault: str, said: str, tmp_path
 
 
 @pytest.mark.slow
+def test_a_step_takes_no_collective_but_that_of_its_gradients(tmp_path: Path, data_dir: Path) -> None:
+    words = [*LONG, "trainer.max_epochs=1", "model.batch_norm=false"]  # whose statistics DDP sends, too
+    process = begin(tmp_path, data_dir, *words, script="tests/counted.py")
+    assert await_end(tmp_path, process, 60) == 0, (tmp_path / "err").read_text()
+    assert "collectives: {'c10d::allreduce_': 5}\n" in (tmp_path / "out").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [0, 1])
 def test_a_signal_amid_the_test_stops_all(told: int, tmp_path: Path, data_dir: Path) -> None:
     brief = [*LONG, "trainer.max_epochs=1", "data.eval_batch_size=10"]

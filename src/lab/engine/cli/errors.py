@@ -67,7 +67,7 @@ def report(error: Exception) -> int:
     """Prints an error on stderr, and returns the exit status."""
     expected = as_expected(error)
     if expected is not None:
-        print(f"error: {shown(str(expected))}", file=sys.stderr)
+        print(shown("\n".join([f"error: {expected}", *getattr(error, "__notes__", [])])), file=sys.stderr)
     else:
         sys.stderr.write(shown("".join(traceback.format_exception(error))))
     if isinstance(expected, UserError):

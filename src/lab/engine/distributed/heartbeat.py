@@ -13,9 +13,9 @@ KILLED = "its process was killed"
 LAST_WORDS = 1.0  # seconds in which a rank that has left must have been heard to say so
 
 
-def failed_first(rank: int, how: str, host: str = "") -> str:
-    """Returns why a run ends: the rank that failed, its host (by default this machine), and how."""
-    return f"rank {rank} on {host or socket.gethostname()} failed first: {how}"
+def failed_first(rank: int, how: str = "", host: str = "") -> str:
+    """Returns why a run ends: the rank that failed, its host (by default this machine), and how if that is known."""
+    return f"rank {rank} on {host or socket.gethostname()} failed first{how and ': '}{how}"
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from shlex import quote
 from types import FrameType, TracebackType
 from typing import Any
 
-import torch
 from pytorch_lightning.utilities import rank_zero_only
-from torch import distributed
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from lab.engine.distributed import slurm
 from lab.engine.utils.errors import STOP_SIGNALS, Preempted
@@ -22,6 +21,7 @@ from lab.engine.utils.errors import STOP_SIGNALS, Preempted
 log = logging.getLogger(__name__)
 
 REPEAT = 0.4  # seconds in which a terminal, a shell and a launcher may send the same signal, each for itself
+STOP = "stop"  # key in the store: the signal that stops the run
 
 
 @contextmanager
@@ -59,8 +59,8 @@ class SignalHandler:
     while the run is still being saved, and only one more ends the process. What is ignored, as `nohup` does with
     SIGHUP, stays so.
 
-    With several ranks any of them may receive the signal. An all-reduce of the largest signal number runs during the
-    next batch, so that all ranks stop after the same batch and no step waits for the result.
+    With several ranks any of them may receive the signal, and all stop after the same batch, see `agree`. No step waits
+    for that, unless a signal has come.
     """
 
     def __init__(self) -> None:
@@ -68,8 +68,12 @@ class SignalHandler:
         self.in_loop = False
         self._previous: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
-        self._group: Any = None
-        self._pending: tuple[Any, torch.Tensor] | None = None  # the all-reduce that is running, and its value
+        self.is_shared = False  # with other ranks: a thread calls `agree`
+        self.has_stopped = False  # together with them
+        self._is_agreed = False
+        self._asked = 0  # calls of `received`
+        self._stop_at: int | None = None  # the call that returns the signal; until it is agreed, the one that waits
+        self._changed = threading.Condition()
 
     def __enter__(self) -> "SignalHandler":
         if threading.current_thread() is threading.main_thread():  # only it may set handlers
@@ -101,20 +105,35 @@ class SignalHandler:
 
     def received(self) -> int:
         """Returns the signal that any rank received, 0 for none; the same on every rank. Called between two batches."""
-        if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        if not self.is_shared:
             return self.signum
-        if self._group is None:  # a separate group on the CPU: it must not wait for gradients, nor they for it
-            self._group = distributed.new_group(backend="gloo")
-        if self._pending is not None:
-            work, value = self._pending
-            work.wait()
-            self._pending = None
-            if value.item():
-                return int(value.item())
-        value = torch.tensor(self.signum)
-        work = distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._group, async_op=True)
-        self._pending = work, value
-        return 0
+        with self._changed:
+            self._asked += 1
+            if self._stop_at is None:
+                return 0
+            self._changed.wait_for(lambda: self._is_agreed)
+            self.has_stopped = self._asked >= self._stop_at
+            return self.signum if self.has_stopped else 0
+
+    def agree(self, store: Store, rank: int, world_size: int) -> None:
+        """Agrees with the other ranks when to stop, once any of them has received a signal. A thread calls it often.
+
+        Each rank posts the number of its next call of `received`, and waits there until all ranks have posted. This is
+        no deadlock: their threads post even while they wait for gradients of a rank that waits. All stop at the call
+        with the largest number, as no rank has come further.
+        """
+        if self._is_agreed or not (self.signum or store.check([STOP])):
+            return
+        if self._stop_at is None:
+            self.signum = int(store.compare_set(STOP, "", str(self.signum)))
+            with self._changed:
+                self._stop_at = self._asked + 1
+            store.set(f"{STOP}-{rank}", str(self._stop_at))
+        keys = [f"{STOP}-{each}" for each in range(world_size)]
+        if store.check(keys):
+            with self._changed:
+                self._stop_at, self._is_agreed = max(map(int, store.multi_get(keys))), True
+                self._changed.notify()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SignalHandler":
         return self  # one for each process

@@ -11,19 +11,26 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from torch import distributed
 
 from lab.engine.distributed.environment import RankEnvironment
+from lab.engine.distributed.heartbeat import failed_first
 from lab.engine.distributed.launcher import start_ranks
+from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.distributed.rendezvous import announce_run_dir, open_store
 from lab.engine.distributed.watchdog import Watchdog
-from lab.engine.utils.errors import Preempted
+from lab.engine.utils.errors import Preempted, RunFailed, UserError
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
-def supervised_ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str, str], Any]) -> Iterator[None]:
+def supervised_ranks(
+    trainer: pl.Trainer, run_dir: Path, signals: SignalHandler, on_abort: Callable[[str, str], Any]
+) -> Iterator[None]:
     """Starts the other ranks of a run, ends all ranks together, and raises the error of the rank that failed first.
 
     Args:
         trainer: built with `environment.cluster_environment`; nothing has been fitted with it yet.
         run_dir: of the run; its config must be saved there.
+        signals: of this process, for which all ranks stop.
         on_abort: called with the run's status and the cause, in the rank that tells the user why another one failed.
 
     Raises:
@@ -44,19 +51,28 @@ def supervised_ranks(trainer: pl.Trainer, run_dir: Path, on_abort: Callable[[str
     watchdog = next((c for c in trainer.callbacks if isinstance(c, Watchdog)), Watchdog(float("inf")))  # type: ignore[attr-defined]
     first = trainer.global_rank - trainer.local_rank
     neighbours = range(first, first + trainer.num_devices)
-    watchdog.start(store, trainer.global_rank, neighbours, trainer.world_size, children, on_abort)
+    watchdog.start(store, trainer.global_rank, neighbours, trainer.world_size, children, signals, on_abort)
     completed = False
     try:
         yield
         completed = True
-    except (Exception, Preempted) as error:
-        failure = watchdog.loss() if isinstance(error, Preempted) else watchdog.first_failure(error)
-        if failure is not None:
+    except Preempted as stopped:
+        if failure := watchdog.loss(stopped):
+            raise failure from stopped
+        raise
+    except Exception as error:
+        if failure := watchdog.first_failure(error):
             raise failure from error
+        if trainer.is_global_zero:
+            error.add_note(failed_first(0))
+        elif not watchdog.is_first_left():  # rank 0 tells the user
+            if not isinstance(error, UserError | RunFailed):
+                log.error("the error of rank %d", trainer.global_rank, exc_info=error)
+            raise SystemExit(1) from error
         raise
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        watchdog.stop(completed)
+        watchdog.stop(completed or signals.has_stopped)
         if isinstance(environment, RankEnvironment):
             environment.release()

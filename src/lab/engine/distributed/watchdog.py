@@ -18,7 +18,8 @@ from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 from lab.engine.distributed.deadline import Deadline
 from lab.engine.distributed.heartbeat import KILLED, SILENCE, Heartbeat, Pulse, detect_failure, failed_first
 from lab.engine.distributed.launcher import Process
-from lab.engine.distributed.rendezvous import CAUSE, TOLD
+from lab.engine.distributed.preemption import SignalHandler
+from lab.engine.distributed.rendezvous import CAUSE, HEARD, LAST_WORDS, TOLD
 from lab.engine.utils.console import shown
 from lab.engine.utils.errors import STOP_SIGNALS, Preempted, RunFailed
 from lab.engine.utils.ranges import PositiveFloat
@@ -54,6 +55,7 @@ class Watchdog(pl.Callback):
         neighbours: range,
         world_size: int,
         children: Sequence[Process],
+        signals: SignalHandler,
         on_abort: Callable[[str, str], Any],
     ) -> None:
         """Starts the thread.
@@ -64,10 +66,12 @@ class Watchdog(pl.Callback):
             neighbours: ranks of this machine.
             world_size: how many ranks there are.
             children: the ranks that this process started.
+            signals: of this process, for which all ranks stop.
             on_abort: called with the run's status and the cause, in the rank that tells the user of it.
         """
         self._store, self._rank, self._neighbours, self._world_size = store, rank, neighbours, world_size
-        self._children, self._on_abort = children, on_abort
+        self._children, self._signals, self._on_abort = children, signals, on_abort
+        signals.is_shared = True
         self._deadline = Deadline(LIFETIME)
         self._stopped = threading.Event()
         self._answered = time.monotonic()
@@ -75,11 +79,11 @@ class Watchdog(pl.Callback):
         self._thread.start()
         threading.Thread(target=self._watch_store, name="watchdog of the store", daemon=True).start()
 
-    def stop(self, completed: bool) -> None:
+    def stop(self, together: bool) -> None:
         """Stops the thread, waits for the ranks that this process started, and kills those that do not end.
 
         Args:
-            completed: whether the run is complete: then rank 0 must not end before the others.
+            together: whether all ranks end by themselves: then rank 0 must not end before the others.
         """
         assert self._store is not None
         self._stopped.set()
@@ -87,7 +91,7 @@ class Watchdog(pl.Callback):
         with suppress(RuntimeError):  # the store may be gone
             self._send(Heartbeat(-1, batches=self._batches, done=True))
             deadline = time.monotonic() + 10
-            while completed and self._rank == 0 and time.monotonic() < deadline:
+            while together and self._rank == 0 and time.monotonic() < deadline:
                 if all(beat.done for beat in self._receive(range(self._world_size)).values()):
                     break
                 time.sleep(0.05)
@@ -105,13 +109,23 @@ class Watchdog(pl.Callback):
         patience = GRACE_PERIOD if isinstance(error, RuntimeError) else 0
         self._await_cause(SILENCE + patience if _is_lost_connection(error) else patience)
         cause = self.record_cause(failed_first(self._rank, f"{type(error).__name__}: {error}"))
-        return None if cause.startswith(failed_first(self._rank, "")) else self._end(cause)
+        return None if cause.startswith(failed_first(self._rank)) else self._end(cause)
 
-    def loss(self) -> BaseException | None:
-        """Returns what to raise in a rank that torchrun stops: it does so when another rank was lost."""
+    def loss(self, stopped: Preempted) -> BaseException | None:
+        """Returns what to raise in a rank that torchrun stops: it does so when another rank was lost.
+
+        Of a signal that came outside of the training loop the other ranks hear here.
+        """
+        if self._signals.has_stopped:
+            return None
         if "TORCHELASTIC_RUN_ID" in os.environ:
             self._await_cause(GRACE_PERIOD)
-        return None if self._cause is None else self._end(self._cause)
+        if self._cause is None:
+            self.record_cause(failed_first(self._rank, f"ended with exit status {stopped.code}"))
+            return None
+        if _signal(self._cause) and stopped.signal not in STOP_SIGNALS:  # a queue has warned both
+            return None
+        return self._end(self._cause)
 
     def record_cause(self, cause: str) -> str:
         """Records why the run ends, unless another rank has already; returns the first cause."""
@@ -138,15 +152,22 @@ class Watchdog(pl.Callback):
         for rank, beat in self._receive(watched).items():
             self._pulses[rank] = self._pulses.get(rank, Pulse(beat, now, now)).next(beat, now)
 
+    def is_first_left(self) -> bool:
+        """Returns whether this rank tells the user: rank 0, or if it is lost the first that is left on its machine."""
+        now = time.monotonic()
+        lost = {rank for rank, pulse in self._pulses.items() if not pulse.beat.done and pulse.loss(now)} | self._lost
+        left = [rank for rank in self._neighbours if rank == self._rank or rank not in lost]
+        return self._rank == left[0] and (self._rank == 0 or 0 in lost)
+
     def abort(self, cause: str) -> None:
         """Ends this process, whose main thread may be blocked for ever."""
         signum = _signal(cause)
-        if self._is_first_left():
+        if self.is_first_left():
             self._on_abort("preempted" if signum else "failed", cause)
             os.write(2, f"error: {shown(cause)}\n".encode())
             if 0 not in self._lost:  # else the store may never answer
                 with suppress(RuntimeError):
-                    self._store.set(TOLD, "")  # type: ignore[union-attr]
+                    self._tell_refused()
         for child in self._children:
             if child.poll() is None:
                 child.kill()
@@ -166,6 +187,7 @@ class Watchdog(pl.Callback):
             self.first_failure(exception)  # at once: the others lose this rank while it is torn down
 
     def _run(self, main: int) -> None:
+        assert self._store is not None
         number = 0
         while not self._stopped.wait(INTERVAL):
             number += 1
@@ -173,6 +195,7 @@ class Watchdog(pl.Callback):
             try:
                 self._deadline.extend()
                 self._send(Heartbeat.of(main, number, self._batches))
+                self._signals.agree(self._store, self._rank, self._world_size)
                 failure = self.check_children()
                 if failure is None:
                     self.collect_heartbeats()
@@ -186,10 +209,30 @@ class Watchdog(pl.Callback):
             self._answered = time.monotonic()
 
     def _watch_store(self) -> None:
-        """Ends this process when the store has not answered for as long as a rank may be silent: it asks for ever."""
+        """Ends this process when the store has not answered for as long as a rank may be silent: it asks for ever.
+
+        Ends it silently when it was stopped for about as long, and goes on, as Slurm lets it before it ends a step: the
+        others have counted this rank as dead, and one of them has told the user.
+        """
+        ran = time.monotonic()
         while not self._stopped.wait(INTERVAL):
-            if time.monotonic() - self._answered > SILENCE:
+            before, ran = ran, time.monotonic()
+            if ran - before > SILENCE - 1:
+                os._exit(1)
+            if ran - self._answered > SILENCE:
                 self.abort(self._store_failure())
+
+    def _tell_refused(self) -> None:
+        """Tells ranks that ended before they were watched that the user knows, and waits for one to hear: rank 0 may
+        serve the store.
+        """
+        assert self._store is not None
+        self._store.set(TOLD, "")
+        deadline = time.monotonic() + LAST_WORDS.total_seconds()
+        while len(self._pulses) < self._world_size and self._rank == 0 and time.monotonic() < deadline:
+            if self._store.add(HEARD, 0):
+                break
+            time.sleep(0.05)
 
     def _send(self, beat: Heartbeat) -> None:
         assert self._store is not None
@@ -223,7 +266,7 @@ class Watchdog(pl.Callback):
         """Returns what ends this rank, another having failed."""
         if signum := _signal(cause):
             return Preempted(signum)
-        if not self._is_first_left():
+        if not self.is_first_left():
             return SystemExit(1)
         if self._rank:  # rank 0 records its own error
             self._on_abort("failed", cause)
@@ -236,13 +279,6 @@ class Watchdog(pl.Callback):
         host = "" if pulse is None else f" on {pulse.beat.host}"
         gone = pulse is not None and pulse.beat.is_gone()
         return f"rank 0{host} failed first: {KILLED if gone else 'no answer from the store that the ranks share'}"
-
-    def _is_first_left(self) -> bool:
-        """Returns whether this rank tells the user: rank 0, or if it is lost the first that is left on its machine."""
-        now = time.monotonic()
-        lost = {rank for rank, pulse in self._pulses.items() if not pulse.beat.done and pulse.loss(now)} | self._lost
-        left = [rank for rank in self._neighbours if rank == self._rank or rank not in lost]
-        return self._rank == left[0] and (self._rank == 0 or 0 in lost)
 
 
 def _is_lost_connection(error: BaseException) -> bool:

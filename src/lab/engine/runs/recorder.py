@@ -59,7 +59,8 @@ class Recorder(Run):
             except BaseException as error:
                 failure = machine_failure(error, self.dir) or error
                 with suppress(OSError):  # of a full disk: the first error is the one to report
-                    self.finish("failed", error=f"{type(failure).__name__}: {failure}")
+                    notes = getattr(error, "__notes__", [])  # such as the rank that failed
+                    self.finish("failed", error="\n".join([f"{type(failure).__name__}: {failure}", *notes]))
                 if failure is not error:
                     raise failure from error
                 raise

@@ -42,7 +42,7 @@ def train(cfg: DictConfig) -> float | None:
             model, data, trainer = build(cfg, signals=signals)
         with ended_with_run(trainer.loggers):
             with (
-                supervised_ranks(trainer, run.dir, on_abort=lambda status, cause: run.finish(status, error=cause)),
+                supervised_ranks(trainer, run.dir, signals, on_abort=lambda how, cause: run.finish(how, error=cause)),
                 explain_errors((cfg.data or {}).get("batch_size"), cfg.trainer.get("accumulate_grad_batches") or 1),
             ):
                 if is_first:  # floating-point sums depend on both
