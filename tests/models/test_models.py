@@ -192,7 +192,7 @@ print(json.dumps(figures))
 @pytest.mark.parametrize("model", MODELS)
 def test_compiling_leaves_no_layer_out(model: str, cfg: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: set[nn.Module] = set()
-    monkeypatch.setattr(nn.Module, "compile", lambda layer: compiled.update(layer.modules()))
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **_: compiled.update(layer.modules()))
     data = next(d for d in DATA if fits(model, d) and d not in OFFERS)
     module = instantiate(cfg(*small(model, data)).model)
     compile_layers(module)

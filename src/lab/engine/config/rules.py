@@ -74,6 +74,23 @@ def precision(cfg: DictConfig) -> None:
         )
 
 
+def compiler(cfg: DictConfig) -> None:
+    """Refuses to compile a model where torch.compile would not find what it builds kernels with."""
+    if not cfg.compile:
+        return
+    language, name = ("C++", "CXX") if on_cpu(cfg) else ("C", "CC")
+    if not machine.find_compiler(name):
+        raise UserError(
+            f"compile={cfg.compile} needs a {language} compiler, and this machine has none: install g++,"
+            f" or set the variable {name}, or use compile=false"
+        )
+    if not machine.has_python_headers():
+        raise UserError(
+            f"compile={cfg.compile} needs Python.h, the headers of Python, which this machine lacks: install"
+            " python3-dev, or use compile=false"
+        )
+
+
 def strategy(cfg: DictConfig) -> None:
     """Refuses ranks that are forked or spawned, which keep the best weights to themselves, and FSDP on a CPU."""
     node = get(cfg, "trainer.strategy")
@@ -229,7 +246,7 @@ def work(cfg: DictConfig) -> None:
 
 
 RULES = (
-    *(extras, devices, precision, strategy, shared_batch, limits),
+    *(extras, devices, precision, compiler, strategy, shared_batch, limits),
     *(schedule, monitors, validation, weights, outlets, work),
 )
 

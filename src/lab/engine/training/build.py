@@ -42,7 +42,7 @@ def build(
     if cfg.weights.path is not None and not cfg.resume:
         load_weights(model, Path(cfg.weights.path), cfg.weights.map, cfg.weights.strict)
     if cfg.compile:
-        compile_layers(model)
+        compile_layers(model, "default" if cfg.compile is True else cfg.compile)
     callbacks = [*instantiate_each(cfg.callbacks), LoggedMetrics(objective_metric(cfg)), *callbacks]
     if signals is not None:  # Lightning installs handlers of its own before it tests
         callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: signals.install()))

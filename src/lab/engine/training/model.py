@@ -17,12 +17,31 @@ from lab.engine.runs.run import Run
 from lab.engine.utils.errors import RunFailed, UserError
 
 
-def compile_layers(model: pl.LightningModule) -> None:
-    """Compiles each layer of `model` in place, so that the names in its state dict stay the same."""
+def compile_layers(model: pl.LightningModule, mode: str = "default") -> None:
+    """Compiles each layer of `model` in place, so that the names in its state dict stay the same.
+
+    Args:
+        model: to compile.
+        mode: see `torch.compile`.
+    """
     for child in model.children():
         for layer in child if isinstance(child, nn.ModuleList) else [child]:  # a list is not called itself
             if not isinstance(layer, Metric | MetricCollection):
-                layer.compile()
+                layer.compile(mode=mode)
+
+
+@contextmanager
+def matmul_precision(name: str | None) -> Iterator[None]:
+    """Sets `torch.set_float32_matmul_precision` for a while; with None nothing is touched: code of a model may set it."""
+    if name is None:
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.LightningModule, trainer: pl.Trainer) -> None:
