@@ -45,6 +45,8 @@ WRONG: list[tuple[str, str, str]] = [
     (f"trainer.strategy={{_target_:{STRATEGIES}.DDPStrategy,start_method:fork}}", "trainer.strategy", "use ddp"),
     ("trainer.strategy=deepspeed_stage_2", "trainer.strategy", "pip install deepspeed"),
     ("trainer=cpu trainer.precision=16-true", "trainer.precision", "bf16-mixed"),
+    ("trainer=cpu trainer.precision=16", "trainer.precision", "bf16-mixed"),
+    ("trainer.precision=bf16-mixed trainer.gradient_clip_val=1", "trainer.gradient_clip_val", "optimizer.fused=false"),
     ("trainer.profiler=xla", "trainer.profiler", "pip install torch_xla"),
     ("trainer.barebones=true", "trainer.barebones", "callbacks=none"),
     ("trainer.max_steps=0", "trainer.max_steps", "fit=false"),

@@ -24,6 +24,8 @@ TRAINER_PACKAGES = {
     ("profiler", "xla"): "torch_xla",
     ("precision", "transformer-engine"): "transformer_engine",
 }
+MIXED = ("16", "16-mixed", "bf16", "bf16-mixed")  # names of a precision
+DOUBLE = ("64", "64-true")
 FORKING = ("spawn", "fork", "notebook")  # strategies whose ranks Lightning forks or spawns
 
 
@@ -66,11 +68,23 @@ def cpu_devices(cfg: DictConfig) -> None:
 
 
 def precision(cfg: DictConfig) -> None:
-    """Refuses 16 bits on a CPU: Lightning would take bfloat16 for 16-mixed, and 16-true soon ends in NaN."""
-    wanted = str(get(cfg, "trainer.precision"))
-    if wanted in ("16", "16-mixed", "16-true") and on_cpu(cfg):
+    """Refuses 16 bits on a CPU: Lightning would take bfloat16 for 16-mixed, and 16-true soon ends in NaN.
+
+    Refuses 64 bits on a Mac's GPU, which has none, and to clip under mixed precision with a fused optimizer, which
+    Lightning refuses at the first step.
+    """
+    wanted, accelerator = str(get(cfg, "trainer.precision")), _devices(cfg)[0]
+    if on_cpu(cfg) and (wanted in ("16", "16-mixed", "16-true") or wanted.startswith("transformer-engine")):
         raise UserError(
             f"trainer.precision={wanted} needs a GPU, and this run is on the CPU: use bf16-mixed or 32-true"
+        )
+    if wanted in DOUBLE and sys.platform == "darwin" and accelerator != "cpu":
+        raise UserError(f"trainer.precision={wanted}: a Mac's GPU has no 64-bit numbers: use trainer=cpu or 32-true")
+    clip, is_fused = get(cfg, "trainer.gradient_clip_val"), get(cfg, "optimizer.fused") is True
+    if cfg.fit and clip and wanted in MIXED and is_fused and "optimizer" in _arguments(get(cfg, "model._target_")):
+        raise UserError(
+            f"trainer.gradient_clip_val={clip}, precision={wanted}: fused optimizers do not clip under mixed precision:"
+            " use optimizer.fused=false"
         )
 
 

@@ -11,12 +11,11 @@ from lab.engine.checkpointing.io import AtomicCheckpointIO
 from lab.engine.checkpointing.weights import load_weights
 from lab.engine.compat.lightning import FitLoop
 from lab.engine.config.instantiate import build_model, instantiate, instantiate_each
+from lab.engine.config.rules import DOUBLE
 from lab.engine.distributed.environment import cluster_environment
 from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.training.metrics import LoggedMetrics
 from lab.engine.training.model import compile_layers
-
-DOUBLE = ("64", "64-true")  # names of a precision
 
 
 def objective_metric(cfg: DictConfig) -> str | None:
