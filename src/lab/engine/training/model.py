@@ -27,6 +27,7 @@ def compile_layers(model: pl.LightningModule, mode: str = "default") -> None:
         model: to compile.
         mode: see `torch.compile`.
     """
+    torch.compiler.reset()  # which batch sizes an earlier run of this process had, another job's, decides rounding
     for child in model.children():
         for layer in child if isinstance(child, nn.ModuleList) else [child]:  # a list is not called itself
             if not isinstance(layer, Metric | MetricCollection):
