@@ -10,7 +10,7 @@ from lab.engine.config.instantiate import instantiate
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import ROOT
-from tests.conftest import Compose, refusal, run_script
+from tests.conftest import Compose, accepted, refusal, run_script
 
 OPTUNA = "-m hydra/sweeper=optuna"
 CALLBACK = "+callbacks.mine._target_"
@@ -427,6 +427,13 @@ def test_no_wrong_command_line_loads_torch(places: list[str], tmp_path: Path) ->
     )
     done = run_script(str(probe))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("lacking", "offer"), [("find_compiler", "g++"), ("has_python_headers", "python3-dev")])
+def test_a_model_is_not_compiled_without_a_compiler(lacking: str, offer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, lacking, lambda *_: None)
+    assert_tells(refusal("trainer=cpu", "compile=max-autotune"), "compile", offer)
+    accepted("trainer=cpu", "compile=false")
 
 
 @pytest.mark.slow

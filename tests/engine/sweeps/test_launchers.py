@@ -164,27 +164,23 @@ def test_jobs_of_two_ranks_with_configs_from_elsewhere(launcher: str, tmp_path: 
         file.parent.mkdir(parents=True)
         file.write_text(text)
     words = ["--config-dir", f"{tmp_path}/own", *SMALL, *QUIET, "experiment=mine", "trainer=ddp_cpu", "logger=csv"]
-    words += ["trainer.max_epochs=1", "seed=0,1", "width=8,16", f"hydra/launcher={launcher}"]
+    words += ["trainer.max_epochs=1", "seed=3", "width=8,16", f"hydra/launcher={launcher}"]
     assert await_sweep(tmp_path, sweep(tmp_path, data_dir, *words)) == 0, (tmp_path / "err").read_text()
     found = the_sweep(tmp_path)
-    wanted = {0: (0, 8), 1: (0, 16), 2: (1, 8), 3: (1, 16)}
-    directories = sorted(path.name for path in found.dir.iterdir() if path.is_dir() and path.name != ".submitit")
-    assert directories == [str(number) for number in wanted]
-    for number, (seed, width) in wanted.items():
+    assert sorted(path.name for path in found.dir.iterdir() if path.is_dir() and path.name != ".submitit") == ["0", "1"]
+    for number, width in ((0, 8), (1, 16)):
         run = found.job(number)
-        assert (run.status, run.metadata["devices"], run.metadata["seed"]) == ("completed", "2 x cpu", seed)
+        assert (run.status, run.metadata["devices"], run.metadata["seed"]) == ("completed", "2 x cpu", 3)
         assert (run.config.model.hidden_sizes, run.config.optimizer.lr) == ([width], 1e-2)
-        shapes = [tuple(weight.shape) for weight in run.read_checkpoint("last")["state_dict"].values()]
-        assert shapes[0] == (width, 784)
-        assert {f"seed={seed}", f"width={width}"} <= set(run.overrides)
+        assert next(iter(run.read_checkpoint("last")["state_dict"].values())).shape == (width, 784)
+        assert {"seed=3", f"width={width}"} <= set(run.overrides)
     for name in ("config.yaml", "run.json", "metrics.json", "metrics.csv"):
-        assert len(list(found.dir.rglob(name))) == len(wanted), name
+        assert len(list(found.dir.rglob(name))) == 2, name
     told = seen(tmp_path)
     assert [(one["job"], one["rank"], one["seed"], one["lr"]) for one in told] == [
-        (str(number), rank, seed, 1e-2) for number, (seed, _) in wanted.items() for rank in (0, 1)
+        (str(job), rank, 3, 1e-2) for job in (0, 1) for rank in (0, 1)
     ]
-    for seed in (0, 1):
-        assert len({one["port"] for one in told if one["rank"] == 1 and one["seed"] == seed}) == 2
+    assert len({one["port"] for one in told if one["rank"] == 1}) == 2
 
 
 @pytest.mark.slow
