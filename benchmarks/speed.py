@@ -26,7 +26,7 @@ from lab.engine.utils.paths import ROOT
 PRECISIONS = ["32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true"]
 MODES = ["false", "default", "max-autotune"]  # of compile
 QUIET = ["callbacks.progress=null", "callbacks.summary=null", "trainer.enable_progress_bar=false", "logger=none"]
-SHORT = [*QUIET, "callbacks.checkpoint=null", "model=cnn", "data.num_samples=8400", "data.num_val=400", "test=false"]
+SHORT = [*QUIET, "callbacks.checkpoint=null", "data.num_samples=8400", "data.num_val=400", "test=false"]
 
 
 def measure(overrides: list[str]) -> None:
