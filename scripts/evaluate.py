@@ -26,6 +26,7 @@ def main(argv: list[str]) -> None:
 
     import pytorch_lightning as pl  # seconds: once the arguments are known to be right
 
+    from lab.engine.training.model import matmul_precision
     from lab.engine.training.report import gaps, is_testable
     from lab.engine.utils.console import quiet
 
@@ -43,7 +44,8 @@ def main(argv: list[str]) -> None:
         default_root_dir=run.dir,
         callbacks=[*run.test_callbacks(config)],
     )
-    found = trainer.test(model, data, verbose=False)
+    with matmul_precision(config.get("matmul_precision")):
+        found = trainer.test(model, data, verbose=False)
     metrics = {metric: value for of_loader in found for metric, value in of_loader.items()}
     metrics |= gaps(metrics, data)
     rows = [(metric, f"{value:.4f}") for metric, value in metrics.items()]

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
-from torch import nn
+from torch import Tensor, nn
 
 from lab.engine.config.instantiate import instantiate
 from lab.engine.config.validate import validate
@@ -192,7 +193,7 @@ print(json.dumps(figures))
 @pytest.mark.parametrize("model", MODELS)
 def test_compiling_leaves_no_layer_out(model: str, cfg: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: set[nn.Module] = set()
-    monkeypatch.setattr(nn.Module, "compile", lambda layer: compiled.update(layer.modules()))
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **_: compiled.update(layer.modules()))
     data = next(d for d in DATA if fits(model, d) and d not in OFFERS)
     module = instantiate(cfg(*small(model, data)).model)
     compile_layers(module)
@@ -211,3 +212,33 @@ def test_compiled_layers_give_the_same_and_keep_their_names() -> None:
     compile_layers(model)
     torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-4)
     assert list(model.state_dict()) == names
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_every_layer_is_compiled_for_every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deep(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(size, size + 1) for size in range(2, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    compiled: list[Any] = []
+
+    def note(graph: Any, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph
+
+    compile_module = nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda layer, mode, **options: compile_module(layer, backend=note, **options)
+    )
+    model = Deep()
+    compile_layers(model)
+    for stage in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with stage():
+            model(torch.zeros(3, 2))
+    assert len(compiled) == 6 * 3

@@ -33,6 +33,8 @@ RIGHT = [
     "trainer.deterministic=warn trainer.fast_dev_run=3 trainer.max_time=00:12:00:00",
     "trainer.max_epochs=-1 trainer.max_steps=100",
     "trainer.max_epochs=-1 scheduler=none",
+    "trainer.precision=bf16-mixed trainer.gradient_clip_val=1 optimizer.fused=false",
+    "trainer=cpu trainer.precision=64 trainer.gradient_clip_val=1 matmul_precision=medium",
     "trainer.val_check_interval=0.5 trainer.gradient_clip_val=1 trainer.gradient_clip_algorithm=value",
     "trainer.val_check_interval=1000 trainer.check_val_every_n_epoch=null",
     "trainer.limit_val_batches=0 trainer.val_check_interval=1000",

@@ -10,7 +10,7 @@ from lab.engine.config.instantiate import instantiate
 from lab.engine.utils import machine
 from lab.engine.utils.errors import UserError
 from lab.engine.utils.paths import ROOT
-from tests.conftest import Compose, refusal, run_script
+from tests.conftest import Compose, accepted, refusal, run_script
 
 OPTUNA = "-m hydra/sweeper=optuna"
 CALLBACK = "+callbacks.mine._target_"
@@ -45,6 +45,8 @@ WRONG: list[tuple[str, str, str]] = [
     (f"trainer.strategy={{_target_:{STRATEGIES}.DDPStrategy,start_method:fork}}", "trainer.strategy", "use ddp"),
     ("trainer.strategy=deepspeed_stage_2", "trainer.strategy", "pip install deepspeed"),
     ("trainer=cpu trainer.precision=16-true", "trainer.precision", "bf16-mixed"),
+    ("trainer=cpu trainer.precision=16", "trainer.precision", "bf16-mixed"),
+    ("trainer.precision=bf16-mixed trainer.gradient_clip_val=1", "trainer.gradient_clip_val", "optimizer.fused=false"),
     ("trainer.profiler=xla", "trainer.profiler", "pip install torch_xla"),
     ("trainer.barebones=true", "trainer.barebones", "callbacks=none"),
     ("trainer.max_steps=0", "trainer.max_steps", "fit=false"),
@@ -130,7 +132,11 @@ WRONG: list[tuple[str, str, str]] = [
     ("data.augment=sometimes", "data.augment", ""),
     ("fit=maybe", "fit", ""),
     ("test=1", "test", ""),
-    ("compile='yes please'", "compile", ""),
+    ("compile='yes please'", "compile", "max-autotune"),
+    ("compile=max-autotun", "compile", "max-autotune"),
+    ("compile=1", "compile", "true or false"),
+    ("compile=null", "compile", "true or false"),
+    ("matmul_precision=tf32", "matmul_precision", "high"),
     ("seed=null", "seed", ""),
     ("seed=1.5", "seed", ""),
     ("seed=one", "seed", ""),
@@ -421,6 +427,13 @@ def test_no_wrong_command_line_loads_torch(places: list[str], tmp_path: Path) ->
     )
     done = run_script(str(probe))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("lacking", "offer"), [("find_compiler", "g++"), ("has_python_headers", "python3-dev")])
+def test_a_model_is_not_compiled_without_a_compiler(lacking: str, offer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, lacking, lambda *_: None)
+    assert_tells(refusal("trainer=cpu", "compile=max-autotune"), "compile", offer)
+    accepted("trainer=cpu", "compile=false")
 
 
 @pytest.mark.slow

@@ -232,7 +232,7 @@ def two_nodes(nodes: Nodes, tmp_path: Path, data_dir: Path, **variables: str) ->
             **variables,
         }
         paths = [f"paths.data_dir={data_dir}", f"paths.log_dir={tmp_path}/logs"]
-        words = [*LONG, "trainer.num_nodes=2", "trainer.devices=1", *paths]
+        words = [*LONG, *paths]
         with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
             command = nodes.command(node, sys.executable, str(ROOT / "tests" / "torchrun.py"), *words)
             started.append(subprocess.Popen(command, stdout=out, stderr=err, env=environment, start_new_session=True))

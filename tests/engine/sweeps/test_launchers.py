@@ -139,18 +139,46 @@ def test_four_jobs_of_ray(ray_python: Path, tmp_path: Path, data_dir: Path, monk
     assert "Warning" not in (tmp_path / "err").read_text()
 
 
+OWN = """# @package _global_
+defaults:
+  - override /model: wide
+width: 24
+optimizer:
+  lr: 1e-2
+"""
+WIDE = """# @package _global_
+model:
+  _target_: lab.models.mlp.MLP
+  in_features: ${dims.features}
+  num_classes: ${dims.classes}
+  hidden_sizes: ["${width}"]
+objective: {metric: val/acc, mode: max}
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_jobs_of_two_ranks(launcher: str, tmp_path: Path, data_dir: Path) -> None:
-    words = [*QUICK, "trainer=ddp_cpu", "seed=0,1", "optimizer.lr=1e-2", f"hydra/launcher={launcher}"]
+@pytest.mark.parametrize("launcher", ["basic", *LAUNCHERS])
+def test_jobs_of_two_ranks_with_configs_from_elsewhere(launcher: str, tmp_path: Path, data_dir: Path) -> None:
+    for name, text in (("experiment/mine", OWN), ("model/wide", WIDE)):
+        file = tmp_path / "own" / f"{name}.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    words = ["--config-dir", f"{tmp_path}/own", *SMALL, *QUIET, "experiment=mine", "trainer=ddp_cpu", "logger=csv"]
+    words += ["trainer.max_epochs=1", "seed=3", "width=8,16", f"hydra/launcher={launcher}"]
     assert await_sweep(tmp_path, sweep(tmp_path, data_dir, *words)) == 0, (tmp_path / "err").read_text()
     found = the_sweep(tmp_path)
     assert sorted(path.name for path in found.dir.iterdir() if path.is_dir() and path.name != ".submitit") == ["0", "1"]
-    assert [run.metadata["devices"] for run in found.jobs.values()] == ["2 x cpu"] * 2
-    assert len(list(found.dir.rglob("config.yaml"))) == 2
+    for number, width in ((0, 8), (1, 16)):
+        run = found.job(number)
+        assert (run.status, run.metadata["devices"], run.metadata["seed"]) == ("completed", "2 x cpu", 3)
+        assert (run.config.model.hidden_sizes, run.config.optimizer.lr) == ([width], 1e-2)
+        assert next(iter(run.read_checkpoint("last")["state_dict"].values())).shape == (width, 784)
+        assert {"seed=3", f"width={width}"} <= set(run.overrides)
+    for name in ("config.yaml", "run.json", "metrics.json", "metrics.csv"):
+        assert len(list(found.dir.rglob(name))) == 2, name
     told = seen(tmp_path)
     assert [(one["job"], one["rank"], one["seed"], one["lr"]) for one in told] == [
-        (str(job), rank, job, 1e-2) for job in (0, 1) for rank in (0, 1)
+        (str(job), rank, 3, 1e-2) for job in (0, 1) for rank in (0, 1)
     ]
     assert len({one["port"] for one in told if one["rank"] == 1}) == 2
 

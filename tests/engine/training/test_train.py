@@ -18,6 +18,7 @@ from lab.engine.training.build import build
 from lab.engine.training.model import explain_errors
 from lab.engine.training.train import train
 from lab.engine.utils.errors import RunFailed, UserError
+from lab.models.cnn import CNN
 from tests.conftest import SMALL, Command, Compose, run_script
 
 TINY = [*SMALL, "trainer.max_epochs=2", "data.batch_size=50", "trainer.log_every_n_steps=5"]
@@ -264,6 +265,40 @@ def test_a_gpu_trains_as_well_as_a_cpu(precision: str, cfg: Compose) -> None:
     trainer.fit(module, datamodule=data)
     assert next(iter(data.train_dataloader()))[0].is_cuda, "batches are made on the device"
     assert trainer.callback_metrics["val/acc"] > 0.93
+
+
+def test_matmul_precision_is_set_for_the_run_and_put_back(cfg: Compose, tmp_path: Path) -> None:
+    during: list[str] = []
+
+    class Noter(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            during.append(torch.get_float32_matmul_precision())
+
+    for value in ("high", "null"):
+        composed = cfg(*TINY, "logger=none", f"matmul_precision={value}", f"paths.run_dir={tmp_path}/{value}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lab.callbacks.throughput.Throughput.on_train_start", Noter.on_train_start)
+            train(composed)
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert Run(tmp_path / value).saved.matmul_precision == composed.matmul_precision
+    assert during == ["high", "highest"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_run_goes_on_to_the_same_weights(cfg: Compose, tmp_path: Path) -> None:
+    words = [*TINY, "model=cnn", "compile=true", "scheduler=none", "logger=none", "test=false"]
+
+    def weights(name: str) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = Run(tmp_path / name).read_checkpoint("last")["state_dict"]
+        return state
+
+    train(cfg(*words, f"paths.run_dir={tmp_path}/straight"))
+    train(cfg(*words, f"paths.run_dir={tmp_path}/resumed", "trainer.max_epochs=1"))
+    train(cfg(*words, f"paths.run_dir={tmp_path}/resumed", f"resume={tmp_path}/resumed"))
+    straight, resumed = weights("straight"), weights("resumed")
+    assert list(straight) == list(CNN().state_dict())
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
 @pytest.mark.slow

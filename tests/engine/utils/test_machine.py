@@ -57,3 +57,14 @@ def test_memory_is_the_machines_or_that_of_a_control_group_above(
     assert machine.memory_limit() == whole
     (tmp_path / "memory.max").write_text("2000000000\n")
     assert machine.memory_limit() == 2_000_000_000
+
+
+def test_a_compiler_is_the_variables_or_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("gcc", "mine"):
+        (tmp_path / name).touch(mode=0o755)
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (machine.find_compiler("CC"), machine.find_compiler("CXX")) == (str(tmp_path / "gcc"), None)
+    monkeypatch.setenv("CXX", "mine -v")
+    assert machine.find_compiler("CXX") == str(tmp_path / "mine")

@@ -24,7 +24,7 @@ SHOWN = (
 LENGTHS = ("max_epochs", "max_steps", "max_time")
 # What a resumed run must not change; the rest says how long it trains, and what is logged
 FIXED = (
-    *("data", "model", "weights", "optimizer", "scheduler", "objective", "dims", "seed"),
+    *("data", "model", "weights", "optimizer", "scheduler", "objective", "dims", "seed", "matmul_precision"),
     *("callbacks.ema", "callbacks.finetune"),
     *(f"trainer.{key}" for key in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")),
     *(f"trainer.{key}" for key in ("precision", "limit_train_batches", "overfit_batches", "fast_dev_run")),

@@ -25,6 +25,8 @@ TRAINER_PACKAGES = {
     ("profiler", "xla"): "torch_xla",
     ("precision", "transformer-engine"): "transformer_engine",
 }
+MIXED = ("16", "16-mixed", "bf16", "bf16-mixed")  # names of a precision
+DOUBLE = ("64", "64-true")
 FORKING = ("spawn", "fork", "notebook")  # strategies whose ranks Lightning forks or spawns
 
 
@@ -67,11 +69,40 @@ def cpu_devices(cfg: DictConfig) -> None:
 
 
 def precision(cfg: DictConfig) -> None:
-    """Refuses 16 bits on a CPU: Lightning would take bfloat16 for 16-mixed, and 16-true soon ends in NaN."""
-    wanted = str(get(cfg, "trainer.precision"))
-    if wanted in ("16", "16-mixed", "16-true") and on_cpu(cfg):
+    """Refuses 16 bits on a CPU: Lightning would take bfloat16 for 16-mixed, and 16-true soon ends in NaN.
+
+    Refuses 64 bits on a Mac's GPU, which has none, and to clip under mixed precision with a fused optimizer, which
+    Lightning refuses at the first step.
+    """
+    wanted, accelerator = str(get(cfg, "trainer.precision")), _devices(cfg)[0]
+    if on_cpu(cfg) and (wanted in ("16", "16-mixed", "16-true") or wanted.startswith("transformer-engine")):
         raise UserError(
             f"trainer.precision={wanted} needs a GPU, and this run is on the CPU: use bf16-mixed or 32-true"
+        )
+    if wanted in DOUBLE and sys.platform == "darwin" and accelerator != "cpu":
+        raise UserError(f"trainer.precision={wanted}: a Mac's GPU has no 64-bit numbers: use trainer=cpu or 32-true")
+    clip, is_fused = get(cfg, "trainer.gradient_clip_val"), get(cfg, "optimizer.fused") is True
+    if cfg.fit and clip and wanted in MIXED and is_fused and "optimizer" in _arguments(get(cfg, "model._target_")):
+        raise UserError(
+            f"trainer.gradient_clip_val={clip}, precision={wanted}: fused optimizers do not clip under mixed precision:"
+            " use optimizer.fused=false"
+        )
+
+
+def compiler(cfg: DictConfig) -> None:
+    """Refuses to compile a model where torch.compile would not find what it builds kernels with."""
+    if not cfg.compile:
+        return
+    language, name = ("C++", "CXX") if on_cpu(cfg) else ("C", "CC")
+    if not machine.find_compiler(name):
+        raise UserError(
+            f"compile={cfg.compile} needs a {language} compiler, and this machine has none: install g++,"
+            f" or set the variable {name}, or use compile=false"
+        )
+    if not machine.has_python_headers():
+        raise UserError(
+            f"compile={cfg.compile} needs Python.h, the headers of Python, which this machine lacks: install"
+            " python3-dev, or use compile=false"
         )
 
 
@@ -230,7 +261,7 @@ def work(cfg: DictConfig) -> None:
 
 
 RULES = (
-    *(extras, devices, precision, strategy, shared_batch, limits),
+    *(extras, devices, precision, compiler, strategy, shared_batch, limits),
     *(schedule, monitors, validation, weights, outlets, work),
 )
 

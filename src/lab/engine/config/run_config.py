@@ -5,6 +5,10 @@ from typing import Any, Literal
 
 from lab.engine.utils.ranges import PositiveInt, Seed
 
+# True is the mode default
+Compile = bool | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+MatmulPrecision = Literal["highest", "high", "medium"]
+
 
 def run(
     *,
@@ -26,7 +30,8 @@ def run(
     seed: Seed,
     fit: bool,
     test: bool,
-    compile: bool,  # noqa: A002
+    compile: Compile,  # noqa: A002
+    matmul_precision: MatmulPrecision | None = None,
     fast_loop: bool,
     **own: Any,
 ) -> None:

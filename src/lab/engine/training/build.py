@@ -11,14 +11,13 @@ from lab.engine.checkpointing.io import AtomicCheckpointIO
 from lab.engine.checkpointing.weights import load_weights
 from lab.engine.compat.lightning import FitLoop
 from lab.engine.config.instantiate import build_model, instantiate, instantiate_each
+from lab.engine.config.rules import DOUBLE
 from lab.engine.distributed.batch_norm import SyncBatchNorms
 from lab.engine.distributed.environment import cluster_environment
 from lab.engine.distributed.preemption import SignalHandler
 from lab.engine.training.metrics import LoggedMetrics
 from lab.engine.training.model import compile_layers
 from lab.engine.utils.processes import torchrun_ranks
-
-DOUBLE = ("64", "64-true")  # names of a precision
 
 
 def objective_metric(cfg: DictConfig) -> str | None:
@@ -44,7 +43,7 @@ def build(
     if cfg.weights.path is not None and not cfg.resume:
         load_weights(model, Path(cfg.weights.path), cfg.weights.map, cfg.weights.strict)
     if cfg.compile:
-        compile_layers(model)
+        compile_layers(model, "default" if cfg.compile is True else cfg.compile)
     callbacks = [*instantiate_each(cfg.callbacks), LoggedMetrics(objective_metric(cfg)), *callbacks]
     if signals is not None:  # Lightning installs handlers of its own before it tests
         callbacks.append(pl.callbacks.LambdaCallback(on_test_start=lambda *_: signals.install()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,39 @@ from lab.engine.checkpointing.callback import best_checkpoint
 from lab.engine.runs.run import Run
 from lab.engine.utils.errors import RunFailed, UserError
 
+ISOLATE = "isolate_recompiles"  # an argument that older versions of torch lack
 
-def compile_layers(model: pl.LightningModule) -> None:
-    """Compiles each layer of `model` in place, so that the names in its state dict stay the same."""
+
+def compile_layers(model: pl.LightningModule, mode: str = "default") -> None:
+    """Compiles each layer of `model` in place, so that the names in its state dict stay the same.
+
+    Args:
+        model: to compile.
+        mode: see `torch.compile`.
+    """
+    torch.compiler.reset()  # which batch sizes an earlier run of this process had, another job's, decides rounding
     for child in model.children():
         for layer in child if isinstance(child, nn.ModuleList) else [child]:  # a list is not called itself
             if not isinstance(layer, Metric | MetricCollection):
-                layer.compile()
+                # Layers of torch's own classes share one function, which else is compiled 8 times at most for them all
+                is_shared = (
+                    type(layer).__module__.startswith("torch.") and ISOLATE in signature(torch.compile).parameters
+                )
+                layer.compile(mode=mode, **({ISOLATE: True} if is_shared else {}))
+
+
+@contextmanager
+def matmul_precision(name: str | None) -> Iterator[None]:
+    """Sets `torch.set_float32_matmul_precision` for a while; None leaves it as it is."""
+    if name is None:
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def check_checkpoint(checkpoint: dict[str, Any], path: Path, model: pl.LightningModule, trainer: pl.Trainer) -> None:

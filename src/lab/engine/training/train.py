@@ -18,7 +18,7 @@ from lab.engine.distributed.session import supervised_ranks
 from lab.engine.runs.recorder import Recorder
 from lab.engine.training.build import build, objective_metric
 from lab.engine.training.loggers import ended_with_run, start_loggers
-from lab.engine.training.model import check_checkpoint, explain_errors, load_best
+from lab.engine.training.model import check_checkpoint, explain_errors, load_best, matmul_precision
 from lab.engine.training.report import cost, gaps, hyperparameters, is_testable, report
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def train(cfg: DictConfig) -> float | None:
     with preemption(run.dir) as signals, run.recording(cfg) if is_first else nullcontext():
         with refused_together():
             model, data, trainer = build(cfg, signals=signals)
-        with ended_with_run(trainer.loggers):
+        with ended_with_run(trainer.loggers), matmul_precision(cfg.get("matmul_precision")):
             with (
                 supervised_ranks(trainer, run.dir, signals, on_abort=lambda how, cause: run.finish(how, error=cause)),
                 explain_errors((cfg.data or {}).get("batch_size"), cfg.trainer.get("accumulate_grad_batches") or 1),

@@ -3,9 +3,11 @@
 import ctypes
 import os
 import sys
+import sysconfig
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 AMD_NODES = Path("/sys/class/kfd/kfd/topology/nodes")  # of AMD's driver; each processor is one
 CGROUPS = Path("/sys/fs/cgroup")  # of Linux, version 2
@@ -58,3 +60,19 @@ def memory_limit() -> int:
 def has_package(name: str) -> bool:
     """Returns whether a package is installed."""
     return find_spec(name) is not None
+
+
+def find_compiler(variable: str) -> str | None:
+    """Returns the compiler that torch.compile will use: the variable's, or else the first that is there.
+
+    Args:
+        variable: CXX, a C++ compiler for kernels of CPUs; or CC, a C compiler for those of GPUs.
+    """
+    names = {"CXX": ["clang++" if sys.platform == "darwin" else "g++"], "CC": ["gcc", "clang"]}[variable]
+    candidates = [os.environ[variable].split(" ")[0]] if os.environ.get(variable) else names
+    return next(filter(None, map(which, candidates)), None)
+
+
+def has_python_headers() -> bool:
+    """Returns whether the headers of Python are installed, which compiled kernels include."""
+    return (Path(sysconfig.get_path("include")) / "Python.h").is_file()
