@@ -105,7 +105,8 @@ class GenerativeMetrics(pl.Callback):
             with torch.random.fork_rng(cuda):  # leaves the run's random state as it was
                 metrics = self._measure(trainer, module, stage)
         metrics = trainer.strategy.broadcast(metrics)
-        module.log_dict({f"{stage}/{name}": value for name, value in metrics.items()}, sync_dist=True)
+        figures = {f"{stage}/{name}": value for name, value in metrics.items()}
+        module.log_dict(figures, sync_dist=True, reduce_fx="max")  # equal on all ranks: a mean would round
 
     def _measure(self, trainer: pl.Trainer, module: Any, stage: str) -> dict[str, float]:
         """Returns the metrics of new samples against the real images of `stage`."""

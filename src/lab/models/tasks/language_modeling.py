@@ -189,7 +189,8 @@ class LanguageModel(Task):
                 f"{stage}/bits_per_token": loss / math.log(2),
                 f"{stage}/acc": self.mean_acc.compute(),
             },
-            sync_dist=True,  # the same on every rank already
+            sync_dist=True,  # the same on every rank already, of which a mean would round
+            reduce_fx="max",
         )
         self.mean_loss.reset()
         self.mean_acc.reset()
