@@ -165,5 +165,9 @@ def _resolve(path: str) -> Any:
 @cache
 def _private_parts(library_class: type) -> set[str]:
     """The private names that a class has: those that it defines, and those that its methods set or read."""
-    used = re.findall(r"\bself\.(_[A-Za-z]\w*)", inspect.getsource(library_class))
+    try:
+        source = inspect.getsource(library_class)
+    except (OSError, TypeError):  # it is written in C
+        source = ""
+    used = re.findall(r"\bself\.(_[A-Za-z]\w*)", source)
     return {name for name in [*vars(library_class), *used] if is_private(name)}

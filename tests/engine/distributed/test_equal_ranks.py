@@ -42,9 +42,10 @@ MODELS = {
     "gpt": [*RECALL, "model=gpt"],
     "vae": [*IMAGES, "model=vae", "model.nll_samples=10", "model.nll_images=101"],
     "augmented": [*IMAGES, "model=lenet", "data.augment=true"],
-    "gan": [*IMAGES, "model=gan", "objective=null", "callbacks.generative_metrics=null", "trainer.max_steps=10"],
+    "gan": [*IMAGES, "model=gan", "objective=null", "callbacks.generative_metrics=null"],
+    "resnet": [*SMALL, "data.batch_size=12", "model=resnet"],  # torchvision's, with batch norm
 }
-STEPS = ["trainer.max_steps=50", "trainer.max_epochs=-1"]
+STEPS = {"gan": 10, "resnet": 3}  # 50 of the others
 RANKS = ("trainer=cpu", "trainer=ddp_cpu", "trainer=ddp_cpu trainer.devices=3")
 
 
@@ -66,6 +67,10 @@ def trained(train: Forked, folder: Path, data_dir: Path, *words: str) -> tuple[R
     return Run(folder), json.loads(folder.with_suffix(".json").read_text())
 
 
+def limit(steps: int) -> list[str]:
+    return [f"trainer.max_steps={steps}", "trainer.max_epochs=-1"]
+
+
 def weights(run: Run) -> dict[str, Tensor]:
     state: dict[str, Tensor] = torch.load(run.checkpoint("last"), weights_only=True)["state_dict"]
     return state
@@ -77,14 +82,15 @@ def weights(run: Run) -> dict[str, Tensor]:
     [*(("64-true", model) for model in MODELS), *(("32-true", model) for model in MODELS if model != "gan")],
 )
 def test_ranks_train_as_one(precision: str, model: str, train: Forked, tmp_path: Path, data_dir: Path) -> None:
-    words = [*STEPS, "test=false", *MODELS[model], f"trainer.precision={precision}"]
+    steps = STEPS.get(model, 50)
+    words = [*MODELS[model], "test=false", f"trainer.precision={precision}", *limit(steps)]
     if precision == "32-true":
         words += ["optimizer=sgd", f"optimizer.lr={1e-4 if model == 'vae' else 1e-2}"]  # of hundreds of nats
     of_loss, of_weights = (1e-9, 1e-8) if precision == "64-true" else (1e-6, 1e-5)
     (alone, losses), *others = (
         trained(train, tmp_path / str(i), data_dir, *words, *ranks.split()) for i, ranks in enumerate(RANKS)
     )
-    assert len(losses) == (10 if model == "gan" else 50)
+    assert len(losses) == steps
     for run, found in others:
         worst = max(abs(a - b) / abs(b) for a, b in zip(found, losses, strict=True))
         moved = max(float((value - weights(alone)[name]).abs().max()) for name, value in weights(run).items())
@@ -96,7 +102,7 @@ def test_ranks_train_as_one(precision: str, model: str, train: Forked, tmp_path:
 @pytest.mark.parametrize("model", ["lenet", "vae", "gpt"])
 def test_ranks_test_as_one(model: str, train: Forked, tmp_path: Path, data_dir: Path) -> None:
     """One checkpoint, tested by one, two and three ranks, which cannot share its samples evenly."""
-    run, _ = trained(train, tmp_path / "run", data_dir, *STEPS, *MODELS[model], "trainer=cpu")
+    run, _ = trained(train, tmp_path / "run", data_dir, *MODELS[model], *limit(50), "trainer=cpu")
     found = []
     for i, ranks in enumerate(RANKS):
         folder = tmp_path / str(i)

@@ -6,7 +6,9 @@ import torch
 from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, distributed, nn
 from torch.autograd import Function
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn import functional as F
+
+Ordinary = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class SumOverRanks(Function):
@@ -23,19 +25,27 @@ class SumOverRanks(Function):
         return SumOverRanks.forward(_, gradient)
 
 
-class SyncBatchNorm(_BatchNorm):
-    """Does on CPUs what torch's layer of this name does on GPUs alone; an ordinary layer becomes one, and is one again.
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Does on CPUs what torch's layer of this name does on GPUs alone, with (B, C, ...) of any number of dimensions.
 
-    Attributes:
-        kind: the ordinary layer's class.
+    Args:
+        layer: an ordinary one, whose parameters and buffers it shares.
     """
 
-    kind: type[_BatchNorm]
+    def __init__(self, layer: Ordinary) -> None:
+        super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        self.weight, self.bias = layer.weight, layer.bias
+        self.running_mean, self.running_var = layer.running_mean, layer.running_var
+        self.num_batches_tracked = layer.num_batches_tracked
+        self.train(layer.training)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return self.kind.forward(self, x)
+            of_batch = self.running_mean is None
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, training=of_batch, eps=self.eps
+            )
         over = [0, *range(2, x.ndim)]  # all but the channels
 
         def spread(of_channel: Tensor) -> Tensor:
@@ -56,8 +66,6 @@ class SyncBatchNorm(_BatchNorm):
             y = y * spread(self.weight) + spread(self.bias)
         return y.to(x.dtype)
 
-    def _check_input_dim(self, x: Tensor) -> None: ...
-
     def _remember(self, mean: Tensor, var: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -71,17 +79,22 @@ class SyncBatchNorm(_BatchNorm):
 class SyncBatchNorms(TorchSyncBatchNorm):
     """Makes the batch norms of a model those of all ranks while it is trained: Lightning's, for CPUs as well."""
 
+    def __init__(self) -> None:
+        self._ordinary: dict[str, Ordinary] = {}  # the layers that are replaced, by their places
+
     def apply(self, model: nn.Module) -> nn.Module:
-        layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        if any(layer.weight.device.type != "cpu" for layer in layers if layer.affine):
+        if any(p.device.type != "cpu" for p in model.parameters()):
             return super().apply(model)
-        for layer in layers:
-            vars(layer)["kind"] = type(layer)
-            layer.__class__ = SyncBatchNorm  # type: ignore[assignment]
+        places = model.named_modules(remove_duplicate=False)  # a layer may have two
+        self._ordinary = {place: layer for place, layer in places if isinstance(layer, Ordinary)}
+        shared = {layer: SyncBatchNorm(layer) for layer in self._ordinary.values()}
+        for place, layer in self._ordinary.items():
+            model.set_submodule(place, shared[layer])
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        for module in model.modules():
-            if type(module) is SyncBatchNorm:
-                module.__class__ = module.kind  # type: ignore[assignment]
+        for place, layer in self._ordinary.items():
+            layer.load_state_dict(model.get_submodule(place).state_dict())  # its tensors may be others by now
+            model.set_submodule(place, layer)
+        self._ordinary = {}
         return super().revert(model)
