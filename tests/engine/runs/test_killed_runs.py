@@ -47,6 +47,7 @@ SETTINGS = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # a resnet on a busy machine
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_kills_change_nothing(setting: str, run_forked: Forked, tmp_path: Path, data_dir: Path) -> None:
     places = [f"paths.log_dir={tmp_path}/logs", f"paths.data_dir={data_dir}"]
