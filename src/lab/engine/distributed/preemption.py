@@ -109,7 +109,7 @@ class SignalHandler:
             return self.signum
         with self._changed:
             self._asked += 1
-            if self._stop_at is None:
+            if self._stop_at is None and not self.signum:
                 return 0
             self._changed.wait_for(lambda: self._is_agreed)
             self.has_stopped = self._asked >= self._stop_at
@@ -118,9 +118,10 @@ class SignalHandler:
     def agree(self, store: Store, rank: int, world_size: int) -> None:
         """Agrees with the other ranks when to stop, once any of them has received a signal. A thread calls it often.
 
-        Each rank posts the number of its next call of `received`, and waits there until all ranks have posted. This is
-        no deadlock: their threads post even while they wait for gradients of a rank that waits. All stop at the call
-        with the largest number, as no rank has come further.
+        Each rank posts the number of its next call of `received`, and waits there until all ranks have posted; one that
+        has received the signal waits at once, so that the others come no further than a batch. This is no deadlock:
+        their threads post even while they wait for gradients of a rank that waits. All stop at the call with the
+        largest number, as no rank has come further.
         """
         if self._is_agreed or not (self.signum or store.check([STOP])):
             return
