@@ -1,6 +1,7 @@
 """Draws random numbers for each sample of a batch by itself, so that they do not depend on who else is in the batch."""
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,10 +37,14 @@ class Draws:
         """Returns numbers (B, *shape) between 0 and 1, in double precision; neither is among them."""
         start, self._drawn = self._drawn, self._drawn + math.prod(shape)
         counter = torch.arange(start, self._drawn, device=self.samples.device)
-        seed = key_seed(*self.key, 1) - 2**63  # 1 ends the key: zeros at an end do not count
-        streams = _hash(self.samples * GAMMA + seed)
-        bits = _hash(streams.unsqueeze(1) + counter * GAMMA)  # (B, numbers)
+        bits = _hash(self._streams.unsqueeze(1) + counter * GAMMA)  # (B, numbers)
         return ((_shift(bits, 64 - BITS).double() + 0.5) * 2.0**-BITS).view(-1, *shape)
+
+    @cached_property
+    def _streams(self) -> Tensor:
+        """Where each sample's numbers begin (B,); computed once something is drawn."""
+        seed = key_seed(*self.key, 1) - 2**63  # 1 ends the key: zeros at an end do not count
+        return _hash(self.samples * GAMMA + seed)
 
     def normal(self, *shape: int) -> Tensor:
         """Returns standard normal numbers (B, *shape), in double precision."""
