@@ -112,6 +112,7 @@ class SignalHandler:
             if self._stop_at is None and not self.signum:
                 return 0
             self._changed.wait_for(lambda: self._is_agreed)
+            assert self._stop_at is not None
             self.has_stopped = self._asked >= self._stop_at
             return self.signum if self.has_stopped else 0
 
