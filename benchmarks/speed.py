@@ -62,15 +62,6 @@ def run(*command: str, threads: int | None = None) -> str:
     return done.stdout
 
 
-def refusal(overrides: list[str]) -> str | None:
-    """Returns why this machine does not train so; None where it does."""
-    try:
-        validate(compose(overrides))
-    except UserError as error:
-        return str(error).splitlines()[0]
-    return None
-
-
 def precision(overrides: list[str], precisions: list[str], modes: list[str], repeats: int) -> None:
     """Prints a row for each precision and mode of compile."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -79,12 +70,11 @@ def precision(overrides: list[str], precisions: list[str], modes: list[str], rep
             for key in [(name, mode) for name in precisions for mode in modes]:
                 words = [f"trainer.precision={key[0]}", f"compile={key[1]}", f"paths.run_dir={folder}", *overrides]
                 try:
-                    if why := refusal(words):
-                        raise UserError(why)
+                    validate(compose(words))
                     output = run(__file__, "measure", *words)
                 except UserError as error:
                     if key not in found:
-                        print(f"{key[0]}, compile={key[1]}: left out, {error}", flush=True)
+                        print(f"{key[0]}, compile={key[1]}: left out, {str(error).splitlines()[0]}", flush=True)
                     continue
                 found.setdefault(key, []).append(json.loads(output.splitlines()[-1]))
     print(f"{'precision':12} {'compile':14} {'samples/s':>10} {'memory, MB':>11} {'loss':>8}")
@@ -104,9 +94,11 @@ def scaling(overrides: list[str], most: int, repeats: int) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 words = [f"trainer={device}", f"trainer.devices={ranks}", f"paths.log_dir={folder}", *overrides]
                 words += ["trainer.strategy=ddp"] if ranks > 1 else []
-                if why := refusal([*words, f"paths.run_dir={folder}"]):
+                try:
+                    validate(compose([*words, f"paths.run_dir={folder}"]))
+                except UserError as error:
                     if ranks not in rates:
-                        print(f"{ranks} ranks: left out, {why}", flush=True)
+                        print(f"{ranks} ranks: left out, {str(error).splitlines()[0]}", flush=True)
                     continue
                 run(str(ROOT / "src" / "train.py"), *words, threads=1 if device == "cpu" else None)
                 rate = Run.open("latest", folder).metrics["train/samples_per_second"]

@@ -99,18 +99,28 @@ def end_together(error: Exception, world_size: int) -> bool:
         store = open_store(environment, wait=LAST_WORDS)
         store.compare_set(CAUSE, "", failed_first(rank, f"{type(error).__name__}: {error}"))
         if rank == 0:
-            store.set(TOLD, "")
+            tell_others(store, world_size - 1)
+            return False
         deadline = time.monotonic() + LAST_WORDS.total_seconds()
         while time.monotonic() < deadline:
-            if rank == 0 and store.add(HEARD, 0) >= world_size - 1:
-                return False
-            if rank and store.check([TOLD]):
+            if store.check([TOLD]):
                 store.add(HEARD, 1)
                 return True
             time.sleep(0.1)
     except DistError:  # rank 0 is gone
         pass
     return False
+
+
+def tell_others(store: Store, listeners: int) -> None:
+    """Tells ranks that end before they are watched that the user knows why, and waits until so many have heard of it.
+
+    Rank 0 may serve the store, and takes it away when it ends.
+    """
+    store.set(TOLD, "")
+    deadline = time.monotonic() + LAST_WORDS.total_seconds()
+    while store.add(HEARD, 0) < listeners and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _listen(address: str, port: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lab.engine.distributed.deadline import Deadline
 from lab.engine.distributed.heartbeat import KILLED, SILENCE, Heartbeat, Pulse, detect_failure, failed_first
 from lab.engine.distributed.launcher import Process
 from lab.engine.distributed.preemption import SignalHandler
-from lab.engine.distributed.rendezvous import CAUSE, HEARD, LAST_WORDS, TOLD
+from lab.engine.distributed.rendezvous import CAUSE, tell_others
 from lab.engine.utils.console import shown
 from lab.engine.utils.errors import STOP_SIGNALS, Preempted, RunFailed
 from lab.engine.utils.ranges import PositiveFloat
@@ -167,7 +167,7 @@ class Watchdog(pl.Callback):
             os.write(2, f"error: {shown(cause)}\n".encode())
             if 0 not in self._lost:  # else the store may never answer
                 with suppress(RuntimeError):
-                    self._tell_refused()
+                    tell_others(self._store, int(self._rank == 0 and len(self._pulses) < self._world_size))  # type: ignore[arg-type]
         for child in self._children:
             if child.poll() is None:
                 child.kill()
@@ -221,18 +221,6 @@ class Watchdog(pl.Callback):
                 os._exit(1)
             if ran - self._answered > SILENCE:
                 self.abort(self._store_failure())
-
-    def _tell_refused(self) -> None:
-        """Tells ranks that ended before they were watched that the user knows, and waits for one to hear: rank 0 may
-        serve the store.
-        """
-        assert self._store is not None
-        self._store.set(TOLD, "")
-        deadline = time.monotonic() + LAST_WORDS.total_seconds()
-        while len(self._pulses) < self._world_size and self._rank == 0 and time.monotonic() < deadline:
-            if self._store.add(HEARD, 0):
-                break
-            time.sleep(0.05)
 
     def _send(self, beat: Heartbeat) -> None:
         assert self._store is not None
